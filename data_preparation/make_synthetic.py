@@ -1,0 +1,51 @@
+"""Draw a synthetic dataset in the published layout of CIRR or FashionIQ."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gatedcir.config import parse
+from gatedcir.errors import UserError, run_command
+from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw and where."""
+
+    layout: Literal["cirr", "fashioniq"]
+    """Published layout to imitate: scenes of shapes, or garments."""
+    output: Path
+    """Folder to write; must not exist yet, or be empty."""
+    seed: int = 0
+    """The same seed gives the same bytes."""
+    train: int = 8000
+    """Training triplets."""
+    val: int = 600
+    """Validation triplets (for fashioniq, of each category)."""
+    test: int = 600
+    """Test triplets without published targets (for fashioniq, of each category)."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the dataset; print what it holds."""
+    options = parse(Options, argv, description="Draw a synthetic dataset.")
+    output = options.output.resolve()
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise UserError(f"{options.output} is not an empty folder; name a new one with --output.")
+    write = {"cirr": write_cirr, "fashioniq": write_fashioniq}[options.layout]
+    sizes = {"train": options.train, "val": options.val, "test": options.test}
+    unfinished = output.with_name(output.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        for line in write(unfinished, sizes, seed=options.seed):
+            print(line)
+        unfinished.replace(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    run_command(main)

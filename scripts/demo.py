@@ -1,0 +1,121 @@
+"""Everything once, on a bare machine: draw data, fine-tune, compare, draw gate maps."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import visualize_gates
+from torch import Tensor
+
+from gatedcir import checkpoint
+from gatedcir.assemble import open_evaluator
+from gatedcir.config import Config, DataConfig, parse
+from gatedcir.errors import run_command
+from gatedcir.models.composer import Visual
+from gatedcir.retrieval.report import format_table
+from gatedcir.synthetic.layouts import write_cirr
+from gatedcir.train import fit
+from gatedcir.validate import Evaluator, validate
+
+CONFIG = Path(__file__).parents[1] / "configs" / "tiny.yaml"
+COLUMNS = {
+    "recall_at1": "R@1",
+    "recall_at5": "R@5",
+    "recall_at10": "R@10",
+    "recall_at50": "R@50",
+    "group_recall_at1": "Rs@1",
+    "group_recall_at2": "Rs@2",
+    "group_recall_at3": "Rs@3",
+    "mean(R@5+R_s@1)": "(R@5+Rs@1)/2",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """Where to, and how much."""
+
+    output: Path = Path("demo")
+    """Folder for data, runs and pictures; data that is there is used again, runs are replaced."""
+    seed: int = 0
+    """Seed of data and training."""
+    train: int = 8000
+    """Training triplets."""
+    val: int = 750
+    """Validation triplets."""
+    num_epochs: int = 2
+    """Epochs of each of the two trainings."""
+    num: int = 8
+    """Gate maps to draw."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run all of it; print one table and where the pictures are."""
+    options = parse(Options, argv, description="Draw data, fine-tune, compare, draw gate maps.")
+    start = time.perf_counter()
+    folder = options.output / "cirr_dataset"
+    if folder.exists():
+        print(f"using the scenes in {folder}, whatever the sizes asked for")
+    else:
+        print("drawing scenes in CIRR's layout")
+        sizes = {"train": options.train, "val": options.val, "test": 100}
+        unfinished = options.output / "cirr_dataset.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for line in write_cirr(unfinished, sizes, seed=options.seed):
+            print(line)
+        unfinished.replace(folder)
+    runs = {name: _train(options, folder, name) for name in ("gated", "none")}
+    evaluator, splits = open_evaluator(runs["gated"], DataConfig("CIRR", folder), "val")
+    rankers = _single_input_rankers(evaluator, options.seed)
+    rows = {
+        "trained, gated fusion": checkpoint.load(runs["gated"]).metrics,
+        "trained, no gating": checkpoint.load(runs["none"]).metrics,
+        **{name: validate(evaluator, splits, encode) for name, encode in rankers.items()},
+    }
+    print(f"\n{splits[0].name}: {splits[0].protocol}, {len(splits[0].triplets)} queries\n")
+    print(format_table(rows, COLUMNS), "\n")
+    maps = options.output / "gate_maps"
+    shutil.rmtree(maps, ignore_errors=True)
+    flags = ["--model-path", str(runs["gated"]), "--dataset", "CIRR", "--data-path", str(folder)]
+    visualize_gates.main([*flags, "--num", str(options.num), "--output", str(maps)])
+    print(f"\nruns: {', '.join(map(str, runs.values()))}; gate maps: {maps}")
+    print(f"done in {time.perf_counter() - start:.0f} s")
+
+
+def _train(options: Options, folder: Path, strategy: str) -> Path:
+    """One fine-tuning run with a fusion strategy; its folder."""
+    run = options.output / f"run_{strategy}"
+    shutil.rmtree(run, ignore_errors=True)
+    flags = ["--config", str(CONFIG), "--dataset", "CIRR", "--data-path", str(folder)]
+    flags += ["--num-epochs", str(options.num_epochs), "--seed", str(options.seed)]
+    flags += ["--validation-frequency", str(options.num_epochs), "--output-dir", str(run)]
+    flags += ["--model.gated-fusion.strategy", strategy]
+    fit(parse(Config, flags, description=""))
+    return run
+
+
+def _single_input_rankers(evaluator: Evaluator, seed: int) -> dict:
+    """Rankers that see only half of the query, by the trained model's own features, or none.
+
+    image-only: the mean of the reference's target features; text-only: the text branch that the
+    prompt loss trains; random: a random direction.
+    """
+    model, generator = evaluator.model, torch.Generator().manual_seed(seed)
+
+    def image_only(images: Visual, texts: list[str]) -> Tensor:
+        return F.normalize(model.encode_target(images).mean(1), dim=-1)
+
+    def text_only(images: Visual, texts: list[str]) -> Tensor:
+        return model.encode_text(evaluator.tokenizer(texts).to(evaluator.device))
+
+    def at_random(images: Visual, texts: list[str]) -> Tensor:
+        return torch.randn(len(texts), model.embedding_width, generator=generator)
+
+    return {"image-only": image_only, "text-only": text_only, "random": at_random}
+
+
+if __name__ == "__main__":
+    run_command(main)

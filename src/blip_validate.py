@@ -1,0 +1,41 @@
+"""Evaluate a checkpoint: parse, open, validate, report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gatedcir.config import FlatData, parse
+from gatedcir.errors import run_command
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to evaluate on what."""
+
+    data: FlatData
+    model_path: Path
+    """A run's folder, or a checkpoint file."""
+    json: Path | None = None
+    """File to write metrics and protocol to."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the report of a checkpoint on the validation split."""
+    options = parse(Options, argv, description="Evaluate a checkpoint on the validation split.")
+    from gatedcir.assemble import open_evaluator
+    from gatedcir.checkpoint import find, write_json
+    from gatedcir.retrieval.report import format_report
+    from gatedcir.validate import validate
+
+    evaluator, splits = open_evaluator(options.model_path, options.data, "val")
+    metrics = validate(evaluator, splits)
+    file = find(options.model_path)
+    print(format_report(metrics, splits, title=str(file)))
+    if options.json is not None:
+        protocol = {split.name: split.protocol for split in splits}
+        content = {"checkpoint": str(file), "protocol": protocol, "metrics": metrics}
+        write_json(options.json, content)
+
+
+if __name__ == "__main__":
+    run_command(main)

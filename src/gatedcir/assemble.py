@@ -1,0 +1,124 @@
+"""Config -> the parts of a run: data, images, evaluator; from a config or from a checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gatedcir import checkpoint
+from gatedcir.config import Config, DataConfig
+from gatedcir.data import transforms
+from gatedcir.data.features import PixelSource, Source, cache_in_memory, fits_in_memory
+from gatedcir.data.load import load_splits
+from gatedcir.data.transforms import Transform
+from gatedcir.data.triplets import Split
+from gatedcir.models.build import restore
+from gatedcir.models.composer import ComposedRetriever
+from gatedcir.models.text import Tokenizer
+from gatedcir.validate import Evaluator, autocast
+
+_ENCODE_BATCH = 64
+
+
+def precision_of(mixed_precision: str, device: torch.device) -> torch.dtype | None:
+    """The type to autocast to on a device, or None for float32 throughout."""
+    if mixed_precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if _cpu_computes_in_bf16() else None
+    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
+
+
+def _cpu_computes_in_bf16() -> bool:
+    """Whether the CPU has instructions for it; emulated, it would be slower than float32."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in checks)
+
+
+def place(model: ComposedRetriever, device: torch.device) -> ComposedRetriever:
+    """Move the model to a device and choose the attention that is fastest there.
+
+    On CPUs torch's fused kernel is slow backwards, and slower still with dropout or a mask.
+    """
+    model.backbone.set_attention("eager" if device.type == "cpu" else "sdpa")
+    return model.to(device)
+
+
+def load_data(options: DataConfig, split: str) -> list[Split]:
+    """The parts of a split, their files checked."""
+    return load_splits(
+        options.dataset,
+        options.folder,
+        split,
+        protocol=options.fashioniq_protocol,
+        skip_missing=options.skip_missing,
+    )
+
+
+def make_transform(config: Config, model: ComposedRetriever) -> Transform:
+    """The config's transform at the model's input size."""
+    options = config.transform
+    return transforms.make_transform(
+        options.transform, size=model.backbone.image_size, target_ratio=options.target_ratio
+    )
+
+
+def make_source(config: Config, model: ComposedRetriever, splits: list[Split]) -> Source:
+    """Pixels or cached features of all images of the splits, as the config has it."""
+    paths = {name: path for split in splits for name, path in split.paths.items()}
+    pixels = PixelSource(paths, make_transform(config, model))
+    if config.backbone.train_vision or config.run.cache_features == "none":
+        return pixels
+    device = model.temp.device
+    precision = precision_of(config.optim.mixed_precision, device)
+    if config.run.cache_features == "auto" and not fits_in_memory(
+        len(paths), model.backbone.feature_bytes(precision or torch.float32)
+    ):
+        print(f"vision features of {len(paths)} images do not fit in memory: not cached")
+        return pixels
+
+    def encode(batch: torch.Tensor) -> list[torch.Tensor]:
+        with autocast(device, precision):
+            return model.levels(batch.to(device))
+
+    return cache_in_memory(
+        pixels, encode, batch_size=_ENCODE_BATCH, num_workers=config.data.num_workers
+    )
+
+
+def make_evaluator(
+    config: Config, model: ComposedRetriever, tokenizer: Tokenizer, source: Source
+) -> Evaluator:
+    """The evaluator that training, validation, submission and pictures share."""
+    return Evaluator(
+        model,
+        tokenizer,
+        source,
+        make_transform(config, model),
+        num_workers=config.data.num_workers,
+        gallery_on_gpu=not config.run.save_memory,
+        precision=precision_of(config.optim.mixed_precision, model.temp.device),
+    )
+
+
+def open_checkpoint(path: Path) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    """The model of a checkpoint file or run folder on the best device, its tokenizer and config.
+
+    Raises:
+        UserError: nothing there, or not readable.
+    """
+    model, tokenizer, config = restore(checkpoint.load(path))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return place(model, device), tokenizer, config
+
+
+def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator, list[Split]]:
+    """A checkpoint and a dataset's split, ready to be evaluated together.
+
+    Transform, precision and the rest are those of the checkpoint. Raises UserError as
+    `open_checkpoint` and the readers do.
+    """
+    splits = load_data(data, split)
+    model, tokenizer, config = open_checkpoint(path)
+    config = replace(config, data=data)
+    return make_evaluator(config, model, tokenizer, make_source(config, model, splits)), splits

@@ -1,0 +1,136 @@
+"""Checkpoints: one file that holds all that evaluation needs, and all that resuming needs."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gatedcir.errors import UserError
+
+FORMAT = "gatedcir-1"
+BEST, LAST = "best.pt", "last.pt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model after some epochs of a run."""
+
+    weights: dict[str, torch.Tensor]
+    """State of the `ComposedRetriever`, the frozen tower included."""
+    backbone: dict[str, Any]
+    """Dictionary form of the BLIP-2 config."""
+    tokenizer: str
+    """The tokenizer's JSON."""
+    config: dict[str, Any]
+    """The run's resolved options."""
+    provenance: dict[str, Any]
+    """Where it was made: git revision, versions, device."""
+    epoch: int
+    """Epochs done."""
+    metrics: dict[str, float]
+    """Validation after that epoch; empty where there was none."""
+    trainer: dict[str, Any] | None = None
+    """Optimiser and schedule; None where only the model was kept."""
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; a crash leaves the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    torch.save({"format": FORMAT, **vars(checkpoint)}, unfinished)
+    unfinished.replace(path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint file, or the best, else the last, of a run's folder.
+
+    Raises:
+        UserError: nothing there, unreadable, or not a checkpoint of this project.
+    """
+    file = find(path)
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:
+        # The reader's errors have no common base class, and their texts advise to trust the file.
+        raise UserError(
+            f"{file} is damaged or holds more than plain tensors, so it was not opened; copy it "
+            "again, or name a file that --save-best or --save-training wrote."
+        ) from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise UserError(
+            f"{file} is not a checkpoint of this project; train one with --save-best, "
+            "or name the folder of a run."
+        )
+    if content.keys() != {field.name for field in fields(Checkpoint)}:
+        raise UserError(f"{file} is an incomplete checkpoint; train it again with --save-best.")
+    return Checkpoint(**content)
+
+
+def find(path: Path) -> Path:
+    """The checkpoint file that a path means: itself, or the best or last of a run's folder."""
+    if path.is_file():
+        return path
+    for file in (path / "checkpoints" / BEST, path / "checkpoints" / LAST):
+        if file.is_file():
+            return file
+    raise UserError(
+        f"there is no checkpoint at {path}: name a .pt file, or the folder of a run that had "
+        "--save-best or --save-training."
+    )
+
+
+def provenance() -> dict[str, Any]:
+    """Git revision, versions and devices of this machine, as plain values."""
+    packages = ("torch", "transformers", "accelerate", "faiss-cpu", "faiss-gpu", "gatedcir")
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "git": _git_revision(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "versions": {name: v for name in packages if (v := _version(name)) is not None},
+        "devices": devices or [f"cpu, {os.cpu_count()} cores"],
+    }
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented JSON, written whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, written whole or not at all; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ModuleNotFoundError:
+        return None
+
+
+def _git_revision() -> str:
+    """The revision of this code, with "+" where files differ from it; "unknown" outside git."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        # Installed into another project's environment, this file is not of its repository.
+        known = [*git, "ls-files", "--error-unmatch", Path(__file__).name]
+        subprocess.run(known, capture_output=True, check=True)
+        revision = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = [*git, "status", "--porcelain", "--untracked-files=no"]
+        dirty = subprocess.run(changes, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return revision + ("+" if dirty else "")

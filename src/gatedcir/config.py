@@ -1,0 +1,250 @@
+"""Every option of every command, once: its name, type, default and meaning.
+
+The dataclasses give the flags (`--learning-rate`, `--model.gated-fusion.strategy`) and the YAML
+keys (`learning-rate`, `model: {gated-fusion: {strategy: ...}}`) alike. A YAML file is read as flags
+written down, so that both go through the same typed parser, which refuses an unknown name and
+suggests the nearest one.
+"""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+import yaml
+
+from gatedcir.errors import UserError
+
+Dataset = Literal["CIRR", "FashionIQ"]
+DEFAULT_FOLDERS = {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")}
+CONFIG_FILE = "config.yaml"  # in a run's folder
+Options = TypeVar("Options")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images and texts, and how they are read."""
+
+    dataset: Dataset
+    """Dataset, in its published layout."""
+    data_path: Path | None = None
+    """Its folder; ./cirr_dataset or ./fashionIQ_dataset when not given."""
+    fashioniq_protocol: Literal["original", "val-split"] = "original"
+    """FashionIQ gallery: the whole published split, or only images of its triplets."""
+    skip_missing: bool = False
+    """Go on without images that have no file; every report says how many."""
+    num_workers: int = 2
+    """Processes that load images."""
+
+    @property
+    def folder(self) -> Path:
+        """The dataset's folder."""
+        return self.data_path or DEFAULT_FOLDERS[self.dataset]
+
+
+@dataclass(frozen=True)
+class TransformConfig:
+    """How an image becomes the model's input."""
+
+    transform: Literal["targetpad", "squarepad", "clip"] = "targetpad"
+    """How an image becomes a square: pad to the target ratio, pad to a square, or only crop."""
+    target_ratio: float = 1.25
+    """Side ratio to which targetpad pads longer images."""
+
+
+@dataclass(frozen=True)
+class GatedFusionConfig:
+    """How the text changes the reference's visual tokens before the Q-Former."""
+
+    strategy: Literal["gated", "additive", "interpolate", "none"] = "gated"
+    """gated: image + alpha*gate*delta; additive: image + alpha*delta; interpolate:
+    gate*(image+delta) + (1-gate)*image; none: the published baseline."""
+    alpha_init: float = 0.5
+    """Start of the learned alpha of gated and additive."""
+    dropout: float = 0.1
+    """Dropout inside the gate's and the delta's layers."""
+    start: Literal["seed", "identity"] = "seed"
+    """identity: change nothing at step 0 (the delta's last layer starts at zero)."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What stands between the vision tower and the Q-Former."""
+
+    gated_fusion: GatedFusionConfig = field(default_factory=GatedFusionConfig)
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which pretrained weights."""
+
+    blip_model_name: Literal["blip2_cir_align_prompt"] = "blip2_cir_align_prompt"
+    """The composed-retrieval model; without gated fusion it is the published SPRC."""
+    backbone: str = "tiny"
+    """tiny (embedded), pretrain or coco (BLIP-2 of the hub), or a folder in the hub's layout (or
+    the model.safetensors in it)."""
+    train_vision: bool = False
+    """Train the vision tower too, for other image domains; its features are then not cached."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss terms beside the contrastive one."""
+
+    loss_align: float = 0.4
+    """Weight of the alignment of the fusion's outputs with the prompts."""
+    loss_rtc: float = 0.4
+    """Weight of the contrast of prompts and text alone with the targets."""
+    loss_itm: float = 0.0
+    """Taken for commands of the published trainer; this model has no matching term: 0 only."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """How long and how fast to train."""
+
+    num_epochs: int = 10
+    """Epochs; warm-up and cosine decay span exactly these."""
+    batch_size: int = 64
+    """Triplets a step and process; each is contrasted with the targets of all processes."""
+    learning_rate: float = 1e-5
+    """Peak learning rate."""
+    warmup: float = 0.02
+    """Share of the steps with a rising learning rate."""
+    weight_decay: float = 0.05
+    """AdamW's decay of matrices; biases, norms, prompts and the temperature have none."""
+    max_grad_norm: float = 1.0
+    """Gradients are scaled down to this norm."""
+    seed: int = 0
+    """Seed of weights, order, captions and dropout."""
+    mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast; auto is bf16 where the device computes in it and fp32 elsewhere."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run keeps and where."""
+
+    output_dir: Path | None = None
+    """The run's folder; runs/<dataset>-<model>-<time> when not given."""
+    resume: Path | None = None
+    """Go on with this run's folder, with its options; needs a run that had --save-training."""
+    validation_frequency: int = 1
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    save_training: bool = False
+    """Save the state after every epoch, so that --resume can go on."""
+    save_best: bool = False
+    """Save the model whenever its validation is the best so far."""
+    save_memory: bool = False
+    """Keep the gallery's features off the GPU."""
+    cache_features: Literal["auto", "memory", "none"] = "auto"
+    """Keep the frozen tower's features in memory; auto: if half of what is free suffices."""
+
+
+FlatData = Annotated[DataConfig, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A fine-tuning run."""
+
+    data: FlatData
+    transform: Annotated[TransformConfig, tyro.conf.arg(name="")] = field(
+        default_factory=TransformConfig
+    )
+    backbone: Annotated[BackboneConfig, tyro.conf.arg(name="")] = field(
+        default_factory=BackboneConfig
+    )
+    loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
+    optim: Annotated[OptimConfig, tyro.conf.arg(name="")] = field(default_factory=OptimConfig)
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+
+
+def parse(options: type[Options], argv: Sequence[str] | None, *, description: str) -> Options:
+    """Command-line flags to a dataclass.
+
+    `--config FILE` reads options from a YAML file and `--resume RUN` from that run's; flags given
+    beside them win. A wrong name or value ends the program with one message and status 2.
+
+    Raises:
+        UserError: the file is missing or not a mapping in YAML.
+    """
+    given = list(sys.argv[1:] if argv is None else argv)
+    sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    sources.add_argument("--config", type=Path)
+    sources.add_argument("--resume", type=Path)
+    found, flags = sources.parse_known_args(given)
+    if found.resume is not None:
+        flags = [*flags_of(read_yaml(found.resume / CONFIG_FILE)), *flags]
+        flags += ["--resume", str(found.resume)]
+    if found.config is not None:
+        flags = flags_of(read_yaml(found.config)) + flags
+    return tyro.cli(
+        options,
+        args=flags,
+        description=description + " Options may also stand in a YAML file: --config FILE.",
+    )
+
+
+def from_dict(options: type[Options], values: dict[str, Any]) -> Options:
+    """The dataclass whose resolved form `to_dict` gave."""
+    return tyro.cli(options, args=flags_of(values), console_outputs=False)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        UserError: no such file, not YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"there is no config file {path}; configs/ holds examples.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not valid YAML ({reason}); correct that line.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of option names to values.")
+    return content
+
+
+def flags_of(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Nested options as command-line flags.
+
+    >>> flags_of({"seed": 1, "save-best": True, "model": {"gated-fusion": {"start": "identity"}}})
+    ['--seed', '1', '--save-best', '--model.gated-fusion.start', 'identity']
+    """
+    return list(_flags(values, prefix))
+
+
+def _flags(values: dict[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in values.items():
+        name = str(key).replace("_", "-")
+        if isinstance(value, dict):
+            yield from _flags(value, f"{prefix}{name}.")
+        elif isinstance(value, bool):
+            yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
+        else:
+            yield f"--{prefix}{name}"
+            yield from (map(str, value) if isinstance(value, list | tuple) else [str(value)])
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain YAML values with the names of its flags."""
+    result: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        name = item.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            nested = to_dict(value)
+            # Groups other than `model` have no prefix: their options stand at the top.
+            result |= {name: nested} if item.name in ("model", "gated_fusion") else nested
+        else:
+            result[name] = str(value) if isinstance(value, Path) else value
+    return result

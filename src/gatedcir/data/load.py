@@ -1,0 +1,54 @@
+"""A dataset's name and folder -> its splits."""
+
+from pathlib import Path
+
+from gatedcir.data.cirr import parse_cirr
+from gatedcir.data.fashioniq import CATEGORIES, parse_fashioniq
+from gatedcir.data.triplets import Split, check_files, only_used
+from gatedcir.errors import UserError
+
+MOST_WORDS = 100
+
+
+def load_splits(
+    dataset: str, root: Path, split: str, *, protocol: str = "original", skip_missing: bool = False
+) -> list[Split]:
+    """The parts of a split that are ranked apart: one for CIRR, one a category for FashionIQ.
+
+    `protocol` is FashionIQ's. Raises UserError as the readers do.
+    """
+    if dataset == "CIRR":
+        parsed = [parse_cirr(root, split)]
+    else:
+        parsed = [parse_fashioniq(root, c, split, protocol=protocol) for c in CATEGORIES]
+    if split == "train":
+        parsed = [only_used(part) for part in parsed]
+    splits = check_files(parsed, skip_missing=skip_missing)
+    for part in splits:
+        check_gallery(part)
+        for triplet in part.triplets:
+            for caption in triplet.captions:
+                check_caption(caption, where=f"query {triplet.query_id} of {part.name}")
+    return splits
+
+
+def check_gallery(split: Split) -> None:
+    """Refuse a gallery that leaves no choice once the reference is taken out; UserError."""
+    if len(split.gallery) < 2 + split.reference_removed:
+        raise UserError(
+            f"the gallery of {split.name} has {len(split.gallery)} image(s), which leaves nothing "
+            "to rank; check the split's file."
+        )
+
+
+def check_caption(caption: str, *, where: str) -> None:
+    """Refuse a caption that is no modification sentence; UserError names where it stands.
+
+    The model reads the first 32 tokens. The longest published one has 53 words.
+    """
+    words = len(caption.split())
+    if words > MOST_WORDS:
+        raise UserError(
+            f"the caption of {where} has {words} words; shorten it to {MOST_WORDS} at most, "
+            "of which the model reads the first 30 or so."
+        )

@@ -1,0 +1,31 @@
+"""Bad input ends a command with one sentence, never with a traceback."""
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Bad input. The message is one sentence that names the thing and the way out."""
+
+
+def run_command(command: Callable[[], None]) -> None:
+    """Call an entry script's `main`; bad input becomes one line on stderr and exit status 2.
+
+    So does what the file system refuses: a full disk, a folder that may not be written.
+    """
+    try:
+        command()
+    except UserError as error:
+        sys.exit(_report(error))
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        sys.exit(_report(UserError(f"{error.strerror or error}{place}")))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _report(error: UserError) -> int:
+    # A worker process of a data loader wraps the message in its traceback: the last line is ours.
+    message = str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.UserError: ")
+    print(f"error: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,154 @@
+"""BLIP-2's image-text half: vision tower, text embeddings, Q-Former, projections.
+
+The only importer of transformers' BLIP-2. Names of modules are transformers' own, so that hub
+weights load by name. Legend of shapes: B batch, L visual tokens, N layers, Q query tokens, T text
+tokens, S a sequence of queries and text, D Q-Former width, Dv vision width, E embedding width.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import Blip2Config, Blip2ForImageTextRetrieval
+
+# LAVIS normalises with torch's default here, while transformers reuses the blocks' 1e-6.
+_POST_LAYERNORM_EPS = 1e-5
+
+
+class Backbone(nn.Module):
+    """The pretrained parts of BLIP-2 that composed retrieval uses (Li et al., ICML 2023)."""
+
+    def __init__(self, blip2: Blip2ForImageTextRetrieval) -> None:
+        super().__init__()
+        self.config: Blip2Config = blip2.config
+        self.vision_model = blip2.vision_model
+        self.embeddings = blip2.embeddings
+        self.qformer = blip2.qformer
+        self.query_tokens = blip2.query_tokens  # [1, Q, D]
+        self.vision_projection = blip2.vision_projection  # D -> E
+        self.text_projection = blip2.text_projection  # D -> E
+        # Not used here, but carried along, so that weights go out as complete as they came in.
+        self.itm_head = blip2.itm_head.requires_grad_(False)  # D -> 2
+        self.vision_model.post_layernorm.eps = _POST_LAYERNORM_EPS
+
+    @classmethod
+    def from_config(cls, config: dict) -> "Backbone":
+        """An untrained backbone from the dictionary form of a `Blip2Config`."""
+        return cls(Blip2ForImageTextRetrieval(Blip2Config.from_dict(config)))
+
+    @classmethod
+    def from_pretrained(cls, source: str) -> tuple["Backbone", list[str]]:
+        """A backbone in float32 from a hub name or a folder, and the weights that it lacks."""
+        blip2, report = Blip2ForImageTextRetrieval.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
+        wrong = (*report["missing_keys"], *report["mismatched_keys"])
+        return cls(blip2), sorted(map(str, wrong))
+
+    def save_pretrained(self, folder: Path, *, dtype: torch.dtype) -> None:
+        """Config and weights in the hub's layout, in another precision."""
+        weights = {name: w.to(dtype).contiguous() for name, w in self.state_dict().items()}
+        with torch.device("meta"):
+            blip2 = Blip2ForImageTextRetrieval(self.config)
+        blip2.save_pretrained(folder, state_dict=weights)
+
+    @property
+    def num_query_tokens(self) -> int:
+        """Q."""
+        return self.query_tokens.shape[1]
+
+    @property
+    def vision_width(self) -> int:
+        """Dv."""
+        return self.config.vision_config.hidden_size
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.config.qformer_config.hidden_size
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square input image in pixels."""
+        return self.config.vision_config.image_size
+
+    def feature_bytes(self, dtype: torch.dtype) -> int:
+        """Size of one image's tokens [L, Dv] in memory."""
+        return self.vision_model.embeddings.num_positions * self.vision_width * dtype.itemsize
+
+    def set_trainable(self, *, vision: bool) -> None:
+        """Freeze the vision tower or train it; its last LayerNorm and all the rest always train."""
+        self.vision_model.embeddings.requires_grad_(vision)
+        self.vision_model.encoder.requires_grad_(vision)
+
+    def set_attention(self, implementation: str) -> None:
+        """Choose transformers' attention function: "eager" or "sdpa"."""
+        self.vision_model.set_attn_implementation(implementation)
+        self.qformer.set_attn_implementation(implementation)
+
+    def vision_levels(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+        """Outputs of chosen blocks, before the last LayerNorm; those above the highest are skipped.
+
+        Args:
+            pixels: [B, 3, H, W], normalised.
+            layers: block indices as in a list, -1 the last.
+
+        Returns:
+            One [B, L, Dv] tensor a layer, in the order asked for.
+
+        Raises:
+            ValueError: a layer that the tower does not have.
+        """
+        blocks = self.vision_model.encoder.layers
+        wanted = [layer % len(blocks) for layer in layers if -len(blocks) <= layer < len(blocks)]
+        if len(wanted) != len(layers) or not wanted:
+            raise ValueError(f"layers {list(layers)} of a tower with {len(blocks)} blocks")
+        hidden = self.vision_model.embeddings(pixels)  # [B, L, Dv]
+        kept = {}
+        for index, block in enumerate(blocks[: max(wanted) + 1]):
+            hidden = block(hidden)
+            if index in wanted:
+                kept[index] = hidden
+        return [kept[index] for index in wanted]
+
+    def normalise(self, level: Tensor) -> Tensor:
+        """The tower's last LayerNorm (LAVIS' ln_vision): [B, L, Dv] -> [B, L, Dv]."""
+        return self.vision_model.post_layernorm(level)
+
+    def embed_text(self, input_ids: Tensor, *, first_position: int = 0) -> Tensor:
+        """Word and position embeddings, not yet normalised: [B, T] -> [B, T, D]."""
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device) + first_position
+        return self.embeddings(input_ids=input_ids, position_ids=positions[None])
+
+    def embed_text_normalised(self, input_ids: Tensor) -> Tensor:
+        """The text as the Q-Former's embedding layer gives it: [B, T] -> [B, T, D]."""
+        return self.qformer.dropout(self.qformer.layernorm(self.embed_text(input_ids)))
+
+    def query_pass(self, sequence: Tensor, *, image: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Queries, and the text behind them, through the Q-Former; queries look at the image.
+
+        Args:
+            sequence: [B, Q + T, D]; the first Q are query tokens.
+            image: [B, L, Dv], what the cross-attention layers attend to.
+            mask: [B, Q + T], 1 where a token counts; None when all do.
+
+        Returns:
+            [B, Q + T, D].
+        """
+        return self.qformer(
+            query_embeds=sequence,
+            query_length=self.num_query_tokens,
+            attention_mask=mask,
+            encoder_hidden_states=image,
+        ).last_hidden_state
+
+    def text_pass(self, sequence: Tensor, *, mask: Tensor) -> Tensor:
+        """A sequence through the Q-Former's text half, blind to the image.
+
+        All of the sequence goes through the text feed-forward layers, query tokens included.
+        Shapes as in `query_pass`.
+        """
+        return self.qformer(
+            query_embeds=sequence, query_length=0, attention_mask=mask
+        ).last_hidden_state

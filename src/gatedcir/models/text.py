@@ -1,0 +1,51 @@
+"""Captions -> token ids, as BLIP-2 reads them."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import BertTokenizer
+
+MAX_WORDS = 50
+_PUNCTUATION = re.compile(r"[.!\"()*#:;~]")
+
+
+class Tokens(NamedTuple):
+    """A batch of texts, padded on the right."""
+
+    input_ids: Tensor  # [B, T] int64
+    attention_mask: Tensor  # [B, T] int64, 1 where a token counts
+
+    def to(self, device: torch.device | str) -> "Tokens":
+        """The same tokens on another device."""
+        return Tokens(self.input_ids.to(device), self.attention_mask.to(device))
+
+
+def clean(caption: str) -> str:
+    """Lower case, sentence punctuation and repeated spaces to one space, at most 50 words.
+
+    >>> clean('Make it RED!  (and  bigger)')
+    'make it red and bigger'
+    """
+    return " ".join(_PUNCTUATION.sub(" ", caption.lower()).split()[:MAX_WORDS])
+
+
+class Tokenizer:
+    """WordPiece tokens of cleaned captions, [CLS] first, cut at `max_length` tokens."""
+
+    def __init__(self, wordpiece: BertTokenizer, *, max_length: int = 32) -> None:
+        self.wordpiece = wordpiece
+        self.max_length = max_length
+
+    def __call__(self, captions: Sequence[str]) -> Tokens:
+        """Tokens of B captions, padded to the longest of them (T <= max_length)."""
+        encoded = self.wordpiece(
+            [clean(caption) for caption in captions],
+            padding="longest",
+            truncation=True,
+            max_length=self.max_length,
+            return_tensors="pt",
+        )
+        return Tokens(encoded["input_ids"], encoded["attention_mask"])

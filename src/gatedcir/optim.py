@@ -1,0 +1,40 @@
+"""What decays, how fast it learns, and for how long."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import get_cosine_schedule_with_warmup
+
+from gatedcir.config import OptimConfig
+
+_BETAS, _EPS = (0.9, 0.98), 1e-7  # of the published trainer
+
+
+def make_optimizer(
+    model: nn.Module, options: OptimConfig, *, steps_per_epoch: int
+) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
+    """AdamW, and a warm-up and cosine decay that span exactly the epochs asked for."""
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, options.weight_decay),
+        lr=options.learning_rate,
+        betas=_BETAS,
+        eps=_EPS,
+    )
+    steps = options.num_epochs * steps_per_epoch
+    warmup = int(options.warmup * steps)
+    return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, steps)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Trainable parameters: matrices with decay; biases, norms, prompts and scalars without."""
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            plain = parameter.ndim < 2 or name.endswith(("prompt_tokens", "query_tokens"))
+            (others if plain else decayed).append(parameter)
+    return [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]

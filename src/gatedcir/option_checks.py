@@ -1,0 +1,49 @@
+"""Options that parse and yet make no sense, alone or together."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from gatedcir.config import Config, RunConfig
+from gatedcir.errors import UserError
+
+
+def check_ranges(config: Config) -> None:
+    """Refuse numbers that no run can work with; UserError names the flag."""
+    for flag, value, least in (
+        ("num-epochs", config.optim.num_epochs, 1),
+        ("batch-size", config.optim.batch_size, 1),
+        ("validation-frequency", config.run.validation_frequency, 1),
+        ("num-workers", config.data.num_workers, 0),
+        ("learning-rate", config.optim.learning_rate, 0),
+        ("weight-decay", config.optim.weight_decay, 0),
+        ("max-grad-norm", config.optim.max_grad_norm, 1e-6),
+        ("loss-align", config.loss.loss_align, 0),
+        ("loss-rtc", config.loss.loss_rtc, 0),
+        ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
+    ):
+        if not least <= value < math.inf:  # which NaN is not either
+            raise UserError(f"--{flag} {value} is out of range; give a number of {least} or more.")
+    if config.loss.loss_itm != 0:
+        raise UserError(
+            f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
+            f"{config.backbone.blip_model_name} has no matching term; leave the flag out."
+        )
+    for flag, share in (
+        ("model.gated-fusion.dropout", config.model.gated_fusion.dropout),
+        ("warmup", config.optim.warmup),
+    ):
+        if not 0 <= share < 1:
+            raise UserError(f"--{flag} {share} is no share; give 0 or more, and less than 1.")
+
+
+def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Flags that would make it another training; what is kept and where data lies may change."""
+    free = {field.name for field in dataclasses.fields(RunConfig)} | {"data_path", "num_workers"}
+    for name in dict.fromkeys((*before, *after)):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from changed_flags(old, new, f"{prefix}{name}.")
+        elif old != new and name.replace("-", "_") not in free:
+            yield prefix + name

@@ -1,0 +1,176 @@
+"""Exact search for images that are stored as several token features each (FAISS).
+
+Legend: M queries, G gallery images, K kept, B batch, Q query tokens, E embedding width;
+F tokens fetched per query.
+"""
+
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gatedcir.errors import UserError
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+_FIRST_FETCH = 1024
+_GPU_MAX_FETCH = 2048  # the largest k of FAISS' GPU indexes
+_QUERIES_AT_ONCE = 64  # while the features of their images are gathered
+_BLOCK_ENTRIES = 1 << 21  # (query, token) pairs held at once while fetching
+
+
+class TokenIndex:
+    """Images ranked by the best inner product of a query with any of their token features.
+
+    This is late interaction with a single query vector: the similarity of a query [E] to an
+    image [Q, E] is the maximum over its Q tokens. All tokens lie in one flat FAISS index; a
+    search fetches the best tokens, keeps the first one of every image, and fetches more until
+    the answer is certain, so it is exact.
+
+    Args:
+        dim: E.
+        tokens_per_image: Q.
+        on_gpu: keep the features on the first GPU; without a GPU, or with a FAISS that was
+            built without GPUs, the index is on the CPU.
+
+    Raises:
+        ValueError: `dim` or `tokens_per_image` is below 1.
+
+    >>> index = TokenIndex(dim=2, tokens_per_image=2)
+    >>> index.add(np.array([[[1, 0], [0, 1]], [[3, 0], [0, 0]]], dtype=np.float32))
+    >>> scores, images = index.search(np.array([[1, 0], [0, 1]], dtype=np.float32), k=3)
+    >>> images.tolist()
+    [[1, 0, -1], [0, 1, -1]]
+    >>> scores.tolist()
+    [[3.0, 1.0, -inf], [1.0, 0.0, -inf]]
+    """
+
+    def __init__(self, *, dim: int, tokens_per_image: int, on_gpu: bool = False) -> None:
+        if dim < 1 or tokens_per_image < 1:
+            raise ValueError(f"dim ({dim}) and tokens_per_image ({tokens_per_image}) start at 1")
+        self.dim = dim
+        self.tokens_per_image = tokens_per_image
+        self._tokens: Any = faiss.IndexFlatIP(dim)
+        self._is_on_gpu = on_gpu and faiss.get_num_gpus() > 0
+        if self._is_on_gpu:
+            self._resources = faiss.StandardGpuResources()
+            self._tokens = faiss.index_cpu_to_gpu(self._resources, 0, self._tokens)
+
+    def __len__(self) -> int:
+        return self._tokens.ntotal // self.tokens_per_image
+
+    def add(self, features: torch.Tensor | npt.NDArray[np.floating]) -> None:
+        """Append a batch of images [B, Q, E]; the first image added has the gallery index 0.
+
+        Raises:
+            ValueError: the features are not [B, Q, E].
+            UserError: a feature is NaN or infinite.
+        """
+        if features.ndim != 3 or features.shape[1:] != (self.tokens_per_image, self.dim):
+            expected = f"[B, {self.tokens_per_image}, {self.dim}]"
+            raise ValueError(f"features are {tuple(features.shape)}, not {expected}")
+        self._tokens.add(_as_rows(features, self.dim, "gallery"))  # [B * Q, E]
+
+    def search(
+        self, queries: torch.Tensor | npt.NDArray[np.floating], k: int
+    ) -> tuple[Floats, Integers]:
+        """The `k` best images of every query: (scores [M, k], gallery indices [M, k]).
+
+        Rows are ordered by score, equal scores by gallery index. Where `k` exceeds the gallery,
+        the rest of a row is -inf and -1.
+
+        Raises:
+            ValueError: the queries are not [M, E], or `k` is below 1.
+            UserError: a query is NaN or infinite.
+        """
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise ValueError(f"queries are {tuple(queries.shape)}, not [M, {self.dim}]")
+        if k < 1:
+            raise ValueError(f"k is {k}, but at least one image must be asked for")
+        rows = _as_rows(queries, self.dim, "query")  # [M, E]
+        scores = np.full((len(rows), k), -np.inf, dtype=np.float32)  # [M, k]
+        images = np.full((len(rows), k), -1, dtype=np.int64)  # [M, k]
+        kept = min(k, len(self))
+        total = self._tokens.ntotal
+        # Fewer than 20 queries are compared one by one; FAISS only multiplies matrices from this
+        # threshold on, and its own threshold makes batches of middling size many times slower.
+        faiss.cvar.distance_compute_blas_threshold = 20
+        tokens = self._tokens
+        fetch = min(total, max(_FIRST_FETCH, kept))
+        pending = np.arange(len(rows) if kept else 0)  # queries without a certain answer
+        while pending.size:
+            if self._is_on_gpu and tokens is self._tokens and fetch > _GPU_MAX_FETCH:
+                tokens = faiss.index_gpu_to_cpu(self._tokens)
+            unfinished = []
+            step = max(1, _BLOCK_ENTRIES // fetch)
+            for start in range(0, len(pending), step):
+                block = pending[start : start + step]  # [m]
+                found, ids = tokens.search(rows[block], fetch)  # [m, F], [m, F]
+                best, which = _distinct_images(found, ids // self.tokens_per_image, kept)
+                # An image not seen yet scores at most as much as the last token seen. It can
+                # equal it, and then come first by gallery index: hence strictly above.
+                certain = best[:, -1] > found[:, -1]  # [m]
+                if fetch == total:
+                    certain[:] = True
+                scores[block[certain], :kept] = best[certain]
+                images[block[certain], :kept] = which[certain]
+                unfinished.append(block[~certain])
+            pending = np.concatenate(unfinished)
+            fetch = min(total, 2 * fetch)
+        return scores, images
+
+    def similarity(
+        self, queries: torch.Tensor | npt.NDArray[np.floating], images: Integers
+    ) -> Floats:
+        """The similarity of every query [M, E] to chosen images [M, S]: [M, S].
+
+        -inf where an image is -1. Raises UserError if a query is NaN or infinite.
+        """
+        rows = _as_rows(queries, self.dim, "query")  # [M, E]
+        found = np.empty(images.shape, dtype=np.float32)  # [M, S]
+        for start in range(0, len(rows), _QUERIES_AT_ONCE):
+            some = slice(start, start + _QUERIES_AT_ONCE)
+            first = images[some].clip(min=0)[..., None] * self.tokens_per_image
+            ids = first + np.arange(self.tokens_per_image)  # [m, S, Q]
+            features = self._tokens.reconstruct_batch(ids.ravel()).reshape(*ids.shape, self.dim)
+            found[some] = np.einsum("msqe,me->msq", features, rows[some]).max(-1)
+        found[images < 0] = -np.inf
+        return found
+
+
+def _distinct_images(scores: Floats, images: Integers, kept: int) -> tuple[Floats, Integers]:
+    """The `kept` best distinct images of descending token lists [m, F], both [m, kept].
+
+    A row with fewer distinct images ends in scores of -inf.
+
+    >>> scores = np.array([[9, 8, 8, 5]], dtype=np.float32)
+    >>> best, which = _distinct_images(scores, np.array([[4, 4, 2, 1]]), 2)
+    >>> best.tolist(), which.tolist()
+    ([[9.0, 8.0]], [[4, 2]])
+    """
+    # Sorted by image and, as the sort is stable, by descending score within an image: the first
+    # token of each run is its image's maximum.
+    by_image = images.argsort(axis=1, kind="stable")  # [m, F]
+    images = np.take_along_axis(images, by_image, axis=1)  # [m, F]
+    negated = -np.take_along_axis(scores, by_image, axis=1)  # [m, F]
+    negated[:, 1:][images[:, 1:] == images[:, :-1]] = np.inf
+    # Stable again: equal scores stay in the order of their images.
+    order = negated.argsort(axis=1, kind="stable")[:, :kept]  # [m, kept]
+    best = -np.take_along_axis(negated, order, axis=1)  # [m, kept]
+    return best, np.take_along_axis(images, order, axis=1)
+
+
+def _as_rows(features: torch.Tensor | npt.NDArray[np.floating], width: int, name: str) -> Floats:
+    """[..., width] of any device and precision -> contiguous float32 rows [n, width]."""
+    if isinstance(features, torch.Tensor):
+        features = features.detach().float().cpu().numpy()
+    rows = np.ascontiguousarray(features, dtype=np.float32).reshape(-1, width)  # [n, width]
+    if not np.isfinite(rows).all():
+        raise UserError(
+            f"The {name} features hold NaN or infinity, so nothing can be ranked: "
+            "use a checkpoint from before the training diverged, or compute in float32."
+        )
+    return rows

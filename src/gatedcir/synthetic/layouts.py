@@ -1,0 +1,183 @@
+"""Synthetic datasets, written in the published layouts of CIRR and FashionIQ."""
+
+import itertools
+import json
+import random
+import string
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from gatedcir.errors import UserError
+from gatedcir.synthetic import garments, scenes
+from gatedcir.synthetic.scene_families import Family, drop_ambiguous, sample_family
+from gatedcir.synthetic.scenes import Scene
+
+# How many requests one grid of scenes gives: many in training, where each image may serve often;
+# few where the gallery should be large.
+_QUERIES_PER_GRID = {"train": 160, "val": 25, "test": 25}
+_CIRR_NAMES = {"train": "train", "val": "dev", "test": "test1"}
+_CIRR_FILES = {"train": "train", "val": "val", "test": "test1"}
+_PATIENCE = 20  # rounds of drawing more families before a size is given up
+
+
+def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
+    """Scenes in CIRR's layout; yields a line a split.
+
+    Args:
+        root: a new or empty folder.
+        sizes: triplets of train, val and test.
+        seed: the same seed and sizes give the same bytes.
+
+    Raises:
+        UserError: a size is below 1.
+    """
+    _check(sizes)
+    for split, size in sizes.items():
+        families = _draw_families(split, size, seed=seed)
+        files: dict[str, str] = {}
+        pictures: list[tuple[Path, Scene]] = []
+        entries: list[dict[str, Any]] = []
+        pair_ids = itertools.count()
+        for number, family in enumerate(families):
+            names = [_scene_name(split, number, place) for place in range(len(family.scenes))]
+            for name, scene in zip(names, family.scenes, strict=True):
+                folder = f"train/{number % 100}" if split == "train" else _CIRR_NAMES[split]
+                files[name] = f"./{folder}/{name}.png"
+                pictures.append((root / folder / f"{name}.png", scene))
+            entries += [_cirr_entry(q, names, next(pair_ids), split, seed) for q in family.queries]
+        rng = random.Random(f"{seed}/{split}/order")
+        rng.shuffle(entries)
+        order = list(files.items())
+        rng.shuffle(order)
+        name = _CIRR_FILES[split]
+        _write_json(root / "cirr" / "captions" / f"cap.rc2.{name}.json", entries)
+        _write_json(root / "cirr" / "image_splits" / f"split.rc2.{name}.json", dict(order))
+        _draw_all(partial(_save_scene, seed), pictures)
+        yield f"{name}: {len(entries)} triplets, {len(files)} images"
+
+
+def write_fashioniq(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
+    """Garments in FashionIQ's layout; a third of train's size, and all of val's and test's, for
+    each category. Otherwise as `write_cirr`.
+    """
+    _check(sizes)
+    names = _product_names(random.Random(f"{seed}/names"))
+    for split, category in itertools.product(sizes, garments.ATTRIBUTES):
+        size = -(-sizes[split] // len(garments.ATTRIBUTES)) if split == "train" else sizes[split]
+        rng = random.Random(f"{seed}/{split}/{category}")
+        queries, gallery = _draw_queries(category, split, size, rng)
+        products = {garment: next(names) for garment in gallery}
+        entries = []
+        for reference, query in queries:
+            entry = {"candidate": products[reference], "captions": list(query.captions)}
+            if split != "test":
+                entry["target"] = products[query.target]
+            entries.append(entry)
+        _write_json(root / "captions" / f"cap.{category}.{split}.json", entries)
+        listed = sorted(products.values())
+        _write_json(root / "image_splits" / f"split.{category}.{split}.json", listed)
+        # The published images come with either ending; so do these.
+        pictures = [
+            (root / "images" / f"{name}.{'png' if name[-1] in string.digits else 'jpg'}", garment)
+            for garment, name in products.items()
+        ]
+        _draw_all(_save_garment, pictures)
+        yield f"{category} {split}: {len(entries)} triplets, {len(products)} images"
+
+
+def _check(sizes: Mapping[str, int]) -> None:
+    for split, size in sizes.items():
+        if size < 1:
+            raise UserError(f"--{split} {size} asks for no triplets; give 1 or more.")
+
+
+def _draw_families(split: str, size: int, *, seed: int) -> list[Family]:
+    """Families with exactly `size` queries in all, each satisfied by one scene of them all."""
+    queries = min(_QUERIES_PER_GRID[split], size)
+    drawn: list[Family] = []
+    for _ in range(_PATIENCE):
+        found = drop_ambiguous(drawn)
+        missing = size - sum(len(family.queries) for family in found)
+        if drawn and missing <= 0:
+            surplus = -missing
+            last = found[-1]
+            return [*found[:-1], Family(last.scenes, last.queries[: len(last.queries) - surplus])]
+        for _ in range(-(-missing // queries)):
+            rng = random.Random(f"{seed}/{split}/{len(drawn)}")
+            drawn.append(sample_family(split, rng, queries=queries))
+    raise UserError(f"{size} unambiguous triplets could not be drawn for {split}; ask for fewer.")
+
+
+def _draw_queries(
+    category: str, split: str, size: int, rng: random.Random
+) -> tuple[list[tuple[garments.Garment, garments.Query]], list[garments.Garment]]:
+    """`size` (reference, query) pairs and their gallery, in which one garment satisfies each."""
+    families: list[garments.Family] = []
+    for _ in range(_PATIENCE):
+        gallery = {garment: None for family in families for garment in family.garments}
+        found = [
+            (family.reference, query)
+            for family in families
+            for query in family.queries
+            if sum(g in gallery for g in garments.answers(family.reference, query.changes)) == 1
+        ]
+        if len(found) >= size:
+            return found[:size], list(gallery)
+        more = max(1, (size - len(found)) // 3)
+        families += [garments.family(category, split, rng) for _ in range(more)]
+    raise UserError(f"{size} unambiguous {category} triplets could not be drawn; ask for fewer.")
+
+
+def _scene_name(split: str, family: int, place: int) -> str:
+    """Published names are split-number-number-img0 or img1."""
+    return f"{_CIRR_NAMES[split]}-{family}-{place // 2}-img{place % 2}"
+
+
+def _cirr_entry(query: Any, names: list[str], pair: int, split: str, seed: int) -> dict[str, Any]:
+    members = [names[index] for index in (query.reference, query.target, *query.negatives)]
+    random.Random(f"{seed}/{split}/{pair}").shuffle(members)
+    reference, target = names[query.reference], names[query.target]
+    image_set = {"id": pair, "members": members, "reference_rank": members.index(reference)}
+    entry: dict[str, Any] = {"pairid": pair, "reference": reference}
+    if split != "test":
+        entry |= {"target_hard": target, "target_soft": {target: 1.0}}
+        image_set["target_rank"] = members.index(target)
+    return {**entry, "caption": query.caption, "img_set": image_set}
+
+
+def _product_names(rng: random.Random) -> Iterator[str]:
+    """Endless different names that look like the published ones: B00 and seven signs."""
+    seen = set()
+    while True:
+        name = "B00" + "".join(rng.choices(string.ascii_uppercase + string.digits, k=7))
+        if name not in seen:
+            seen.add(name)
+            yield name
+
+
+def _save_scene(seed: int, task: tuple[Path, Scene]) -> None:
+    path, scene = task
+    picture = scenes.draw(scene, random.Random(f"{seed}/{path.stem}"))
+    picture.save(path, compress_level=1)
+
+
+def _save_garment(task: tuple[Path, garments.Garment]) -> None:
+    path, garment = task
+    options = {"quality": 92} if path.suffix == ".jpg" else {"compress_level": 1}
+    garments.draw(garment).save(path, **options)  # type: ignore[arg-type]
+
+
+def _draw_all(save: Any, tasks: list[Any]) -> None:
+    for folder in {path.parent for path, _ in tasks}:
+        folder.mkdir(parents=True, exist_ok=True)
+    with ProcessPoolExecutor() as pool:
+        for _ in pool.map(save, tasks, chunksize=200):
+            pass
+
+
+def _write_json(path: Path, content: Iterable[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")

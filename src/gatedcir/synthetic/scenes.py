@@ -1,0 +1,239 @@
+"""Scenes of coloured shapes on a 3 x 3 grid: what they are, how they look, how they are described.
+
+A scene is ten slots: nine cells (row by row, each empty or holding one `Thing`) and the background.
+Slots are what a modification may touch and what it must leave alone.
+"""
+
+import functools
+import math
+import random
+from dataclasses import dataclass
+
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
+
+SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "heart", "moon")
+COLOURS = {
+    "red": (214, 39, 40),
+    "orange": (255, 140, 20),
+    "yellow": (245, 220, 30),
+    "green": (30, 140, 50),
+    "blue": (35, 75, 215),
+    "purple": (135, 50, 165),
+    "brown": (120, 70, 35),
+    "black": (25, 25, 25),
+}
+TEXTURES = ("solid", "striped", "dotted", "outlined")
+SIZES = ("small", "large")
+BACKGROUNDS = {
+    "white": (252, 252, 252),
+    "grey": (176, 178, 182),
+    "pink": (255, 196, 214),
+    "mint": (184, 240, 206),
+    "sky": (176, 218, 255),
+    "beige": (236, 218, 178),
+}
+CELLS = (
+    "top left", "top centre", "top right",
+    "middle left", "centre", "middle right",
+    "bottom left", "bottom centre", "bottom right",
+)  # fmt: skip
+BACKGROUND_SLOT = len(CELLS)
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One shape: what it is, without where it is."""
+
+    shape: str
+    colour: str
+    texture: str
+    size: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Nine cells, row by row, and the background's name."""
+
+    cells: tuple[Thing | None, ...]
+    background: str
+
+    def __getitem__(self, slot: int) -> Thing | str | None:
+        return self.background if slot == BACKGROUND_SLOT else self.cells[slot]
+
+    def replaced(self, values: dict[int, Thing | str | None]) -> "Scene":
+        """The same scene with the given slots set to other values."""
+        slots = [values.get(slot, self[slot]) for slot in range(BACKGROUND_SLOT + 1)]
+        return Scene(tuple(slots[:-1]), slots[-1])  # type: ignore[arg-type]
+
+    @property
+    def occupied(self) -> list[int]:
+        """Cells that hold a thing."""
+        return [cell for cell, thing in enumerate(self.cells) if thing is not None]
+
+    @property
+    def free(self) -> list[int]:
+        """Cells that hold nothing."""
+        return [cell for cell, thing in enumerate(self.cells) if thing is None]
+
+    def things(self) -> list[Thing]:
+        """The things, in the order of their cells."""
+        return [thing for thing in self.cells if thing is not None]
+
+
+def split_of(thing: Thing) -> str:
+    """The split that owns a combination of shape, colour and texture: train, val or test.
+
+    A Latin square: one eighth of the 256 combinations is held out for val and one eighth for test,
+    while every pair of values still occurs in train.
+    """
+    rank = (
+        SHAPES.index(thing.shape)
+        + list(COLOURS).index(thing.colour)
+        + 2 * TEXTURES.index(thing.texture)
+    )
+    return {0: "val", 5: "test"}.get(rank % 8, "train")
+
+
+def allowed_in(thing: Thing, split: str) -> bool:
+    """Whether a split may show a thing: its own combinations and those of train, no other's."""
+    return split_of(thing) in ("train", split)
+
+
+def sample_thing(rng: random.Random, split: str, *, held_out: bool = False) -> Thing:
+    """A random thing that `split` may show; `held_out` asks for a combination that it owns."""
+    while True:
+        thing = Thing(
+            rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(TEXTURES), rng.choice(SIZES)
+        )
+        if split_of(thing) == split if held_out else allowed_in(thing, split):
+            return thing
+
+
+def sample_scene(rng: random.Random, split: str) -> Scene:
+    """Two to four things on random cells; at least one of them is of the split's own kind."""
+    cells: list[Thing | None] = [None] * len(CELLS)
+    for number, cell in enumerate(rng.sample(range(len(CELLS)), rng.choice((2, 3, 3, 4)))):
+        cells[cell] = sample_thing(rng, split, held_out=number == 0)
+    return Scene(tuple(cells), rng.choice(list(BACKGROUNDS)))
+
+
+def draw(scene: Scene, rng: random.Random, *, size: int = 128) -> Image.Image:
+    """The scene as an RGB picture of `size` x `size` pixels; `rng` moves each thing a little."""
+    picture = Image.new("RGB", (size, size), BACKGROUNDS[scene.background])
+    step = size / 3
+    wobble = size / 48
+    for cell in scene.occupied:
+        glyph = _glyph(scene.cells[cell], size)
+        x = (cell % 3 + 0.5) * step + rng.uniform(-wobble, wobble) - glyph.width / 2
+        y = (cell // 3 + 0.5) * step + rng.uniform(-wobble, wobble) - glyph.height / 2
+        picture.paste(glyph, (round(x), round(y)), glyph)
+    return picture
+
+
+@functools.cache
+def _glyph(thing: Thing, picture_size: int) -> Image.Image:
+    """An RGBA picture of one thing, drawn four times too large and reduced for smooth edges."""
+    radius = round(picture_size * (0.155 if thing.size == "large" else 0.095))
+    side = 8 * radius
+    mask = Image.new("L", (side, side), 0)
+    _fill_shape(ImageDraw.Draw(mask), thing.shape, side)
+    ink = Image.new("L", (side, side), 255)
+    pen = ImageDraw.Draw(ink)
+    if thing.texture == "striped":
+        for k in range(1, 7, 2):
+            pen.rectangle((0, side * k // 7, side, side * (k + 1) // 7), fill=0)
+    elif thing.texture == "dotted":
+        for row in range(3):
+            for column in range(3):
+                x, y = side * (2 * column + 1.5) / 7, side * (2 * row + 1.5) / 7
+                pen.ellipse((x - side / 12, y - side / 12, x + side / 12, y + side / 12), fill=0)
+    elif thing.texture == "outlined":
+        # Rounded down: a wider line would fill the arms of a small cross.
+        width = max(1, radius // 4)
+        eroded = ImageOps.expand(mask.reduce(4), width).filter(ImageFilter.MinFilter(2 * width + 1))
+        ink = ImageChops.invert(ImageOps.crop(eroded, width).resize((side, side)))
+    glyph = Image.new("RGBA", (side, side), (*COLOURS[thing.colour], 255))
+    # What a texture leaves out is white inside the shape, so that it is seen on every background.
+    light = Image.new("RGBA", (side, side), (255, 255, 255, 255))
+    glyph = Image.composite(glyph, light, ink)
+    if thing.texture == "outlined":
+        mask = ImageChops.multiply(mask, ink)
+    glyph.putalpha(mask)
+    return glyph.reduce(4)
+
+
+def _fill_shape(pen: ImageDraw.ImageDraw, shape: str, side: int) -> None:
+    """Fill one shape with 255 on a square canvas of `side` pixels."""
+
+    def polygon(*points: tuple[float, float]) -> None:
+        pen.polygon([(x * side, y * side) for x, y in points], fill=255)
+
+    def ellipse(left: float, top: float, right: float, bottom: float, fill: int = 255) -> None:
+        pen.ellipse((left * side, top * side, right * side, bottom * side), fill=fill)
+
+    if shape == "circle":
+        ellipse(0.02, 0.02, 0.98, 0.98)
+    elif shape == "square":
+        polygon((0.08, 0.08), (0.92, 0.08), (0.92, 0.92), (0.08, 0.92))
+    elif shape == "triangle":
+        polygon((0.5, 0.02), (1, 0.95), (0, 0.95))
+    elif shape == "star":
+        angles = [math.pi * (k / 5 - 0.5) for k in range(10)]
+        radii = [0.52, 0.21] * 5
+        polygon(
+            *(
+                (0.5 + r * math.cos(a), 0.52 + r * math.sin(a))
+                for a, r in zip(angles, radii, strict=True)
+            )
+        )
+    elif shape == "diamond":
+        polygon((0.5, 0), (0.85, 0.5), (0.5, 1), (0.15, 0.5))
+    elif shape == "cross":
+        polygon((0.35, 0), (0.65, 0), (0.65, 1), (0.35, 1))
+        polygon((0, 0.35), (1, 0.35), (1, 0.65), (0, 0.65))
+    elif shape == "heart":
+        ellipse(0, 0.05, 0.54, 0.58)
+        ellipse(0.46, 0.05, 1, 0.58)
+        polygon((0.04, 0.43), (0.96, 0.43), (0.5, 0.98))
+    else:
+        ellipse(0.02, 0.02, 0.98, 0.98)
+        ellipse(0.48, -0.1, 1.14, 0.56, fill=0)
+
+
+def name_thing(thing: Thing, *, attributes: tuple[str, ...]) -> str:
+    """'large red striped circle' from the attributes asked for; the shape is always named."""
+    words = [getattr(thing, name) for name in ("size", "colour", "texture") if name in attributes]
+    return " ".join([*words, thing.shape])
+
+
+def describe(scene: Scene, rng: random.Random, *, keep: float = 1.0) -> str:
+    """A caption that names every thing with its attributes and place, in random order and wording.
+
+    With `keep` below 1, each attribute word and each place is left out with probability 1 - keep.
+    """
+    parts = []
+    for cell in rng.sample(scene.occupied, len(scene.occupied)):
+        thing = scene.cells[cell]
+        assert thing is not None
+        said = tuple(
+            name
+            for name in ("size", "colour", "texture")
+            if rng.random() < keep and not (name == "texture" and thing.texture == "solid")
+        )
+        phrase = "a " + name_thing(thing, attributes=said)
+        if rng.random() < keep:
+            phrase += " " + rng.choice(("at the", "in the", "on the")) + " " + CELLS[cell]
+        parts.append(phrase)
+    background = rng.choice(("on a {} background", "with a {} background", "background {}"))
+    text = rng.choice((", ", " and ", ", ")).join(parts)
+    if rng.random() < keep:
+        text += " " + background.format(scene.background)
+    return text
+
+
+def words() -> set[str]:
+    """Every word that `describe` and the names of slots can produce."""
+    named = [*SHAPES, *COLOURS, *TEXTURES, *SIZES, *BACKGROUNDS, *CELLS]
+    return {word for name in named for word in name.split()} | set(
+        "a an and at in on the with background".split()
+    )

@@ -1,0 +1,285 @@
+"""The one training loop, for every dataset."""
+
+import math
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, DistributedSampler
+from tqdm import tqdm
+
+from gatedcir import checkpoint
+from gatedcir.assemble import load_data, make_evaluator, make_source, place
+from gatedcir.checkpoint import BEST, LAST, Checkpoint
+from gatedcir.config import Config, to_dict
+from gatedcir.data.features import TripletDataset, collate
+from gatedcir.data.triplets import Split
+from gatedcir.errors import UserError
+from gatedcir.models.build import build
+from gatedcir.models.composer import ComposedRetriever
+from gatedcir.models.text import Tokenizer
+from gatedcir.objective import losses_of, total_loss
+from gatedcir.optim import make_optimizer
+from gatedcir.option_checks import changed_flags, check_ranges
+from gatedcir.retrieval.report import HEADLINE, format_report
+from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder
+from gatedcir.validate import Evaluator, autocast, move, validate
+
+TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
+
+
+def fit(config: Config) -> Path | None:
+    """Fine-tune as the config says; the run's folder, on the main process only.
+
+    Raises:
+        UserError: bad options, data or weights, before anything is written; a loss that is not
+            finite.
+    """
+    trainer, train_splits, splits = _prepare(config)
+    done, best = trainer.resume()
+    folder = None
+    if trainer.accelerator.is_main_process:
+        protocols = {split.name: split.protocol for split in (*train_splits, *splits)}
+        folder = _open_folder(config, trainer, protocols, done)
+    for epoch in range(done, config.optim.num_epochs):
+        row = trainer.train_epoch(epoch)
+        if folder is not None:
+            folder.add(TRAIN, epoch, row)
+            metrics = {}
+            last = epoch + 1 == config.optim.num_epochs
+            if last or (epoch + 1) % config.run.validation_frequency == 0:
+                metrics = validate(trainer.evaluator, splits)
+                folder.add(VALIDATION, epoch, metrics)
+                tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
+            score = metrics.get(HEADLINE[config.data.dataset], -math.inf)
+            if config.run.save_best and score > best:
+                checkpoint.save(folder.checkpoints / BEST, trainer.snapshot(epoch + 1, metrics))
+            best = max(best, score)
+            if config.run.save_training:
+                snapshot = trainer.snapshot(epoch + 1, metrics)
+                state = replace(snapshot, trainer=trainer.state(best))
+                checkpoint.save(folder.checkpoints / LAST, state)
+        trainer.accelerator.wait_for_everyone()
+    return None if folder is None else folder.path
+
+
+@dataclass
+class _Trainer:
+    """The parts of a run and what they do together in an epoch."""
+
+    config: Config
+    accelerator: Accelerator
+    model: ComposedRetriever
+    wrapped: nn.Module  # the model as Accelerate spreads it over processes
+    tokenizer: Tokenizer
+    evaluator: Evaluator
+    loader: DataLoader
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler  # of the loss, for fp16; passes everything on otherwise
+    provenance: dict[str, Any]
+    resumed: Checkpoint | None
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the triplets; the means of the losses and of the fusion's figures."""
+        config, device = self.config, self.accelerator.device
+        _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
+        self.wrapped.train()
+        self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
+        sums: dict[str, Tensor] = {}
+        start = time.perf_counter()
+        quiet = not self.accelerator.is_main_process
+        bar = tqdm(self.loader, f"epoch {epoch}", unit="step", disable=quiet)
+        for step, (references, targets, texts, target_ids) in enumerate(bar):
+            inputs = move(references, device), move(targets, device)
+            with autocast(device, self.evaluator.precision):
+                found = self.wrapped(*inputs, self.tokenizer(texts).to(device))
+            losses = losses_of(found, target_ids.to(device), self.model.temp)
+            loss = total_loss(losses, config.loss)
+            self._update(loss)
+            for name, value in {"loss": loss, **losses, **_figures(found.aux)}.items():
+                sums[name] = sums.get(name, 0) + value.detach().float()
+            # Reading a loss waits for the device: not at every step.
+            if step % 10 == 0 or step + 1 == len(self.loader):
+                if not torch.isfinite(loss):
+                    raise UserError(
+                        f"the loss is {loss.item()} in epoch {epoch}, step {step}; lower "
+                        "--learning-rate or pass --mixed-precision fp32."
+                    )
+                bar.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
+        seconds = time.perf_counter() - start
+        means = {name: value / len(self.loader) for name, value in sums.items()}
+        triplets = len(self.loader) * config.optim.batch_size * self.accelerator.num_processes
+        return {
+            **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
+            "temp": self.model.temp.item(),
+            "learning_rate": self.schedule.get_last_lr()[0],
+            "triplets_per_second": triplets / seconds,
+        }
+
+    def _update(self, loss: Tensor) -> None:
+        """One optimiser step."""
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        with torch.no_grad():
+            self.model.temp.clamp_(*TEMPERATURES)
+
+    def snapshot(self, epochs: int, metrics: dict[str, float]) -> Checkpoint:
+        """The model after so many epochs, without the trainer's state."""
+        return Checkpoint(
+            weights=self.model.state_dict(),
+            backbone=self.model.backbone.config.to_dict(),
+            tokenizer=self.tokenizer.wordpiece.backend_tokenizer.to_str(),
+            config=to_dict(self.config),
+            provenance=self.provenance,
+            epoch=epochs,
+            metrics=metrics,
+        )
+
+    def state(self, best: float) -> dict[str, Any]:
+        """What going on from here needs beside the model; random states follow from the epoch."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "best": best,
+        }
+
+    def resume(self) -> tuple[int, float]:
+        """Epochs done and the best score so far, after taking over a resumed run's last state."""
+        found = self.resumed
+        if found is None or found.trainer is None:
+            return 0, -math.inf
+        self.model.load_state_dict(found.weights)
+        self.optimizer.load_state_dict(found.trainer["optimizer"])
+        self.schedule.load_state_dict(found.trainer["schedule"])
+        self.scaler.load_state_dict(found.trainer["scaler"])
+        return found.epoch, found.trainer["best"]
+
+
+def _prepare(config: Config) -> tuple[_Trainer, list[Split], list[Split]]:
+    """All parts of a run, checked, and its training and validation splits; nothing is written."""
+    check_ranges(config)
+    resumed = _load_resumed(config)
+    if resumed is None and config.run.output_dir is not None:
+        RunFolder.check_new(config.run.output_dir)
+    # Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
+    # whole process by the first run in it.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
+    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+    train_splits, splits = (load_data(config.data, name) for name in ("train", "val"))
+    if accelerator.is_main_process:
+        for split in train_splits:
+            print(f"{split.name}: {split.protocol}")
+    triplets = [triplet for split in train_splits for triplet in split.triplets]
+    _check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
+    model, tokenizer = build(config)
+    place(model, accelerator.device)
+    source = make_source(config, model, [*train_splits, *splits])
+    loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
+    optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=len(loader))
+    evaluator = make_evaluator(config, model, tokenizer, source)
+    trainer = _Trainer(
+        config=config,
+        accelerator=accelerator,
+        model=model,
+        wrapped=accelerator.prepare_model(model),
+        tokenizer=tokenizer,
+        evaluator=evaluator,
+        loader=loader,
+        optimizer=optimizer,
+        schedule=schedule,
+        scaler=torch.amp.GradScaler(
+            accelerator.device.type, enabled=evaluator.precision == torch.float16
+        ),
+        provenance={**checkpoint.provenance(), "device": str(accelerator.device)},
+        resumed=resumed,
+    )
+    return trainer, train_splits, splits
+
+
+def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is logged of the fusion: how far the gates open, alpha, how far the image changes."""
+    figures = {}
+    if "gate" in aux:
+        gate = aux["gate"].detach().float()
+        figures = {"gate_mean": gate.mean(), "gate_std": gate.std()}
+    names = {"alpha": "alpha", "change": "fusion_change"}
+    return figures | {title: aux[name] for name, title in names.items() if name in aux}
+
+
+def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
+    if batch_size * processes < 2:
+        raise UserError(
+            f"a batch of {batch_size} has no negatives to contrast with; pass --batch-size 2 or "
+            "more."
+        )
+    if triplets < batch_size * processes:
+        raise UserError(
+            f"the training split has {triplets} triplets, fewer than one batch of "
+            f"{batch_size * processes}; lower --batch-size."
+        )
+
+
+def _make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
+    """Batches of this process; a last partial one is left out, as negatives must be gathered."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    sampler: DistributedSampler = DistributedSampler(
+        dataset,
+        num_replicas=world,
+        rank=dist.get_rank() if dist.is_initialized() else 0,
+        seed=config.optim.seed,
+        drop_last=True,
+    )
+    return DataLoader(
+        dataset,
+        config.optim.batch_size,
+        sampler=sampler,
+        num_workers=config.data.num_workers if dataset.reads_files else 0,
+        collate_fn=collate,
+        drop_last=True,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _seed_epoch(seed: int, epoch: int, process: int) -> None:
+    """Dropout of an epoch depends on these alone, so that a resumed run draws the same."""
+    torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + process)
+
+
+def _load_resumed(config: Config) -> Checkpoint | None:
+    """The last state of the run to go on with; UserError if it cannot go on with these options."""
+    if config.run.resume is None:
+        return None
+    path = config.run.resume / "checkpoints" / LAST
+    found = checkpoint.load(path)
+    if found.trainer is None:
+        raise UserError(f"{path} holds no training state; a run needs --save-training for it.")
+    for flag in changed_flags(found.config, to_dict(config)):
+        raise UserError(
+            f"--{flag} is another than {config.run.resume} was trained with; leave it out, or "
+            "start a new run."
+        )
+    return found
+
+
+def _open_folder(
+    config: Config, trainer: _Trainer, protocols: dict[str, str], done: int
+) -> RunFolder:
+    if config.run.resume is not None:
+        return RunFolder(config.run.resume, done=done)
+    return RunFolder.create(
+        config, {**trainer.provenance, "seed": config.optim.seed, "data": protocols}
+    )

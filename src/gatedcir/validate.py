@@ -1,0 +1,206 @@
+"""Model + split -> what is retrieved, and the metrics.
+
+Shapes: M queries, G gallery images, K kept, S members of an image group, Q query tokens,
+E embedding width.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gatedcir.data.features import Source, batches
+from gatedcir.data.load import check_gallery
+from gatedcir.data.transforms import Transform
+from gatedcir.data.triplets import Split, evaluation_text
+from gatedcir.models.composer import ComposedRetriever, Visual
+from gatedcir.models.text import Tokenizer
+from gatedcir.retrieval.index import TokenIndex
+from gatedcir.retrieval.metrics import (
+    cirr_metrics,
+    fashioniq_metrics,
+    group_ranks,
+    ranks_in_lists,
+)
+
+KEPT = 50  # the largest cutoff that either dataset reports
+Indices = npt.NDArray[np.int64]
+QueryEncoder = Callable[[Visual, list[str]], Tensor]
+"""References (a batch of images) and their texts -> [B, E]."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Encodes galleries and queries batch by batch, on the model's device."""
+
+    model: ComposedRetriever
+    tokenizer: Tokenizer
+    source: Source
+    transform: Transform
+    batch_size: int = 128
+    num_workers: int = 0
+    gallery_on_gpu: bool = True
+    precision: torch.dtype | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.temp.device
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether `explain` gives a gate."""
+        return hasattr(self.model.fusion, "gate")
+
+    @torch.inference_mode()
+    def index(self, split: Split) -> TokenIndex:
+        """The gallery's target features, streamed into an index in gallery order."""
+        queries, width = self.model.backbone.num_query_tokens, self.model.embedding_width
+        on_gpu = self.gallery_on_gpu and self.device.type == "cuda"
+        index = TokenIndex(dim=width, tokens_per_image=queries, on_gpu=on_gpu)
+        for images in self._batches(list(split.gallery), f"{split.name} gallery"):
+            with autocast(self.device, self.precision):
+                features = self.model.encode_target(images)
+            index.add(features)
+        return index
+
+    @torch.inference_mode()
+    def queries(self, split: Split, encode: QueryEncoder | None = None) -> Tensor:
+        """Query features [M, E], on the CPU; `encode` replaces the model's own encoder."""
+        encode = encode or self._encode
+        texts = [evaluation_text(triplet.captions) for triplet in split.triplets]
+        references = [triplet.reference for triplet in split.triplets]
+        found, done = [], 0
+        for images in self._batches(references, f"{split.name} queries"):
+            some = texts[done : done + self.batch_size]
+            with autocast(self.device, self.precision):
+                found.append(encode(images, some).float().cpu())
+            done += len(some)
+        return torch.cat(found)
+
+    @torch.inference_mode()
+    def explain(self, pixels: Tensor, texts: list[str]) -> dict[str, Tensor]:
+        """What the fusion does with images [B, 3, H, W] and B texts: its gate and figures."""
+        with autocast(self.device, self.precision):
+            tokens = self.tokenizer(texts).to(self.device)
+            return self.model.encode_query(pixels.to(self.device), tokens)[1]
+
+    def _encode(self, images: Visual, texts: list[str]) -> Tensor:
+        return self.model.encode_query(images, self.tokenizer(texts).to(self.device))[0]
+
+    def _batches(self, names: list[str], title: str) -> Iterator[Visual]:
+        stream = batches(
+            self.source, names, batch_size=self.batch_size, num_workers=self.num_workers
+        )
+        total = -(-len(names) // self.batch_size)
+        for images in tqdm(stream, title, total, leave=False):
+            yield move(images, self.device)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What each query of a split retrieves."""
+
+    split: Split
+    references: Indices  # [M] gallery indices; -1 where the gallery does not hold it
+    targets: Indices  # [M] gallery indices; -1 where the split publishes none
+    images: Indices  # [M, K] gallery indices, best first, the reference still among them; -1 none
+    members: Indices  # [M, S] gallery indices of the image group; -1 none; S = 0 outside CIRR
+    member_similarity: npt.NDArray[np.float32]  # [M, S]
+
+    def names(self, query: int) -> list[str]:
+        """The retrieved images, best first, the reference removed where the protocol says so."""
+        triplet = self.split.triplets[query]
+        names = [self.split.gallery[i] for i in self.images[query] if i >= 0]
+        if self.split.reference_removed:
+            names = [name for name in names if name != triplet.reference]
+        return names[:KEPT]
+
+    def group_names(self, query: int) -> list[str]:
+        """The image group without the reference, best first; ties by gallery index."""
+        reference = self.split.triplets[query].reference
+        order = np.lexsort((self.members[query], -self.member_similarity[query]))
+        names = [self.split.gallery[i] for i in self.members[query][order] if i >= 0]
+        return [name for name in names if name != reference]
+
+    @property
+    def target_ranks(self) -> Indices:
+        """0-based rank of every query's target; past the list where it was not retrieved."""
+        return ranks_in_lists(self.images, self.targets, excluded=self._excluded)
+
+    @property
+    def group_ranks(self) -> Indices:
+        """0-based rank of every query's target in its image group."""
+        return group_ranks(
+            self.member_similarity, self.members, self.targets, excluded=self._excluded
+        )
+
+    @property
+    def _excluded(self) -> Indices | None:
+        return self.references if self.split.reference_removed else None
+
+
+def rank(split: Split, index: TokenIndex, queries: Tensor) -> Ranking:
+    """Retrieve for the query features [M, E] of a split.
+
+    Raises:
+        UserError: the gallery has nothing to choose from.
+    """
+    check_gallery(split)
+    places: dict[str | None, int] = {name: place for place, name in enumerate(split.gallery)}
+    triplets = split.triplets
+    size = max(len(triplet.group) for triplet in triplets)
+    members = np.full((len(triplets), size), -1, dtype=np.int64)  # [M, S]
+    for row, triplet in zip(members, triplets, strict=True):
+        row[: len(triplet.group)] = [places[name] for name in triplet.group]
+    # One more than reported: the reference may be among them.
+    _, images = index.search(queries, KEPT + 1)
+    return Ranking(
+        split=split,
+        references=np.array([places.get(triplet.reference, -1) for triplet in triplets]),
+        targets=np.array([places.get(triplet.target, -1) for triplet in triplets]),
+        images=images,
+        members=members,
+        member_similarity=index.similarity(queries, members),
+    )
+
+
+def metrics_of(rankings: list[Ranking]) -> dict[str, float]:
+    """The dataset's metrics in percent, in the peers' names: FashionIQ's by category, or CIRR's."""
+    by_category = {r.split.category: r.target_ranks for r in rankings}
+    if None in by_category:
+        [ranking] = rankings
+        return cirr_metrics(ranking.target_ranks, ranking.group_ranks)
+    return fashioniq_metrics({str(name): ranks for name, ranks in by_category.items()})
+
+
+def validate(
+    evaluator: Evaluator, splits: list[Split], encode: QueryEncoder | None = None
+) -> dict[str, float]:
+    """Metrics of a model on a dataset's splits. The model's training mode is restored after."""
+    training = evaluator.model.training
+    evaluator.model.eval()
+    try:
+        rankings = [
+            rank(split, evaluator.index(split), evaluator.queries(split, encode))
+            for split in splits
+        ]
+    finally:
+        evaluator.model.train(training)
+    return metrics_of(rankings)
+
+
+def autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:
+    """A context in which matrix products run in `precision`; None changes nothing."""
+    return torch.autocast(device.type, dtype=precision, enabled=precision is not None)
+
+
+def move(images: Visual, device: torch.device) -> Visual:
+    """A batch of images on a device."""
+    if isinstance(images, Tensor):
+        return images.to(device, non_blocking=True)
+    return [level.to(device, non_blocking=True) for level in images]

@@ -1,0 +1,36 @@
+"""Small synthetic datasets and a short run, made once for the whole suite."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+import blip_fine_tune_2
+from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+SIZES = {"train": 24, "val": 6, "test": 6}
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Path:
+    """A working directory with ./cirr_dataset and ./fashionIQ_dataset in it."""
+    folder = tmp_path_factory.mktemp("home")
+    list(write_cirr(folder / "cirr_dataset", SIZES, seed=0))
+    list(write_fashioniq(folder / "fashionIQ_dataset", SIZES, seed=0))
+    return folder
+
+
+SHORT = "--backbone tiny --batch-size 8 --num-workers 0 --mixed-precision fp32".split()
+
+
+@pytest.fixture(scope="session")
+def cirr_run(home) -> Path:
+    """A run of two epochs on the small CIRR folder, all checkpoints kept."""
+    run = home / "cirr_run"
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training", "--save-best"]
+    torch.manual_seed(0)
+    blip_fine_tune_2.main([*flags, "--output-dir", str(run)])
+    return run

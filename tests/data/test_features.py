@@ -1,0 +1,179 @@
+"""Images from files and features from memory."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gatedcir.data import features
+from gatedcir.data.features import (
+    PixelSource,
+    TripletDataset,
+    batches,
+    cache_in_memory,
+    collate,
+    fits_in_memory,
+)
+from gatedcir.data.transforms import make_transform
+from gatedcir.data.triplets import Triplet
+from gatedcir.errors import UserError
+
+SIZE = 4
+NAMES = [f"image{i}" for i in (3, 0, 6, 1, 5, 2, 4)]  # not in the order of the cache
+
+
+@pytest.fixture
+def source(tmp_path):
+    generator = np.random.default_rng(0)
+    paths = {}
+    for name in NAMES:
+        paths[name] = tmp_path / f"{name}.png"
+        pixels = generator.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(paths[name])
+    return PixelSource(paths, make_transform("clip", size=SIZE))
+
+
+def encode(pixels):
+    """Two layers of different shapes, without sums, so that batches change no bit."""
+    tokens = pixels.flatten(2).transpose(1, 2)  # [B, L, 3]
+    return [tokens * 2, tokens[:, :2].square().to(torch.bfloat16)]
+
+
+def cached(source, encode=encode, **settings):
+    settings = {"batch_size": 3, "num_workers": 0, "progress": False, **settings}
+    return cache_in_memory(source, encode, **settings)
+
+
+def triplets():
+    captions = [("is red", f"has {i} stripes") for i in range(12)]
+    targets = ["image1", "image2", "image1", "image0", "image2", "image1"] * 2
+    return [
+        Triplet(str(i), "image3", target, both)
+        for i, (target, both) in enumerate(zip(targets, captions, strict=True))
+    ]
+
+
+def texts(*, seed, epoch, order):
+    dataset = TripletDataset(triplets(), dict.fromkeys(NAMES, torch.zeros(1)), seed=seed)
+    dataset.epoch = epoch
+    found = {}
+    for index in order:
+        random.random()  # the global generator must not matter
+        found[index] = dataset[index][2]
+    return [found[index] for index in range(len(dataset))]
+
+
+def test_cache_equals_the_live_encoding(source):
+    found = cached(source)
+    for name in NAMES:
+        live = [level[0] for level in encode(source[name][None])]
+        for level, expected in zip(found[name], live, strict=True):
+            assert level.dtype == expected.dtype
+            assert torch.equal(level, expected)
+
+
+def test_cache_encodes_each_image_once(source):
+    sizes, seen = [], []
+
+    def counting(pixels):
+        assert torch.is_inference_mode_enabled()
+        sizes.append(len(pixels))
+        seen.extend(float(image.sum()) for image in pixels)
+        return encode(pixels)
+
+    cached(source, counting)
+    assert sizes == [3, 3, 1]
+    assert sorted(seen) == pytest.approx(sorted(float(source[name].sum()) for name in NAMES))
+
+
+def test_cache_is_the_same_with_worker_processes(source):
+    alone, helped = cached(source), cached(source, num_workers=1)
+    assert alone.rows == helped.rows
+    for first, second in zip(alone.levels, helped.levels, strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
+def test_batches_keep_the_order(source, batch_size):
+    from_files = list(batches(source, NAMES, batch_size=batch_size, num_workers=0))
+    assert [len(batch) for batch in from_files][:-1] == [batch_size] * (len(from_files) - 1)
+    expected = torch.stack([source[name] for name in NAMES])
+    assert torch.equal(torch.cat(from_files), expected)
+    memory = cached(source)
+    from_memory = list(batches(memory, NAMES, batch_size=batch_size, num_workers=5))
+    assert len(from_memory) == len(from_files)
+    for place, level in enumerate(encode(expected)):
+        assert torch.equal(torch.cat([batch[place] for batch in from_memory]), level)
+
+
+def test_batches_may_repeat_an_image(source):
+    names = ["image2", "image0", "image2"]
+    (batch,) = batches(source, names, batch_size=3, num_workers=0)
+    assert torch.equal(batch[0], batch[2])
+    assert not torch.equal(batch[0], batch[1])
+
+
+def test_broken_image_is_named(source):
+    path = source.paths["image5"]
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match=r"image5\.png"):
+        cached(source)
+    with pytest.raises(UserError, match=r"image5\.png"):
+        source["image5"]
+
+
+def test_texts_depend_on_seed_epoch_and_item_alone():
+    forth, back = range(12), range(11, -1, -1)
+    reference = texts(seed=1, epoch=2, order=forth)
+    assert texts(seed=1, epoch=2, order=back) == reference
+    assert texts(seed=1, epoch=2, order=[*forth, *back]) == reference
+    assert texts(seed=2, epoch=2, order=forth) != reference
+    assert texts(seed=1, epoch=3, order=forth) != reference
+    # Items draw apart: with one draw for all, every text would have the same form.
+    assert len({text.startswith("Is red") for text in reference}) == 2
+
+
+def test_target_numbers_are_equal_for_equal_targets(source):
+    dataset = TripletDataset(triplets(), source, seed=0)
+    numbers = [dataset[index][3] for index in range(len(dataset))]
+    assert numbers == [0, 1, 0, 2, 1, 0] * 2
+
+
+@pytest.mark.parametrize("in_memory", [False, True])
+def test_items_hold_the_reference_and_the_target(source, in_memory):
+    images = cached(source) if in_memory else source
+    dataset = TripletDataset(triplets(), images, seed=0)
+    assert dataset.reads_files is not in_memory
+    references, targets, captions, numbers = collate([dataset[0], dataset[3]])
+    expected = torch.stack([source[name] for name in ("image3", "image3", "image1", "image0")])
+    if in_memory:
+        for level, whole in enumerate(encode(expected)):
+            assert torch.equal(references[level], whole[:2])
+            assert torch.equal(targets[level], whole[2:])
+    else:
+        assert torch.equal(references, expected[:2])
+        assert torch.equal(targets, expected[2:])
+    assert captions == [dataset[0][2], dataset[3][2]]
+    assert numbers.tolist() == [0, 2]
+    assert numbers.dtype == torch.int64
+
+
+def test_cached_features_can_be_trained_on(source):
+    """Tensors made in inference mode cannot be saved for backward; a batch is a copy."""
+    dataset = TripletDataset(triplets(), cached(source), seed=0)
+    references, *_ = collate([dataset[0]])
+    norm = torch.nn.LayerNorm(3)
+    norm(references[0]).square().sum().backward()
+    assert norm.weight.grad.any()
+
+
+def test_fits_in_half_of_the_free_memory(monkeypatch):
+    free = SimpleNamespace(available=1000)
+    monkeypatch.setattr(features.psutil, "virtual_memory", lambda: free)
+    assert fits_in_memory(5, 100)
+    assert not fits_in_memory(5, 101)
+    assert not fits_in_memory(501, 1)
+    assert fits_in_memory(0, 10**9)

@@ -1,0 +1,165 @@
+import io
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gatedcir.data.transforms import (
+    CLIP_MEAN,
+    CLIP_STD,
+    TRANSFORMS,
+    make_transform,
+    no_padding,
+    open_image,
+    square_padding,
+    target_padding,
+)
+from gatedcir.errors import UserError
+
+PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def noise(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def levels(image: Image.Image, kind: str, size: int) -> torch.Tensor:
+    """The transform's pixels before normalisation, [3, size, size] in 0..255."""
+    return make_transform(kind, size=size, **PLAIN)(image) * 255
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (200, 100, (0, 30)),  # 200 / 1.25 = 160, (160 - 100) / 2 = 30
+        (100, 200, (30, 0)),
+        (125, 100, (0, 0)),  # the ratio itself: nothing is left to add
+        (130, 100, (0, 2)),  # just above it: 130 / 1.25 = 104
+        (124, 100, (0, 0)),
+        (301, 101, (0, 69)),  # 240.8: 69.9 rounds down
+        (101, 301, (69, 0)),
+        (7, 7, (0, 0)),
+    ],
+)
+def test_target_padding(width, height, expected):
+    assert target_padding(width, height, 1.25) == expected
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(200, 100, (0, 50)), (100, 200, (50, 0)), (101, 200, (49, 0)), (9, 9, (0, 0))],
+)
+def test_square_padding(width, height, expected):
+    assert square_padding(width, height, 1.25) == expected
+    assert no_padding(width, height, 1.25) == (0, 0)
+
+
+@pytest.mark.parametrize(("width", "height", "left"), [(7, 4, 2), (5, 4, 0), (6, 4, 1), (9, 4, 2)])
+def test_crop_offset_rounds_half_to_even(width, height, left):
+    # The shorter side is the size already, so nothing is resized: 1.5 -> 2, 0.5 -> 0, 2.5 -> 2.
+    image = noise(width, height)
+    expected = np.asarray(image)[:, left : left + 4].transpose(2, 0, 1)
+    np.testing.assert_allclose(levels(image, "clip", 4).numpy(), expected, atol=1e-3)
+    sideways = levels(image.transpose(Image.Transpose.TRANSPOSE), "clip", 4).transpose(1, 2)
+    np.testing.assert_allclose(sideways.numpy(), expected, atol=1e-3)
+
+
+def test_pads_are_black_and_on_both_sides():
+    white = Image.new("RGB", (8, 4), "white")
+    square = levels(white, "squarepad", 8)[0]  # rows 0, 1 and 6, 7 are padding
+    assert square[:, 0].round().tolist() == [0, 0, 255, 255, 255, 255, 0, 0]
+    target = levels(Image.new("RGB", (20, 10), "white"), "targetpad", 16)[0]  # 20 x 16, crop 16
+    assert target.shape == (16, 16)
+    assert target[:, 8].round().tolist() == [0] * 3 + [255] * 10 + [0] * 3
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+@pytest.mark.parametrize(("width", "height"), [(61, 37), (37, 61), (40, 40), (30, 20), (3, 90)])
+def test_equals_a_step_by_step_reference(kind, width, height):
+    size, image = 16, noise(width, height)
+    pad_x, pad_y = TRANSFORMS[kind](width, height, 1.25)
+    canvas = np.zeros((height + 2 * pad_y, width + 2 * pad_x, 3), dtype=np.uint8)
+    canvas[pad_y : pad_y + height, pad_x : pad_x + width] = np.asarray(image)
+    rows, columns = canvas.shape[:2]
+    shortest = min(rows, columns)
+    resized = (size * columns // shortest, size * rows // shortest)
+    small = np.asarray(Image.fromarray(canvas).resize(resized, Image.Resampling.BICUBIC))
+    top, left = round((resized[1] - size) / 2), round((resized[0] - size) / 2)
+    crop = small[top : top + size, left : left + size].astype(np.float64) / 255
+    expected = ((crop - CLIP_MEAN) / CLIP_STD).transpose(2, 0, 1)
+    result = make_transform(kind, size=size)(image)
+    assert result.shape == (3, size, size)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous()
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
+
+
+def test_constant_image_gives_hand_computed_values():
+    result = make_transform("clip", size=4)(Image.new("RGB", (9, 6), (255, 0, 51)))
+    # (1 - 0.48145466) / 0.26862954, (0 - 0.4578275) / 0.26130258, (0.2 - 0.40821073) / 0.27577711
+    expected = torch.tensor([1.930336, -1.752097, -0.754996]).view(3, 1, 1).expand(3, 4, 4)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "LA", "CMYK", "1"])
+def test_rgb_comes_first(mode):
+    image = noise(30, 12).convert(mode)
+    for kind in TRANSFORMS:
+        direct = make_transform(kind, size=8)(image)
+        assert torch.equal(direct, make_transform(kind, size=8)(image.convert("RGB")))
+
+
+def test_transform_survives_pickling():
+    transform = make_transform("targetpad", size=8, target_ratio=1.5)
+    copy = pickle.loads(pickle.dumps(transform))
+    assert copy == transform
+    assert torch.equal(copy(noise(30, 10)), transform(noise(30, 10)))
+
+
+def test_repr_names_every_setting():
+    transforms = [
+        make_transform("clip", size=8),
+        make_transform("squarepad", size=8),
+        make_transform("clip", size=9),
+        make_transform("clip", size=8, target_ratio=1.5),
+        make_transform("clip", size=8, mean=(0.5, 0.5, 0.5)),
+        make_transform("clip", size=8, std=(0.5, 0.5, 0.5)),
+    ]
+    assert len({repr(transform) for transform in transforms}) == len(transforms)
+
+
+def test_bad_settings():
+    with pytest.raises(UserError, match="no transform 'pad'; choose one of targetpad, squarepad"):
+        make_transform("pad", size=8)
+    with pytest.raises(UserError, match="image size must be 1 pixel or more, not 0"):
+        make_transform("clip", size=0)
+    with pytest.raises(UserError, match=r"target ratio .*not 0\.5"):
+        make_transform("clip", size=8, target_ratio=0.5)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1"])
+def test_open_image_gives_rgb(tmp_path, mode):
+    image = noise(6, 5).convert(mode)
+    image.save(tmp_path / "a.png")
+    opened = open_image(tmp_path / "a.png")
+    assert opened.mode == "RGB"
+    assert opened.tobytes() == image.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.9])
+def test_broken_image_is_named(tmp_path, kind, kept):
+    buffer = io.BytesIO()
+    noise(40, 40).save(buffer, kind)
+    path = tmp_path / "B00X.jpg"
+    path.write_bytes(buffer.getvalue()[: int(kept * len(buffer.getvalue()))])
+    with pytest.raises(UserError, match=r"B00X\.jpg cannot be read"):
+        open_image(path)
+
+
+def test_missing_image_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.png cannot be read"):
+        open_image(tmp_path / "none.png")

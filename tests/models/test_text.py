@@ -1,0 +1,79 @@
+"""Captions -> token ids."""
+
+import pytest
+import torch
+from transformers import BertTokenizer
+
+from gatedcir.models.text import MAX_WORDS, Tokenizer, Tokens, clean
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "make", "it", "red", "small", "##er", "?"]
+PAD, UNKNOWN, CLS, SEP, _, MAKE, IT, RED, SMALL, ER, QUESTION = range(len(WORDS))
+
+
+@pytest.fixture(scope="module")
+def wordpiece():
+    return BertTokenizer(vocab={word: index for index, word in enumerate(WORDS)})
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("Make it RED!", "make it red"),
+        ("  Is   blue.Has (long) sleeves ", "is blue has long sleeves"),
+        ('a "b" *c* #d: e; ~f', "a b c d e f"),
+        ("is it red? yes, v-neck's 50%", "is it red? yes, v-neck's 50%"),
+        ("tab\tand\nline", "tab and line"),
+        ("...", ""),
+        ("", ""),
+    ],
+)
+def test_clean_by_hand(caption, expected):
+    assert clean(caption) == expected
+
+
+def test_clean_keeps_the_first_fifty_words():
+    words = [f"w{i}" for i in range(60)]
+    assert MAX_WORDS == 50
+    assert clean(" ".join(words)) == " ".join(words[:50])
+    assert clean(" ".join(words[:50])) == " ".join(words[:50])
+
+
+def test_tokens_by_hand(wordpiece):
+    found = Tokenizer(wordpiece)(["Make it SMALLER, unheard?", "(Red.)", ""])
+    # A comma stays and is no entry of this vocabulary.
+    assert found.input_ids.tolist() == [
+        [CLS, MAKE, IT, SMALL, ER, UNKNOWN, UNKNOWN, QUESTION, SEP],
+        [CLS, RED, SEP] + [PAD] * 6,
+        [CLS, SEP] + [PAD] * 7,
+    ]
+    assert found.attention_mask.tolist() == [[1] * 9, [1] * 3 + [0] * 6, [1] * 2 + [0] * 7]
+    assert found.input_ids.dtype == found.attention_mask.dtype == torch.int64
+
+
+def test_padding_goes_to_the_longest_of_the_batch(wordpiece):
+    tokenizer = Tokenizer(wordpiece)
+    alone, together = tokenizer(["red"]), tokenizer(["red", "make it red"])
+    assert alone.input_ids.shape == (1, 3)
+    assert together.input_ids.shape == (2, 5)
+    assert torch.equal(together.input_ids[:1, :3], alone.input_ids)
+
+
+def test_truncation_keeps_the_last_separator(wordpiece):
+    found = Tokenizer(wordpiece, max_length=6)(["make it red " * 4, "red"])
+    assert found.input_ids.tolist() == [
+        [CLS, MAKE, IT, RED, MAKE, SEP],
+        [CLS, RED, SEP, PAD, PAD, PAD],
+    ]
+    assert found.attention_mask.tolist() == [[1] * 6, [1, 1, 1, 0, 0, 0]]
+
+
+def test_length_limits(wordpiece):
+    assert Tokenizer(wordpiece)(["red " * 60]).input_ids.shape == (1, 32)
+    long = Tokenizer(wordpiece, max_length=100)(["red " * 60])
+    assert long.input_ids.shape == (1, MAX_WORDS + 2)
+
+
+def test_tokens_move_together():
+    tokens = Tokens(torch.ones(1, 2), torch.zeros(1, 2)).to("meta")
+    assert isinstance(tokens, Tokens)
+    assert {tensor.device.type for tensor in tokens} == {"meta"}

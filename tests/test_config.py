@@ -1,0 +1,236 @@
+"""One typed description of all options: flags, YAML files and their errors."""
+
+import ast
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gatedcir import config as config_module
+from gatedcir.config import Config, flags_of, from_dict, parse, read_yaml, to_dict
+from gatedcir.errors import UserError
+
+PACKAGE = Path(config_module.__file__).parent
+PUBLISHED = (
+    "--blip-model-name blip2_cir_align_prompt --backbone pretrain --num-epochs 10 --batch-size 64 "
+    "--learning-rate 1e-5 --loss-align 0.4 --loss-rtc 0.4 --validation-frequency 1 "
+    "--save-training --save-best --target-ratio 1.25 --transform targetpad"
+)
+
+
+def read(*argv):
+    return parse(Config, argv, description="Test.")
+
+
+def refusal(capsys, *argv):
+    """What is printed where the arguments end the program with status 2, without the frames."""
+    with pytest.raises(SystemExit) as error:
+        read(*argv)
+    assert error.value.code == 2
+    return " ".join(re.sub(r"[─-╿]", " ", capsys.readouterr().err).split())
+
+
+def leaves(options=Config, prefix=""):
+    """(section class, field name, flag) of every option that is not a group."""
+    for item in dataclasses.fields(options):
+        kind = item.type.__origin__ if hasattr(item.type, "__origin__") else item.type
+        if dataclasses.is_dataclass(kind):
+            nested = item.name in ("model", "gated_fusion")
+            name = item.name.replace("_", "-")
+            yield from leaves(kind, f"{prefix}{name}." if nested else prefix)
+        else:
+            yield options, item.name, "--" + prefix + item.name.replace("_", "-")
+
+
+@pytest.fixture
+def yaml_file(tmp_path):
+    def write(content):
+        path = tmp_path / "options.yaml"
+        path.write_text(content, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+@pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
+def test_published_command_line(dataset):
+    found = read("--dataset", dataset, *PUBLISHED.split())
+    values = to_dict(found)
+    expected = {
+        "dataset": dataset,
+        "blip-model-name": "blip2_cir_align_prompt",
+        "backbone": "pretrain",
+        "num-epochs": 10,
+        "batch-size": 64,
+        "learning-rate": 1e-5,
+        "loss-align": 0.4,
+        "loss-rtc": 0.4,
+        "validation-frequency": 1,
+        "save-training": True,
+        "save-best": True,
+        "target-ratio": 1.25,
+        "transform": "targetpad",
+    }
+    assert {name: values[name] for name in expected} == expected
+    assert found.data.folder == Path("cirr_dataset" if dataset == "CIRR" else "fashionIQ_dataset")
+
+
+def test_round_trip_of_other_values(tmp_path):
+    flags = (
+        f"--dataset FashionIQ --data-path {tmp_path} --fashioniq-protocol val-split --skip-missing "
+        "--num-workers 0 --backbone coco --train-vision --loss-align 0 --learning-rate 3e-7 "
+        f"--mixed-precision fp32 --output-dir {tmp_path / 'a b'} --save-best --cache-features none "
+        "--model.gated-fusion.strategy additive --model.gated-fusion.alpha-init -0.25 "
+        "--model.gated-fusion.start identity"
+    ).split(" ")
+    joined = flags.index(str(tmp_path / "a"))
+    flags[joined : joined + 2] = [f"{flags[joined]} b"]
+    found = read(*flags)
+    assert found.run.output_dir == tmp_path / "a b"
+    assert found.data.folder == tmp_path
+    assert found.model.gated_fusion.alpha_init == -0.25
+    values = to_dict(found)
+    assert from_dict(Config, values) == found
+    # What a run folder keeps has been through YAML.
+    assert from_dict(Config, yaml.safe_load(yaml.safe_dump(values))) == found
+    assert from_dict(Config, to_dict(read("--dataset", "CIRR"))) == read("--dataset", "CIRR")
+
+
+def test_to_dict_has_every_flag_once():
+    values = to_dict(read("--dataset", "CIRR"))
+    names = [name for name in flags_of(values) if name.startswith("--")]
+    assert [name.replace("--no-", "--") for name in names] == [flag for *_, flag in leaves()]
+
+
+def test_yaml_file_and_overriding_flags(yaml_file):
+    path = yaml_file(
+        "dataset: CIRR\nlearning-rate: 1e-4\nbatch_size: 8\nsave-best: true\nsave_training: false\n"
+        "model:\n  gated-fusion: {strategy: none}\n  gated_fusion: {alpha_init: 0.1}\n"
+    )
+    found = read("--config", path)
+    assert found.optim.learning_rate == 1e-4
+    assert found.optim.batch_size == 8
+    assert found.run.save_best
+    assert not found.run.save_training
+    assert found.model.gated_fusion.strategy == "none"
+    assert found.model.gated_fusion.alpha_init == 0.1
+    over = ["--batch_size", "16", "--no-save-best", "--model.gated_fusion.strategy", "gated"]
+    for argv in ([*over, "--config", path], ["--config", path, *over]):
+        found = read(*argv)
+        assert found.optim.batch_size == 16
+        assert not found.run.save_best
+        assert found.model.gated_fusion.strategy == "gated"
+        assert found.optim.learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("argv", "wrong", "nearest"),
+    [
+        (["--lerning-rate", "1"], "--lerning-rate", "--learning-rate"),
+        (["--model.gated-fusion.strategey", "none"], "strategey", "--model.gated-fusion.strategy"),
+    ],
+)
+def test_unknown_flag_names_the_nearest(capsys, argv, wrong, nearest):
+    message = refusal(capsys, "--dataset", "CIRR", *argv)
+    assert wrong in message.split("Perhaps")[0]
+    assert nearest in message.split("Perhaps you meant")[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"),
+    [
+        ("batchsize: 3", "--batch-size"),
+        ("batchsize:", "--batch-size"),
+        ("save-bets: true", "--save-best"),
+        ("model: {gated-fusion: {alpha: 1}}", "--model.gated-fusion.alpha-init"),
+    ],
+)
+def test_unknown_yaml_key_names_the_nearest(capsys, yaml_file, line, nearest):
+    message = refusal(capsys, "--config", yaml_file(f"dataset: CIRR\n{line}\n"))
+    assert nearest in message.split("Perhaps you meant")[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (["--dataset", "CIRCO"], "--dataset"),
+        (["--dataset", "CIRR", "--batch-size", "many"], "--batch-size"),
+        (["--dataset", "CIRR", "--transform", "crop"], "--transform"),
+        (["--dataset", "CIRR", "--blip-model-name", "blip3"], "--blip-model-name"),
+        ([], "--dataset"),
+    ],
+)
+def test_wrong_value_names_the_flag(capsys, argv, named):
+    assert named in refusal(capsys, *argv)
+
+
+def test_wrong_yaml_value_names_the_flag(capsys, yaml_file):
+    path = yaml_file("dataset: CIRR\nseed: [1, 2]\n")
+    assert "2" in refusal(capsys, "--config", path)
+    assert "--seed" in refusal(capsys, "--config", yaml_file("dataset: CIRR\nseed: null\n"))
+
+
+@pytest.mark.parametrize("content", ["", "- CIRR\n", "CIRR\n", "a: [\n", "a: b: c\n"])
+def test_unusable_yaml(yaml_file, content):
+    path = yaml_file(content)
+    with pytest.raises(UserError, match=re.escape(path)):
+        read("--config", path)
+
+
+def test_missing_yaml(tmp_path, yaml_file):
+    missing = tmp_path / "none.yaml"
+    with pytest.raises(UserError, match=re.escape(str(missing))):
+        read_yaml(missing)
+    for wrong in (["--config", str(tmp_path)], ["--resume", yaml_file("dataset: CIRR\n")]):
+        with pytest.raises(UserError, match="no config file"):
+            read(*wrong)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"binary\.yaml"):
+        read_yaml(binary)
+
+
+def test_resume_reads_the_options_of_the_run(tmp_path):
+    first = read("--dataset", "FashionIQ", "--seed", "7", "--output-dir", str(tmp_path))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(first)), encoding="utf-8")
+    found = read("--resume", str(tmp_path), "--num-epochs", "20")
+    assert found.run.resume == found.run.output_dir == tmp_path
+    assert (found.data.dataset, found.optim.seed, found.optim.num_epochs) == ("FashionIQ", 7, 20)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(found)), encoding="utf-8")
+    assert read("--resume", str(tmp_path)) == found
+    with pytest.raises(UserError, match=r"other.config\.yaml"):
+        read("--resume", str(tmp_path / "other"))
+
+
+def test_every_field_is_read():
+    seen = set()
+    for path in PACKAGE.parent.rglob("*.py"):
+        inside = path == Path(config_module.__file__)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                own = isinstance(node.value, ast.Name) and node.value.id == "self"
+                # In config.py only properties read options; elsewhere `self` is no config.
+                if own == inside:
+                    seen.add(node.attr)
+    assert [flag for _, name, flag in leaves() if name not in seen] == []
+
+
+def test_help_explains_every_field(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as error:
+        read("--help")
+    assert error.value.code == 0
+    shown = " ".join(re.sub(r"[─-╿]", " ", capsys.readouterr().out).split())
+    tree = ast.parse(Path(config_module.__file__).read_text(encoding="utf-8"))
+    texts = {}
+    for group in tree.body:
+        if isinstance(group, ast.ClassDef):
+            for item, after in zip(group.body, group.body[1:], strict=False):
+                if isinstance(item, ast.AnnAssign) and isinstance(after, ast.Expr):
+                    texts[group.name, item.target.id] = " ".join(after.value.value.split())
+    for options, name, flag in leaves():
+        after_flag = shown.split(f"{flag} ", 1)[-1] if f"{flag} " in shown else shown
+        after_flag = after_flag if f"{flag}, " not in shown else shown.split(f"{flag}, ", 1)[1]
+        assert texts[options.__name__, name] in after_flag[:400], flag

@@ -1,0 +1,96 @@
+"""The shipped YAML files say only what the program knows."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gatedcir.config import Config, flags_of, parse, read_yaml, to_dict
+from gatedcir.option_checks import check_ranges
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+FILES = sorted(CONFIGS.rglob("*.y*ml"))
+
+
+def read(path, *more):
+    return parse(Config, ["--config", str(path), *more], description="Test.")
+
+
+def pairs(values):
+    """(flag, value) of nested options; a switch is one item, on or off."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", v) for key, v in pairs(value))
+        else:
+            yield name.replace("_", "-"), value
+
+
+def test_the_three_configs_are_there():
+    assert {"cirr.yaml", "fashioniq.yaml", "tiny.yaml"} <= {path.name for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_option_of_a_file_arrives(path):
+    written = read_yaml(path)
+    found = read(path, *([] if "dataset" in written else ["--dataset", "CIRR"]))
+    check_ranges(found)
+    arrived = dict(pairs(to_dict(found)))
+    given = dict(pairs(written))
+    assert given
+    assert {name: arrived[name] for name in given} == given
+    # A value like 1e-5 without a dot is text in YAML: it would arrive, but not as what it is.
+    assert [type(arrived[name]) for name in given] == [type(value) for value in given.values()]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_a_file_gives_no_option_twice(path):
+    # The YAML reader keeps the last of two equal keys in silence.
+    stack = [yaml.compose(path.read_text(encoding="utf-8"))]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value.replace("_", "-") for key, _ in node.value]
+            assert len(set(keys)) == len(keys)
+            stack += [value for _, value in node.value]
+    flags = [flag for flag in flags_of(read_yaml(path)) if flag.startswith("--")]
+    assert len(set(flags)) == len(flags)
+
+
+def test_a_foreign_key_in_a_shipped_file_would_be_refused(tmp_path, capsys):
+    path = tmp_path / "cirr.yaml"
+    path.write_text((CONFIGS / "cirr.yaml").read_text(encoding="utf-8") + "layers: 3\n")
+    with pytest.raises(SystemExit):
+        read(path)
+    assert "--layers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("cirr.yaml", {"dataset": "CIRR", "num-epochs": 50, "learning-rate": 1e-5}),
+        ("fashioniq.yaml", {"dataset": "FashionIQ", "num-epochs": 30, "learning-rate": 2e-5}),
+    ],
+)
+def test_published_settings(name, own):
+    values = to_dict(read(CONFIGS / name))
+    expected = {
+        **own,
+        "blip-model-name": "blip2_cir_align_prompt",
+        "backbone": "pretrain",
+        "batch-size": 128,
+        "loss-align": 0.4,
+        "loss-rtc": 0.4,
+        "weight-decay": 0.05,
+        "transform": "targetpad",
+        "target-ratio": 1.25,
+        "fashioniq-protocol": "original",
+        "save-training": True,
+        "save-best": True,
+    }
+    assert {key: values[key] for key in expected} == expected
+
+
+def test_a_flag_wins_over_a_shipped_file():
+    found = read(CONFIGS / "cirr.yaml", "--backbone", "tiny", "--num-epochs", "2")
+    assert (found.backbone.backbone, found.optim.num_epochs) == ("tiny", 2)
+    assert found.optim.batch_size == 128

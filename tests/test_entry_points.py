@@ -1,0 +1,254 @@
+"""The commands, called as users call them, on small folders in the published layouts."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import visualize_gates
+from conftest import SHORT
+from PIL import Image
+
+import blip_fine_tune_2
+import blip_validate
+import cirr_test_submission
+from gatedcir.errors import UserError
+
+SRC = Path(__file__).parents[1] / "src"
+PUBLISHED = (
+    "--blip-model-name blip2_cir_align_prompt --backbone pretrain --num-epochs 10 "
+    "--batch-size 64 --learning-rate 1e-5 --loss-align 0.4 --loss-rtc 0.4 "
+    "--validation-frequency 1 --save-training --save-best --target-ratio 1.25 "
+    "--transform targetpad"
+).split()
+CIRR_COLUMNS = [
+    "epoch", "group_recall_at1", "group_recall_at2", "group_recall_at3", "recall_at1",
+    "recall_at5", "recall_at10", "recall_at50", "mean(R@5+R_s@1)", "arithmetic_mean",
+    "harmonic_mean", "geometric_mean",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
+def test_the_published_command_trains_in_the_default_folders(home, monkeypatch, dataset):
+    monkeypatch.chdir(home)
+    shutil.rmtree("runs", ignore_errors=True)
+    short = [*SHORT, "--num-epochs", "1"]  # flags given later win
+    blip_fine_tune_2.main(["--dataset", dataset, *PUBLISHED, *short])
+    [run] = (home / "runs").glob(f"{dataset.lower()}-blip2_cir_align_prompt-*")
+    validation = pd.read_csv(run / "validation_metrics.csv")
+    if dataset == "CIRR":
+        assert list(validation.columns) == CIRR_COLUMNS
+    else:
+        assert {"dress_recall_at10", "toptee_recall_at50", "average_recall"} < set(validation)
+    train = pd.read_csv(run / "train_metrics.csv")
+    logged = {"loss_itc", "loss_rtc", "loss_align", "gate_mean", "gate_std", "alpha"}
+    assert logged | {"fusion_change"} < set(train.columns)
+    names = {path.name for path in run.rglob("*")}
+    assert {"config.yaml", "provenance.json", "best.pt", "last.pt"} < names
+    assert any(name.startswith("events.") for name in names)
+
+
+def test_validation_of_a_run_repeats_its_best_epoch(home, cirr_run, tmp_path, capsys):
+    out = tmp_path / "metrics.json"
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]
+    blip_validate.main([*flags, "--model-path", str(cirr_run), "--json", str(out)])
+    table = pd.read_csv(cirr_run / "validation_metrics.csv")
+    best = table.loc[table["mean(R@5+R_s@1)"].idxmax()].drop("epoch")
+    found = json.loads(out.read_text())
+    assert found["metrics"] == pytest.approx(best.to_dict())
+    assert found["protocol"]["CIRR val"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("protocol", ["original", "val-split"])
+def test_fashioniq_reports_name_the_protocol(home, cirr_run, capsys, protocol):
+    flags = ["--dataset", "FashionIQ", "--data-path", str(home / "fashionIQ_dataset")]
+    flags += ["--fashioniq-protocol", protocol, "--num-workers", "0"]
+    blip_validate.main([*flags, "--model-path", str(cirr_run)])
+    printed = capsys.readouterr().out
+    assert ("VAL split" in printed) == (protocol == "val-split")
+    assert "FashionIQ dress val" in printed and "average_recall" in printed
+
+
+def test_submission_files_obey_the_server(home, cirr_run, tmp_path):
+    flags = ["--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]
+    flags += ["--model-path", str(cirr_run), "--output-dir", str(tmp_path / "out")]
+    cirr_test_submission.main(flags)
+    captions = home / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.test1.json"
+    queries = {str(entry["pairid"]): entry for entry in json.loads(captions.read_text())}
+    for metric, length in (("recall", 50), ("recall_subset", 3)):
+        content = json.loads((tmp_path / "out" / f"{metric}_submission.json").read_text())
+        assert content.pop("version") == "rc2"
+        assert content.pop("metric") == metric
+        assert content.keys() == queries.keys()
+        for pair, names in content.items():
+            assert len(set(names)) == len(names) == length
+            assert queries[pair]["reference"] not in names
+            if metric == "recall_subset":
+                assert set(names) < set(queries[pair]["img_set"]["members"])
+
+
+def test_gate_maps_of_a_dataset_and_of_one_image(home, cirr_run, tmp_path, capsys):
+    flags = ["--model-path", str(cirr_run), "--output", str(tmp_path)]
+    data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+    visualize_gates.main([*flags, *data, "--split", "val", "--num", "2"])
+    image = next((home / "fashionIQ_dataset" / "images").iterdir())
+    visualize_gates.main([*flags, "--image", str(image), "--text", "is red"])
+    files = capsys.readouterr().out.split()[-3:]
+    assert sorted(map(str, tmp_path.iterdir())) == sorted(files)
+    assert all(Image.open(file).width > 300 for file in files)
+
+
+def bad(command, flags, *words):
+    """The message of a UserError, one line that holds the words."""
+    with pytest.raises(UserError) as caught:
+        command.main([str(flag) for flag in flags])
+    message = str(caught.value).strip().splitlines()[-1]
+    assert all(word in message for word in words), message
+    return message
+
+
+def trained(folder, run, *more):
+    return ["--dataset", "CIRR", "--data-path", folder, *SHORT, "--output-dir", run, *more]
+
+
+@pytest.fixture
+def copy(home, tmp_path):
+    """A CIRR folder to spoil, and where its run would be."""
+    shutil.copytree(home / "cirr_dataset", tmp_path / "cirr")
+    yield tmp_path / "cirr", tmp_path / "run"
+    assert not (tmp_path / "run").exists()  # nothing half-written
+
+
+def edit(file, change):
+    entries = json.loads(file.read_text())
+    file.write_text(json.dumps(change(entries)))
+
+
+CAPTIONS = Path("cirr/captions/cap.rc2.train.json")
+
+
+def test_an_empty_split_is_refused(copy):
+    folder, run = copy
+    edit(folder / CAPTIONS, lambda entries: [])
+    bad(blip_fine_tune_2, trained(folder, run), "CIRR train", "no triplets")
+
+
+def test_a_caption_of_500_words_is_refused(copy):
+    folder, run = copy
+    edit(folder / CAPTIONS, lambda es: [{**es[0], "caption": "red " * 500}, *es[1:]])
+    bad(blip_fine_tune_2, trained(folder, run), "500 words", "CIRR train")
+
+
+def test_a_gallery_of_one_image_is_refused(copy):
+    folder, run = copy
+    entries = json.loads((folder / "cirr/captions/cap.rc2.val.json").read_text())
+    name = entries[0]["reference"]
+    one = {**entries[0], "target_hard": name}
+    one["img_set"] = {**one["img_set"], "members": [name]}
+    edit(folder / "cirr/captions/cap.rc2.val.json", lambda _: [one])
+    edit(folder / "cirr/image_splits/split.rc2.val.json", lambda images: {name: images[name]})
+    bad(blip_fine_tune_2, trained(folder, run), "cap.rc2.val.json", "target")
+
+
+def test_a_fashioniq_gallery_of_one_image_is_refused(home, tmp_path):
+    shutil.copytree(home / "fashionIQ_dataset", tmp_path / "fiq")
+    captions = tmp_path / "fiq/captions/cap.shirt.val.json"
+    edit(captions, lambda entries: [{**entries[0], "target": entries[0]["candidate"]}])
+    name = json.loads(captions.read_text())[0]["candidate"]
+    edit(tmp_path / "fiq/image_splits/split.shirt.val.json", lambda _: [name])
+    flags = ["--dataset", "FashionIQ", "--data-path", tmp_path / "fiq", *SHORT]
+    flags += ["--output-dir", tmp_path / "run"]
+    bad(blip_fine_tune_2, flags, "FashionIQ shirt val", "1 image")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_batch_of_one_is_refused(copy):
+    bad(blip_fine_tune_2, trained(*copy, "--batch-size", 1), "batch of 1", "--batch-size")
+
+
+def test_a_batch_above_the_split_is_refused(copy):
+    bad(blip_fine_tune_2, trained(*copy, "--batch-size", 25), "24 triplets", "--batch-size")
+
+
+def test_a_weight_of_a_term_that_is_not_there_is_refused(copy):
+    bad(blip_fine_tune_2, trained(*copy, "--loss-itm", 1), "--loss-itm", "no matching term")
+
+
+@pytest.mark.parametrize("flag", ["--num-epochs", "--validation-frequency"])
+def test_zero_is_refused(copy, flag):
+    bad(blip_fine_tune_2, trained(*copy, flag, 0), flag, "1 or more")
+
+
+def test_what_is_no_number_is_refused(copy):
+    bad(blip_fine_tune_2, trained(*copy, "--learning-rate", "nan"), "--learning-rate nan")
+    bad(blip_fine_tune_2, trained(*copy, "--max-grad-norm", -1), "--max-grad-norm -1")
+
+
+def test_a_target_outside_its_group_is_refused(copy):
+    folder, run = copy
+
+    def spoil(entries):
+        entries[0]["img_set"]["members"].remove(entries[0]["target_hard"])
+        return entries
+
+    edit(folder / "cirr/captions/cap.rc2.val.json", spoil)
+    bad(blip_fine_tune_2, trained(folder, run), "cap.rc2.val.json", "img_set.members")
+
+
+def test_missing_images_are_named_or_skipped_aloud(copy, capsys):
+    folder, run = copy
+    gone = sorted((folder / "dev").iterdir())[:12]
+    for file in gone:
+        file.unlink()
+    message = bad(blip_fine_tune_2, trained(folder, run), "12 of", "--skip-missing")
+    assert sum(f"{file.stem}," in message for file in gone) == 10
+    skipping = trained(folder, folder / "run", "--skip-missing", "--num-epochs", 1)
+    blip_fine_tune_2.main([str(flag) for flag in skipping])
+    assert "12 missing images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(copy, workers):
+    folder, run = copy
+    file = sorted((folder / "train").rglob("*.png"))[0]
+    file.write_bytes(file.read_bytes()[:100])
+    bad(blip_fine_tune_2, trained(folder, run, "--num-workers", workers), file.name)
+
+
+def test_absent_weights_are_explained(copy, monkeypatch):
+    monkeypatch.setattr("gatedcir.models.build._is_reachable", lambda repository: False)
+    words = ("blip2-itm-vit-g", "hf download", "--backbone")
+    bad(blip_fine_tune_2, trained(*copy, "--backbone", "pretrain"), *words)
+    bad(blip_fine_tune_2, trained(*copy, "--backbone", "nowhere"), "nowhere", "tiny")
+
+
+def test_an_unreadable_checkpoint_is_named(home, tmp_path):
+    file = tmp_path / "model.pt"
+    file.write_bytes(b"not a checkpoint")
+    flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", "--model-path"]
+    bad(blip_validate, [*flags, file], "model.pt")
+    bad(blip_validate, [*flags, tmp_path / "absent"], "absent", "--save-best")
+    nowhere = [*flags, file, "--data-path", tmp_path / "nodata"]
+    bad(blip_validate, nowhere, "nodata")
+
+
+def test_visualising_needs_one_kind_of_input(cirr_run, tmp_path):
+    flags = ["--model-path", cirr_run, "--output", tmp_path / "maps"]
+    bad(visualize_gates, flags, "--image", "--dataset")
+    bad(visualize_gates, [*flags, "--image", "x.png", "--text", "a " * 500], "500 words")
+    assert not (tmp_path / "maps").exists()
+
+
+def test_a_wrong_dataset_ends_the_process_with_one_message(tmp_path):
+    command = [sys.executable, SRC / "blip_fine_tune_2.py", "--dataset", "COCO"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "CIRR" in done.stderr and "Traceback" not in done.stderr
+    command[3] = "CIRR"
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1
+    assert not any(tmp_path.iterdir())

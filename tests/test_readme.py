@@ -1,0 +1,78 @@
+"""Every command of the README is run, training made short by flags that come later."""
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SHORT
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+FEW = "--train 24 --val 6 --test 6".split()
+SHORTER = {
+    "blip_fine_tune_2.py": [*SHORT, "--num-epochs", "1"],
+    "make_synthetic.py": FEW,
+    "visualize_gates.py": [],
+    "blip_validate.py": [],
+    "cirr_test_submission.py": [],
+}
+
+
+@pytest.fixture(scope="module")
+def workplace(home):
+    """A folder that looks like a checkout with both datasets in place."""
+    for name in ("src", "scripts", "configs", "data_preparation"):
+        (home / name).symlink_to(ROOT / name)
+    Image.new("RGB", (80, 60), "red").save(home / "dog.jpg")
+    return home
+
+
+def test_commands_were_found():
+    assert len(COMMANDS) > 12
+    assert {line.split()[0] for line in COMMANDS} == {"make", "python", "accelerate"}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command(line, workplace, monkeypatch):
+    program, *words = shlex.split(line)
+    if program == "make":
+        assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        return
+    monkeypatch.chdir(workplace)
+    if program == "accelerate":
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *words[1:], *SHORT]
+        subprocess.run([*command, "--num-epochs", "1"], check=True, capture_output=True)
+        return
+    script, *flags = words
+    more = [] if "--resume" in flags else SHORTER[Path(script).name]
+    monkeypatch.setattr(sys, "argv", [script, *flags, *more])
+    runpy.run_path(script, run_name="__main__")
+
+
+def test_demo(tmp_path, capsys):
+    import demo
+
+    sizes = "--train 128 --val 10 --num-epochs 1 --num 1".split()
+    demo.main(["--output", str(tmp_path), *sizes])
+    printed = capsys.readouterr().out
+    rows = ("trained, gated fusion", "trained, no gating", "image-only", "text-only", "random")
+    assert all(f"| {name}" in printed for name in rows)
+    assert "R@50" in printed and "(R@5+Rs@1)/2" in printed
+    assert len(list((tmp_path / "gate_maps").iterdir())) == 1
+
+
+def test_the_file_tree_names_what_is_there():
+    for name in re.findall(r"^\s+(\w+\.py)\s", README, re.MULTILINE):
+        assert list(ROOT.glob(f"src/**/{name}")), name
+    for folder in re.findall(r"^\s{4}(\w+(?:/\w+)?)/ ", README, re.MULTILINE):
+        assert (ROOT / "src" / "gatedcir" / folder).is_dir(), folder

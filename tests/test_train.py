@@ -1,0 +1,229 @@
+"""Training: exact resume, equal paths, equal processes."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from conftest import SHORT
+
+import blip_fine_tune_2
+import gatedcir.train
+from gatedcir import checkpoint
+from gatedcir.assemble import load_data, make_evaluator, make_source
+from gatedcir.config import Config, DataConfig, LossConfig, parse
+from gatedcir.data.features import FeatureSource, PixelSource, TripletDataset, collate
+from gatedcir.data.triplets import evaluation_text
+from gatedcir.errors import UserError
+from gatedcir.models.build import build, restore
+from gatedcir.models.composer import Encoded
+from gatedcir.objective import losses_of, total_loss
+from gatedcir.optim import parameter_groups
+
+
+def config_of(home, *flags) -> Config:
+    data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+    return parse(Config, [*data, *SHORT, *map(str, flags)], description="")
+
+
+def weights_of(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
+    return checkpoint.load(run / "checkpoints" / name).weights
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(home, cirr_run, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training", "--save-best"]
+    calls = []
+
+    def killed_in_the_second_epoch(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return validate(*args)
+
+    validate = gatedcir.train.validate
+    monkeypatch.setattr(gatedcir.train, "validate", killed_in_the_second_epoch)
+    with pytest.raises(KeyboardInterrupt):
+        blip_fine_tune_2.main([*flags, "--output-dir", str(run)])
+    monkeypatch.undo()
+    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
+    blip_fine_tune_2.main(["--resume", str(run)])
+
+    expected, found = weights_of(cirr_run), weights_of(run)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for table in ("train_metrics.csv", "validation_metrics.csv"):
+        drop = {"triplets_per_second"}  # a wall-clock figure
+        one, two = (pd.read_csv(folder / table) for folder in (cirr_run, run))
+        columns = [c for c in one.columns if c not in drop]
+        pd.testing.assert_frame_equal(one[columns], two[columns])
+
+
+def test_resuming_without_a_state_is_refused(cirr_run, tmp_path):
+    shutil.copytree(cirr_run, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    shutil.copy(folder / "best.pt", folder / "last.pt")  # best.pt holds the model only
+    with pytest.raises(UserError, match="--save-training"):
+        blip_fine_tune_2.main(["--resume", str(tmp_path / "run")])
+
+
+def test_resuming_another_training_is_refused(cirr_run):
+    with pytest.raises(UserError, match=r"--model\.gated-fusion\.strategy"):
+        blip_fine_tune_2.main(["--resume", str(cirr_run), "--model.gated-fusion.strategy", "none"])
+    with pytest.raises(UserError, match="--batch-size"):
+        blip_fine_tune_2.main(["--resume", str(cirr_run), "--batch-size", "4"])
+    before = (cirr_run / "train_metrics.csv").read_bytes()
+    blip_fine_tune_2.main(["--resume", str(cirr_run), "--num-workers", "1"])  # nothing left to do
+    assert (cirr_run / "train_metrics.csv").read_bytes() == before
+
+
+def test_a_run_is_not_overwritten(home, cirr_run):
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    with pytest.raises(UserError, match="--resume"):
+        blip_fine_tune_2.main([*flags, "--output-dir", str(cirr_run)])
+
+
+def test_a_checkpoint_carries_all_that_evaluation_needs(cirr_run):
+    saved = checkpoint.load(cirr_run)
+    model, tokenizer, config = restore(saved)
+    assert all(torch.equal(v, saved.weights[n]) for n, v in model.state_dict().items())
+    assert config.model.gated_fusion.strategy == "gated"
+    assert saved.provenance["versions"]["torch"] == torch.__version__
+    assert saved.metrics["recall_at50"] > 0
+    _, original = build(config)
+    texts = ["make the red circle blue", "zyzzyva!"]
+    assert torch.equal(tokenizer(texts).input_ids, original(texts).input_ids)
+    assert 1 not in tokenizer(texts).input_ids  # any word is spelled out, none is unknown
+
+
+def test_training_and_evaluation_encode_alike_with_and_without_cache(home):
+    config = config_of(home)
+    [split] = load_data(config.data, "val")
+    model, tokenizer = build(config)
+    model.eval()
+    cached = make_source(config, model, [split])
+    live = make_source(config_of(home, "--cache-features", "none"), model, [split])
+    assert isinstance(cached, FeatureSource) and isinstance(live, PixelSource)
+    triplets = split.triplets[:4]
+    features = []
+    for source in (cached, live):
+        dataset = TripletDataset(triplets, source, seed=0)
+        references, targets, _, _ = collate([dataset[i] for i in range(4)])
+        texts = tokenizer([evaluation_text(t.captions) for t in triplets])
+        with torch.no_grad():
+            found = model(references, targets, texts)
+        evaluator = make_evaluator(config, model, tokenizer, source)
+        index = evaluator.index(split)
+        places = [split.gallery.index(t.target) for t in triplets]
+        features.append((found, evaluator.queries(split)[:4], index, places))
+    for found, queries, index, places in features:
+        torch.testing.assert_close(found.query, queries, atol=1e-6, rtol=0)
+        expected = torch.einsum("be,bqe->bq", found.query, found.targets).amax(1)
+        similarity = index.similarity(queries, torch.tensor(places)[:, None].numpy())
+        torch.testing.assert_close(torch.tensor(similarity[:, 0]), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(features[0][1], features[1][1], atol=1e-6, rtol=0)
+
+
+def test_train_vision_reaches_the_tower_and_does_not_cache(home):
+    config = config_of(home, "--train-vision")
+    model, _ = build(config)
+    tower = model.backbone.vision_model.encoder.layers[0].mlp.fc1.weight
+    assert tower.requires_grad
+    frozen, _ = build(config_of(home))
+    assert not frozen.backbone.vision_model.encoder.layers[0].mlp.fc1.weight.requires_grad
+    splits = load_data(config.data, "val")
+    assert isinstance(make_source(config, model, splits), PixelSource)
+
+
+def test_only_matrices_decay(home):
+    model, _ = build(config_of(home))
+    decayed, others = parameter_groups(model, 0.05)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
+    plain = {id(parameter) for parameter in others["params"]}
+    names = {n for n, p in model.named_parameters() if id(p) in plain}
+    assert {"temp", "prompt_tokens", "backbone.query_tokens", "fusion.alpha"} < names
+    assert all(p.ndim >= 2 for p in decayed["params"])
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    assert trained == plain | {id(p) for p in decayed["params"]}
+
+
+def test_skipped_epochs_of_validation_and_the_last_one(home, tmp_path):
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    flags += ["--num-epochs", "3", "--validation-frequency", "2"]
+    blip_fine_tune_2.main([*flags, "--output-dir", str(tmp_path / "run")])
+    assert pd.read_csv(tmp_path / "run" / "validation_metrics.csv")["epoch"].tolist() == [1, 2]
+    rates = pd.read_csv(tmp_path / "run" / "train_metrics.csv")["learning_rate"]
+    assert rates.iloc[-1] == pytest.approx(0, abs=1e-12)  # the cosine spans the epochs asked for
+    assert not (tmp_path / "run" / "checkpoints").exists()  # nothing was to be kept
+
+
+BATCH, PROCESSES, QUERIES, WIDTH = 4, 2, 3, 5
+TARGET_IDS = torch.tensor([0, 1, 2, 3, 4, 1, 5, 6])  # one image is the target on both processes
+
+
+def batch_and_head():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH * PROCESSES, WIDTH, generator=generator)
+    head = torch.nn.Linear(WIDTH, WIDTH * (QUERIES + 2))
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
+        head.bias.zero_()
+    return inputs, head
+
+
+def encode(head, inputs):
+    """Stand-in for the model: all features from one trainable layer."""
+    out = torch.nn.functional.normalize(head(inputs).unflatten(1, (QUERIES + 2, WIDTH)), dim=-1)
+    prompts = torch.linspace(0, 1, WIDTH)
+    return Encoded(out[:, 0], out[:, 1], out[:, 2:], out.mean(1), prompts, {})
+
+
+def loss_of(head, inputs, ids):
+    losses = losses_of(encode(head, inputs), ids, torch.tensor(0.07))
+    return total_loss(losses, LossConfig())
+
+
+def one_process(rank, address, results):
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=PROCESSES)
+    inputs, head = batch_and_head()
+    model = torch.nn.parallel.DistributedDataParallel(head)
+    mine = slice(rank * BATCH, (rank + 1) * BATCH)
+    loss = loss_of(model, inputs[mine], TARGET_IDS[mine])
+    loss.backward()
+    torch.save((loss.detach(), head.weight.grad), f"{results}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
+    inputs, head = batch_and_head()
+    loss = loss_of(head, inputs, TARGET_IDS)
+    loss.backward()
+    mp.spawn(one_process, (f"file://{tmp_path}/rendezvous", str(tmp_path)), PROCESSES)
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(PROCESSES)]
+    torch.testing.assert_close(sum(r[0] for r in results) / PROCESSES, loss)
+    for _, gradient in results:  # averaged over processes by DDP
+        torch.testing.assert_close(gradient, head.weight.grad)
+
+
+def test_accelerate_launch_runs_the_command_on_two_processes(home, tmp_path):
+    import subprocess
+    import sys
+
+    script = Path(blip_fine_tune_2.__file__)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    command += ["--mixed_precision", "no", "--num_machines", "1", "--dynamo_backend", "no", script]
+    command += ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
+    command += ["--num-epochs", "1", "--save-best", "--output-dir", tmp_path / "run"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(pd.read_csv(tmp_path / "run" / "validation_metrics.csv")) == 1
+    assert (tmp_path / "run" / "checkpoints" / "best.pt").is_file()
+
+
+def test_defaults_of_data_are_the_published_folders():
+    assert DataConfig("CIRR").folder == Path("cirr_dataset")
+    assert DataConfig("FashionIQ").folder == Path("fashionIQ_dataset")

@@ -1,0 +1,67 @@
+"""Gate maps by hand, and pictures that come back from the transform."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gatedcir.data.transforms import make_transform
+from gatedcir.visualize.maps import enlarge, gate_map, to_picture
+
+
+def test_a_gate_map_is_the_mean_over_channels_without_the_class_token():
+    gate = torch.zeros(2, 5, 3)
+    gate[:, 0] = 77  # the class token has no place in the image
+    gate[0, 1:, 0] = torch.tensor([3.0, 6.0, 9.0, 12.0])
+    gate[1, 4] = torch.tensor([1.0, 2.0, 6.0])
+    assert gate_map(gate).tolist() == [[[1, 2], [3, 4]], [[0, 0], [0, 3]]]
+
+
+def test_patches_run_along_rows():
+    gate = torch.arange(10.0)[None, :, None].expand(1, 10, 4)
+    assert gate_map(gate).tolist() == [[[1, 2, 3], [4, 5, 6], [7, 8, 9]]]
+    assert gate_map(torch.ones(3, 257, 2)).shape == (3, 16, 16)
+
+
+@pytest.mark.parametrize("tokens", [3, 4, 7, 256, 258])
+def test_patches_that_form_no_square_are_refused(tokens):
+    with pytest.raises(ValueError, match=f"{tokens - 1} patches"):
+        gate_map(torch.ones(1, tokens, 2))
+
+
+@pytest.mark.parametrize("size", [(16, 16), (10, 23), (4, 4), (224, 224)])
+def test_enlarging_keeps_constants_and_the_mean_of_ramps(size):
+    down, right = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
+    maps = torch.stack([torch.full((4, 4), 0.3), 0.1 * down, 2 - 0.2 * right + down])
+    large = enlarge(maps, size)
+    assert large.shape == (3, *size)
+    torch.testing.assert_close(large[0], torch.full(size, 0.3))
+    torch.testing.assert_close(large.mean((1, 2)), maps.mean((1, 2)))
+    assert (large[1].diff(dim=0) >= 0).all() and (large[1].diff(dim=1).abs() < 1e-6).all()
+    assert large[2, 0, 0] == maps[2].flatten()[0] and large[2, -1, -1] == maps[2].flatten()[-1]
+
+
+def test_enlarging_by_hand():
+    # The centre of a patch is the middle of its pixels; beyond the last centres a map is flat.
+    [found] = enlarge(torch.tensor([[[0.0, 1.0]]]), (1, 4))
+    assert found.tolist() == [[0.0, 0.25, 0.75, 1.0]]
+
+
+def test_enlarging_leaves_half_precision():
+    assert enlarge(torch.ones(1, 2, 2, dtype=torch.bfloat16), (3, 3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["targetpad", "squarepad", "clip"])
+def test_a_picture_undoes_the_transform(kind):
+    colours = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    transform = make_transform(kind, size=12)
+    pixels = transform(Image.fromarray(colours))
+    picture = to_picture(pixels, mean=transform.mean, std=transform.std)
+    assert picture.shape == (12, 12, 3)
+    np.testing.assert_allclose(picture.numpy() * 255, colours, atol=1e-3)
+
+
+def test_a_picture_stays_within_the_colours():
+    pixels = torch.tensor([-9.0, 0.0, 9.0])[:, None, None]
+    picture = to_picture(pixels, mean=(0.5, 0.25, 0.5), std=(0.2, 0.2, 0.2))
+    assert picture.tolist() == [[[0.0, 0.25, 1.0]]]
