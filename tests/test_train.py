@@ -1,4 +1,4 @@
-"""Training: exact resume, equal paths, equal processes."""
+"""Training: exact resume, equal paths."""
 
 import shutil
 from pathlib import Path
@@ -6,21 +6,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from conftest import SHORT
 
 import blip_fine_tune_2
 import gatedcir.train
 from gatedcir import checkpoint
 from gatedcir.assemble import load_data, make_evaluator, make_source
-from gatedcir.config import Config, DataConfig, LossConfig, parse
+from gatedcir.config import Config, DataConfig, parse
 from gatedcir.data.features import FeatureSource, PixelSource, TripletDataset, collate
 from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, restore
-from gatedcir.models.composer import Encoded
-from gatedcir.objective import losses_of, total_loss
 from gatedcir.optim import parameter_groups
 
 
@@ -159,69 +155,6 @@ def test_skipped_epochs_of_validation_and_the_last_one(home, tmp_path):
     rates = pd.read_csv(tmp_path / "run" / "train_metrics.csv")["learning_rate"]
     assert rates.iloc[-1] == pytest.approx(0, abs=1e-12)  # the cosine spans the epochs asked for
     assert not (tmp_path / "run" / "checkpoints").exists()  # nothing was to be kept
-
-
-BATCH, PROCESSES, QUERIES, WIDTH = 4, 2, 3, 5
-TARGET_IDS = torch.tensor([0, 1, 2, 3, 4, 1, 5, 6])  # one image is the target on both processes
-
-
-def batch_and_head():
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(BATCH * PROCESSES, WIDTH, generator=generator)
-    head = torch.nn.Linear(WIDTH, WIDTH * (QUERIES + 2))
-    with torch.no_grad():
-        head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
-        head.bias.zero_()
-    return inputs, head
-
-
-def encode(head, inputs):
-    """Stand-in for the model: all features from one trainable layer."""
-    out = torch.nn.functional.normalize(head(inputs).unflatten(1, (QUERIES + 2, WIDTH)), dim=-1)
-    prompts = torch.linspace(0, 1, WIDTH)
-    return Encoded(out[:, 0], out[:, 1], out[:, 2:], out.mean(1), prompts, {})
-
-
-def loss_of(head, inputs, ids):
-    losses = losses_of(encode(head, inputs), ids, torch.tensor(0.07))
-    return total_loss(losses, LossConfig())
-
-
-def one_process(rank, address, results):
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=PROCESSES)
-    inputs, head = batch_and_head()
-    model = torch.nn.parallel.DistributedDataParallel(head)
-    mine = slice(rank * BATCH, (rank + 1) * BATCH)
-    loss = loss_of(model, inputs[mine], TARGET_IDS[mine])
-    loss.backward()
-    torch.save((loss.detach(), head.weight.grad), f"{results}/{rank}.pt")
-    dist.destroy_process_group()
-
-
-def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
-    inputs, head = batch_and_head()
-    loss = loss_of(head, inputs, TARGET_IDS)
-    loss.backward()
-    mp.spawn(one_process, (f"file://{tmp_path}/rendezvous", str(tmp_path)), PROCESSES)
-    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(PROCESSES)]
-    torch.testing.assert_close(sum(r[0] for r in results) / PROCESSES, loss)
-    for _, gradient in results:  # averaged over processes by DDP
-        torch.testing.assert_close(gradient, head.weight.grad)
-
-
-def test_accelerate_launch_runs_the_command_on_two_processes(home, tmp_path):
-    import subprocess
-    import sys
-
-    script = Path(blip_fine_tune_2.__file__)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    command += ["--mixed_precision", "no", "--num_machines", "1", "--dynamo_backend", "no", script]
-    command += ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
-    command += ["--num-epochs", "1", "--save-best", "--output-dir", tmp_path / "run"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert len(pd.read_csv(tmp_path / "run" / "validation_metrics.csv")) == 1
-    assert (tmp_path / "run" / "checkpoints" / "best.pt").is_file()
 
 
 def test_defaults_of_data_are_the_published_folders():

@@ -178,7 +178,11 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split], list[Split]]:
     # Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
     # whole process by the first run in it.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
-    accelerator = Accelerator(mixed_precision="no", kwargs_handlers=[patience])
+    accelerator = Accelerator(
+        mixed_precision="no",
+        cpu=not torch.accelerator.is_available(),  # else processes on CPUs stay alone
+        kwargs_handlers=[patience],
+    )
     train_splits, splits = (load_data(config.data, name) for name in ("train", "val"))
     if accelerator.is_main_process:
         for split in train_splits:
@@ -204,7 +208,11 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split], list[Split]]:
         scaler=torch.amp.GradScaler(
             accelerator.device.type, enabled=evaluator.precision == torch.float16
         ),
-        provenance={**checkpoint.provenance(), "device": str(accelerator.device)},
+        provenance={
+            **checkpoint.provenance(),
+            "device": str(accelerator.device),
+            "processes": accelerator.num_processes,
+        },
         resumed=resumed,
     )
     return trainer, train_splits, splits

@@ -1,0 +1,57 @@
+"""What each process of a data-parallel test runs: `data_parallel.py FOLDER`, under a launcher.
+
+Without a folder it only sees whether the processes reach one another.
+"""
+
+import sys
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gatedcir.config import LossConfig
+from gatedcir.models.composer import Encoded
+from gatedcir.objective import losses_of, total_loss
+
+BATCH, PROCESSES, QUERIES, WIDTH = 4, 2, 3, 5
+TARGET_IDS = torch.tensor([0, 1, 2, 3, 4, 1, 5, 6])  # one image is the target on both processes
+
+
+def batch_and_head() -> tuple[Tensor, torch.nn.Linear]:
+    """The whole batch, and a layer that stands in for the model; both always the same."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(BATCH * PROCESSES, WIDTH, generator=generator)
+    head = torch.nn.Linear(WIDTH, WIDTH * (QUERIES + 2))
+    with torch.no_grad():
+        head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
+        head.bias.zero_()
+    return inputs, head
+
+
+def loss_of(head: torch.nn.Module, inputs: Tensor, target_ids: Tensor) -> Tensor:
+    """The training loss, all features coming from one trainable layer."""
+    out = torch.nn.functional.normalize(head(inputs).unflatten(1, (QUERIES + 2, WIDTH)), dim=-1)
+    prompts = torch.linspace(0, 1, WIDTH)
+    encoded = Encoded(out[:, 0], out[:, 1], out[:, 2:], out.mean(1), prompts, {})
+    return total_loss(losses_of(encoded, target_ids, torch.tensor(0.07)), LossConfig())
+
+
+def main(folder: str | None) -> None:
+    """Loss and gradient of this process's half of the batch, into `folder`."""
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+    rank = dist.get_rank()
+    if folder is None:
+        dist.all_reduce(torch.ones(1))
+    else:
+        inputs, head = batch_and_head()
+        model = torch.nn.parallel.DistributedDataParallel(head)
+        mine = slice(rank * BATCH, (rank + 1) * BATCH)
+        loss = loss_of(model, inputs[mine], TARGET_IDS[mine])
+        loss.backward()
+        torch.save((loss.detach(), head.weight.grad), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or [None])
