@@ -25,7 +25,7 @@ class Options:
     """Which model, which queries, and where the pictures go."""
 
     model_path: Path
-    """A run's folder, or a checkpoint file."""
+    """A run's folder or a checkpoint file, or weights as --backbone of training takes them."""
     output: Path
     """Folder for the pictures."""
     image: Path | None = None

@@ -14,7 +14,7 @@ class Options:
 
     data: FlatData
     model_path: Path
-    """A run's folder, or a checkpoint file."""
+    """A run's folder or a checkpoint file, or weights as --backbone of training takes them."""
     json: Path | None = None
     """File to write metrics and protocol to."""
 
@@ -23,17 +23,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the report of a checkpoint on the validation split."""
     options = parse(Options, argv, description="Evaluate a checkpoint on the validation split.")
     from gatedcir.assemble import open_evaluator
-    from gatedcir.checkpoint import find, write_json
+    from gatedcir.checkpoint import write_json
+    from gatedcir.models.sources import locate
     from gatedcir.retrieval.report import format_report
     from gatedcir.validate import validate
 
     evaluator, splits = open_evaluator(options.model_path, options.data, "val")
     metrics = validate(evaluator, splits)
-    file = find(options.model_path)
-    print(format_report(metrics, splits, title=str(file)))
+    source = locate(str(options.model_path))
+    print(format_report(metrics, splits, title=str(source)))
     if options.json is not None:
         protocol = {split.name: split.protocol for split in splits}
-        content = {"checkpoint": str(file), "protocol": protocol, "metrics": metrics}
+        content = {"checkpoint": str(source), "protocol": protocol, "metrics": metrics}
         write_json(options.json, content)
 
 

@@ -13,7 +13,7 @@ class Options:
     """Which model, and where its answers go."""
 
     model_path: Path
-    """A run's folder, or a checkpoint file."""
+    """A run's folder or a checkpoint file, or weights as --backbone of training takes them."""
     output_dir: Path
     """Folder for the two files."""
     data_path: Path = DEFAULT_FOLDERS["CIRR"]

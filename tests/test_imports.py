@@ -15,6 +15,11 @@ PROGRAMS = sorted(
     for folder in ("src", "scripts", "data_preparation")
     for path in (ROOT / folder).rglob("*.py")
 )
+MORE = {
+    "src/gatedcir/models/build.py": {"config", "checkpoint"},
+    "src/gatedcir/models/locations.py": {"checkpoint"},
+    "src/gatedcir/models/sources.py": {"checkpoint"},
+}
 BLIP2_FILES = {"src/gatedcir/models/backbone.py"}
 
 
@@ -67,8 +72,7 @@ def test_imports_are_found():
 def test_middle_boxes_import_only_themselves():
     def wrong(path):
         allowed = {box_of(path), "errors"}
-        if relative(path) == "src/gatedcir/models/build.py":
-            allowed |= {"config", "checkpoint"}
+        allowed |= MORE.get(relative(path), set())
         return boxes(imported(path)) - allowed
 
     assert offenders([path for path in MODULES if box_of(path) in MIDDLE], wrong) == {}

@@ -4,7 +4,7 @@ import json
 
 import pretrain_tiny
 
-from gatedcir.models.build import load_pretrained
+from gatedcir.models.sources import load
 from gatedcir.synthetic import edits, garments, scenes
 
 
@@ -14,17 +14,16 @@ def test_a_short_pretraining_writes_a_backbone(tmp_path, monkeypatch):
     flags = ["--steps", "2", "--groups", "2", "--group-size", "2", "--save-every", "1"]
     pretrain_tiny.main(["--output", str(output), *flags])
     assert [row["step"] for row in json.loads((output / "pretraining.json").read_text())] == [1, 2]
-    backbone, wordpieces = load_pretrained(str(output))
-    shipped, shipped_pieces = load_pretrained("tiny")
-    assert {n: p.shape for n, p in backbone.named_parameters()} == {
-        n: p.shape for n, p in shipped.named_parameters()
+    made, shipped = load(str(output)), load("tiny")
+    assert {n: p.shape for n, p in made.backbone.named_parameters()} == {
+        n: p.shape for n, p in shipped.backbone.named_parameters()
     }
-    assert wordpieces.get_vocab() == shipped_pieces.get_vocab()
+    assert made.wordpieces.get_vocab() == shipped.wordpieces.get_vocab()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny"]
 
 
 def test_every_word_of_the_templates_is_one_piece_and_any_other_is_spelled():
-    _, wordpieces = load_pretrained("tiny")
+    wordpieces = load("tiny").wordpieces
     known = wordpieces.get_vocab()
     words = scenes.words() | edits.words() | garments.words()
     assert all(word in known for word in words if word.isalnum())

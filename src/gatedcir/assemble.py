@@ -5,14 +5,13 @@ from pathlib import Path
 
 import torch
 
-from gatedcir import checkpoint
 from gatedcir.config import Config, DataConfig
 from gatedcir.data import transforms
 from gatedcir.data.features import PixelSource, Source, cache_in_memory, fits_in_memory
 from gatedcir.data.load import load_splits
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
-from gatedcir.models.build import restore
+from gatedcir.models.build import open_trained
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.validate import Evaluator, autocast
@@ -102,20 +101,20 @@ def make_evaluator(
 
 
 def open_checkpoint(path: Path) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    """The model of a checkpoint file or run folder on the best device, its tokenizer and config.
+    """The model of a run or of other weights on the best device, its tokenizer and config.
 
     Raises:
         UserError: nothing there, or not readable.
     """
-    model, tokenizer, config = restore(checkpoint.load(path))
+    model, tokenizer, config = open_trained(str(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return place(model, device), tokenizer, config
 
 
 def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator, list[Split]]:
-    """A checkpoint and a dataset's split, ready to be evaluated together.
+    """A model and a dataset's split, ready to be evaluated together.
 
-    Transform, precision and the rest are those of the checkpoint. Raises UserError as
+    Transform, precision and the rest are those of its config. Raises UserError as
     `open_checkpoint` and the readers do.
     """
     splits = load_data(data, split)

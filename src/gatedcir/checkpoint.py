@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import platform
 import subprocess
 import sys
@@ -55,22 +56,49 @@ def load(path: Path) -> Checkpoint:
         UserError: nothing there, unreadable, or not a checkpoint of this project.
     """
     file = find(path)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:
-        # The reader's errors have no common base class, and their texts advise to trust the file.
-        raise UserError(
-            f"{file} is damaged or holds more than plain tensors, so it was not opened; copy it "
-            "again, or name a file that --save-best or --save-training wrote."
-        ) from None
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    content = read(file)
+    if not is_checkpoint(content):
         raise UserError(
             f"{file} is not a checkpoint of this project; train one with --save-best, "
             "or name the folder of a run."
         )
-    if content.keys() != {field.name for field in fields(Checkpoint)}:
+    return parse(content, file)
+
+
+def read(file: Path) -> Any:
+    """What `torch.save` wrote to a file, tensors on the CPU; code in it is never run.
+
+    Raises:
+        UserError: the file is damaged, or holds objects other than tensors and plain values.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # The reader's errors have no common base class, and their texts advise to trust the file.
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            reason = "holds Python objects beside its tensors, which could run code"
+            way_out = "ask its author for one with tensors and plain values only"
+        else:
+            reason = "is damaged or no file that torch.save wrote"
+            way_out = "copy it again"
+        raise UserError(f"{file} {reason}, so it was not opened; {way_out}.") from None
+
+
+def is_checkpoint(content: Any) -> bool:
+    """Whether a file's content is what `save` writes."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def parse(content: dict[str, Any], file: Path) -> Checkpoint:
+    """The checkpoint in the content of a file.
+
+    Raises:
+        UserError: parts of it are missing.
+    """
+    values = {name: value for name, value in content.items() if name != "format"}
+    if values.keys() != {field.name for field in fields(Checkpoint)}:
         raise UserError(f"{file} is an incomplete checkpoint; train it again with --save-best.")
-    return Checkpoint(**content)
+    return Checkpoint(**values)
 
 
 def find(path: Path) -> Path:

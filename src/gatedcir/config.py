@@ -85,8 +85,13 @@ class BackboneConfig:
     blip_model_name: Literal["blip2_cir_align_prompt"] = "blip2_cir_align_prompt"
     """The composed-retrieval model; without gated fusion it is the published SPRC."""
     backbone: str = "tiny"
-    """tiny (embedded), pretrain or coco (BLIP-2 of the hub), or a folder in the hub's layout (or
-    the model.safetensors in it)."""
+    """tiny (embedded), pretrain or coco (BLIP-2 of the hub), pretrain_vitL (LAVIS' file in this
+    folder), another hub name, a folder in the hub's layout, a .pth of LAVIS, a .pt of SPRC, or a
+    run. random-vit-g and random-vit-l are the real sizes with random weights and the tiny
+    vocabulary, to try out speed and memory."""
+    image_size: int | None = None
+    """Side of the input in pixels; the weights' own when not given, else their positions are
+    interpolated."""
     train_vision: bool = False
     """Train the vision tower too, for other image domains; its features are then not cached."""
 

@@ -5,15 +5,31 @@ weights load by name. Legend of shapes: B batch, L visual tokens, N layers, Q qu
 tokens, S a sequence of queries and text, D Q-Former width, Dv vision width, E embedding width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
 # LAVIS normalises with torch's default here, while transformers reuses the blocks' 1e-6.
 _POST_LAYERNORM_EPS = 1e-5
+
+
+class _Blip2(Blip2ForImageTextRetrieval):
+    """BLIP-2 whose vision tower is CLIP's where the config says `pre_layernorm`.
+
+    CLIP normalises the embeddings, and its patches have no bias (Radford et al., ICML 2021).
+    """
+
+    def __init__(self, config: Blip2Config) -> None:
+        super().__init__(config)
+        vision = config.vision_config
+        if getattr(vision, "pre_layernorm", False):
+            norm = nn.LayerNorm(vision.hidden_size, eps=vision.layer_norm_eps)
+            self.vision_model.pre_layernorm = norm
+            self.vision_model.embeddings.patch_embedding.register_parameter("bias", None)
 
 
 class Backbone(nn.Module):
@@ -35,16 +51,58 @@ class Backbone(nn.Module):
     @classmethod
     def from_config(cls, config: dict) -> "Backbone":
         """An untrained backbone from the dictionary form of a `Blip2Config`."""
-        return cls(Blip2ForImageTextRetrieval(Blip2Config.from_dict(config)))
+        return cls(_Blip2(Blip2Config.from_dict(config)))
 
     @classmethod
-    def from_pretrained(cls, source: str) -> tuple["Backbone", list[str]]:
-        """A backbone in float32 from a hub name or a folder, and the weights that it lacks."""
-        blip2, report = Blip2ForImageTextRetrieval.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+    def without_weights(cls, config: dict) -> "Backbone":
+        """The names and shapes of a backbone, on the meta device; nothing is allocated."""
+        with torch.device("meta"):
+            return cls.from_config(config)
+
+    @classmethod
+    def from_state(cls, config: dict, weights: Mapping[str, Tensor]) -> "Backbone":
+        """A backbone in float32 around weights, which it shares where they are float32 already.
+
+        Raises:
+            RuntimeError: the weights do not fit the config.
+        """
+        backbone = cls.without_weights(config)
+        state = {name: weight.float() for name, weight in weights.items()}
+        backbone.load_state_dict(state, assign=True)
+        return backbone._with_positions()
+
+    @classmethod
+    def with_random_weights(cls, config: dict, *, seed: int) -> "Backbone":
+        """An untrained backbone, quicker than `from_config` at real sizes: one normal a matrix."""
+        backbone = cls.without_weights(config).to_empty(device="cpu")
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in backbone.named_parameters():
+            with torch.no_grad():
+                if parameter.ndim > 1 or name.endswith("class_embedding"):
+                    parameter.normal_(std=0.02, generator=generator)
+                else:
+                    parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+        return backbone._with_positions()
+
+    @classmethod
+    def from_pretrained(cls, source: str) -> tuple["Backbone", dict[str, list[str]]]:
+        """A backbone in float32 from a hub name or a folder in the hub's layout.
+
+        Returns:
+            The backbone, and the names of weights that are missing, unexpected, or of another
+            shape than the config says.
+        """
+        blip2, report = _Blip2.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
-        wrong = (*report["missing_keys"], *report["mismatched_keys"])
-        return cls(blip2), sorted(map(str, wrong))
+        # Early conversions wrote this buffer out.
+        unexpected = [n for n in report["unexpected_keys"] if not n.endswith(".position_ids")]
+        wrong = {
+            "missing": sorted(report["missing_keys"]),
+            "unexpected": sorted(unexpected),
+            "of another shape": sorted(map(str, report["mismatched_keys"])),
+        }
+        return cls(blip2), wrong
 
     def save_pretrained(self, folder: Path, *, dtype: torch.dtype) -> None:
         """Config and weights in the hub's layout, in another precision."""
@@ -52,6 +110,39 @@ class Backbone(nn.Module):
         with torch.device("meta"):
             blip2 = Blip2ForImageTextRetrieval(self.config)
         blip2.save_pretrained(folder, state_dict=weights)
+
+    def _with_positions(self) -> "Backbone":
+        """Give the text positions, which are in no file, their values after the meta device."""
+        embeddings = self.embeddings
+        embeddings.position_ids = torch.arange(embeddings.position_embeddings.num_embeddings)[None]
+        return self
+
+    def resize(self, image_size: int) -> None:
+        """Take images of another size: patch positions are interpolated, the CLS token's kept.
+
+        Bicubic, with the alignment that LAVIS uses for each tower.
+
+        Raises:
+            ValueError: the size is no positive multiple of the patch size.
+        """
+        vision, embeddings = self.config.vision_config, self.vision_model.embeddings
+        if image_size < 1 or image_size % vision.patch_size:
+            raise ValueError(f"{image_size} is not a multiple of the patch size")
+        old, new = vision.image_size // vision.patch_size, image_size // vision.patch_size
+        if old != new:
+            cls_token, patches = embeddings.position_embedding.detach().split((1, old * old), dim=1)
+            grid = patches.unflatten(1, (old, old)).permute(0, 3, 1, 2)  # [1, Dv, old, old]
+            aligned = self.has_pre_layernorm
+            grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=aligned)
+            positions = torch.cat([cls_token, grid.flatten(2).transpose(1, 2)], dim=1)
+            embeddings.position_embedding = nn.Parameter(positions)
+        vision.image_size = embeddings.image_size = image_size
+        embeddings.num_patches, embeddings.num_positions = new * new, new * new + 1
+
+    @property
+    def has_pre_layernorm(self) -> bool:
+        """Whether the vision tower is CLIP's."""
+        return hasattr(self.vision_model, "pre_layernorm")
 
     @property
     def num_query_tokens(self) -> int:
@@ -81,6 +172,8 @@ class Backbone(nn.Module):
         """Freeze the vision tower or train it; its last LayerNorm and all the rest always train."""
         self.vision_model.embeddings.requires_grad_(vision)
         self.vision_model.encoder.requires_grad_(vision)
+        if self.has_pre_layernorm:
+            self.vision_model.pre_layernorm.requires_grad_(vision)
 
     def set_attention(self, implementation: str) -> None:
         """Choose transformers' attention function: "eager" or "sdpa"."""
@@ -105,6 +198,8 @@ class Backbone(nn.Module):
         if len(wanted) != len(layers) or not wanted:
             raise ValueError(f"layers {list(layers)} of a tower with {len(blocks)} blocks")
         hidden = self.vision_model.embeddings(pixels)  # [B, L, Dv]
+        if self.has_pre_layernorm:
+            hidden = self.vision_model.pre_layernorm(hidden)
         kept = {}
         for index, block in enumerate(blocks[: max(wanted) + 1]):
             hidden = block(hidden)

@@ -1,39 +1,70 @@
 """Config -> model: where the weights come from and what stands in front of the Q-Former."""
 
-from importlib.resources import files
-from pathlib import Path
-
 import torch
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
-from tokenizers import Tokenizer as WordPieces
-from torch import nn
-from transformers import BertTokenizer, PreTrainedTokenizerFast
-from transformers.utils import logging as transformers_logging
+import torch.distributed as dist
+from torch import Tensor, nn
 
 from gatedcir.checkpoint import Checkpoint
-from gatedcir.config import Config, GatedFusionConfig, from_dict
+from gatedcir.config import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    GatedFusionConfig,
+    ModelConfig,
+    from_dict,
+)
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.gated_fusion import STRATEGIES
+from gatedcir.models.sources import Pretrained, from_run, load
 from gatedcir.models.text import Tokenizer
-
-HUB_NAMES = {
-    "pretrain": "Salesforce/blip2-itm-vit-g",
-    "coco": "Salesforce/blip2-itm-vit-g-coco",
-}
+from gatedcir.models.weights import mismatch
 
 
 def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     """The model that a config names, on the CPU, and its tokenizer.
 
+    Prompts and temperature of the weights' source are taken along, and its fusion if it is of
+    the config's kind.
+
     Raises:
-        UserError: the backbone's weights are not to be had.
+        UserError: the backbone's weights are not to be had, or not for the image size asked for.
     """
-    backbone, wordpieces = load_pretrained(config.backbone.backbone)
+    found = load(config.backbone.backbone)
+    _say(f"weights: {found.description}")
+    _resize(found.backbone, config.backbone.image_size)
     torch.manual_seed(config.optim.seed)
-    return _assemble(backbone, config), Tokenizer(wordpieces)
+    model = _assemble(found.backbone, config)
+    taken = _own_that_fits(found.own, model)
+    if found.own:
+        left = ", ".join(sorted(found.own.keys() - taken.keys()))
+        _say("prompts, temperature and fusion are taken along" + (f", but not {left}" * bool(left)))
+    model.load_state_dict(taken, strict=False)
+    return model, Tokenizer(found.wordpieces)
+
+
+def open_trained(name: str) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    """The model of a run or of other weights, as it is, its tokenizer and config.
+
+    Weights other than this project's own are the published baseline: no fusion, targetpad 1.25.
+    Without prompts of their own, as BLIP-2's, they have random ones, which no query depends on.
+
+    Raises:
+        UserError: as `sources.load` and `restore`.
+    """
+    found = load(name)
+    if found.run is not None:
+        return _restore(found, found.run)
+    config = Config(
+        data=DataConfig("CIRR"),
+        backbone=BackboneConfig(backbone=name),
+        model=ModelConfig(GatedFusionConfig(strategy="none")),
+    )
+    torch.manual_seed(config.optim.seed)
+    model = _assemble(found.backbone, config)
+    model.load_state_dict(found.own, strict=False)
+    return model.eval(), Tokenizer(found.wordpieces), config
 
 
 def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Config]:
@@ -42,6 +73,12 @@ def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Confi
     Raises:
         UserError: the weights do not fit the checkpoint's own config.
     """
+    return _restore(from_run(checkpoint, "the checkpoint"), checkpoint)
+
+
+def _restore(
+    found: Pretrained, checkpoint: Checkpoint
+) -> tuple[ComposedRetriever, Tokenizer, Config]:
     try:
         config = from_dict(Config, checkpoint.config)
     except SystemExit:
@@ -49,70 +86,45 @@ def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Confi
             "the checkpoint's options are not those of this version; use the revision "
             f"{checkpoint.provenance.get('git', 'that wrote it')}."
         ) from None
-    model = _assemble(Backbone.from_config(checkpoint.backbone), config)
-    try:
-        model.load_state_dict(checkpoint.weights, strict=True)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()
-        raise UserError(f"the checkpoint's weights do not fit its own config: {reason}") from None
-    wordpieces = PreTrainedTokenizerFast(
-        tokenizer_object=WordPieces.from_str(checkpoint.tokenizer), pad_token="[PAD]"
-    )
-    return model.eval(), Tokenizer(wordpieces), config
-
-
-def load_pretrained(name: str) -> tuple[Backbone, PreTrainedTokenizerFast]:
-    """Weights and WordPieces of the embedded model, a hub name, or a folder in the hub's layout.
-
-    Raises:
-        UserError: they are not there, or are not BLIP-2's image-text weights.
-    """
-    source = str(files("gatedcir") / "assets" / "tiny") if name == "tiny" else name
-    source = HUB_NAMES.get(name, source)
-    if Path(name).name == "model.safetensors" and Path(name).is_file():
-        source = name = str(Path(name).parent)
-    if name not in (*HUB_NAMES, "tiny") and not Path(name).is_dir():
-        raise UserError(
-            f"there is no backbone {name!r}: give tiny, {', '.join(HUB_NAMES)}, or a folder with "
-            "config.json, model.safetensors and tokenizer.json."
-        )
-    if name in HUB_NAMES and not _is_reachable(source):
-        raise UserError(
-            f"the weights of backbone {name!r} are neither cached here nor reachable; on a machine "
-            f"with internet run `hf download {source} --local-dir blip2-{name}`, copy that folder "
-            f"here, and pass --backbone blip2-{name} ."
-        )
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        backbone, wrong = Backbone.from_pretrained(source)
-        wordpieces = BertTokenizer.from_pretrained(source)
-    except Exception as error:  # a dozen libraries stand behind these two calls
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise UserError(f"{source} cannot be read as a BLIP-2 folder: {reason}.") from None
-    if wrong:
-        raise UserError(
-            f"{source} lacks weights of BLIP-2's image-text model, {wrong[0]} for one; "
-            f"{HUB_NAMES['pretrain']} has them."
-        )
-    return backbone, wordpieces
-
-
-def _is_reachable(repository: str) -> bool:
-    """Whether a hub repository is cached or the hub answers, without the library's long retries."""
-    try:
-        snapshot_download(repository, local_files_only=True)
-    except LocalEntryNotFoundError:
-        try:
-            HfApi().model_info(repository, timeout=10)
-        except Exception:  # no network, no access and no such repository have no common base
-            return False
-    return True
+    model = _assemble(found.backbone, config)
+    expected = {n: w for n, w in model.state_dict().items() if not n.startswith("backbone.")}
+    if wrong := mismatch(found.own, expected):
+        raise UserError(f"the checkpoint's weights do not fit its own config: {wrong}.")
+    model.load_state_dict(found.own, strict=False)
+    return model.eval(), Tokenizer(found.wordpieces), config
 
 
 def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
     backbone.set_trainable(vision=config.backbone.train_vision)
     return ComposedRetriever(backbone, fusion=_build_fusion(backbone, config.model.gated_fusion))
+
+
+def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str, Tensor]:
+    """Prompts and temperature, and the fusion if the model's has the same weights."""
+    fusion = {name: weight for name, weight in own.items() if name.startswith("fusion.")}
+    expected = {n: w for n, w in model.state_dict().items() if n.startswith("fusion.")}
+    if not mismatch(fusion, expected):
+        return own
+    return {name: weight for name, weight in own.items() if name not in fusion}
+
+
+def _resize(backbone: Backbone, image_size: int | None) -> None:
+    """Interpolate positions where another image size than the weights' own is asked for."""
+    old = backbone.image_size
+    if image_size is None or image_size == old:
+        return
+    try:
+        backbone.resize(image_size)
+    except ValueError as error:
+        patch = backbone.config.vision_config.patch_size
+        raise UserError(f"--image-size {error}, {patch} px; the weights' own is {old}.") from None
+    _say(f"positions are interpolated from {old} px to {image_size} px")
+
+
+def _say(line: str) -> None:
+    """Print on the main process."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        print(line)
 
 
 def _build_fusion(backbone: Backbone, options: GatedFusionConfig) -> nn.Module:

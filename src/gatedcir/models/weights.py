@@ -1,48 +1,157 @@
-"""Names of weights in the field's checkpoints -> this project's names."""
+"""Names of weights in the field's checkpoints <-> this project's names."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-_LAVIS_NAMES = (
-    (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
-    (r"^visual_encoder\.pos_embed$", "vision_model.embeddings.position_embedding"),
-    (r"^visual_encoder\.patch_embed\.proj\.", "vision_model.embeddings.patch_embedding."),
-    (r"^visual_encoder\.blocks\.(\d+)\.", r"vision_model.encoder.layers.\1."),
-    (r"^(vision_model\.encoder\.layers\.\d+)\.norm([12])\.", r"\1.layer_norm\2."),
-    (r"^(vision_model\.encoder\.layers\.\d+)\.attn\.qkv\.", r"\1.self_attn.qkv."),
-    (r"^(vision_model\.encoder\.layers\.\d+)\.attn\.proj\.", r"\1.self_attn.projection."),
-    (r"^ln_vision\.", "vision_model.post_layernorm."),
-    (r"^Qformer\.bert\.embeddings\.LayerNorm\.", "qformer.layernorm."),
-    (r"^Qformer\.bert\.embeddings\.(word|position)_embeddings\.", r"embeddings.\1_embeddings."),
-    (r"^(Qformer\.bert\..*attention)\.self\.", r"\1.attention."),
-    (r"^Qformer\.bert\.encoder\.", "qformer.encoder."),
-    (r"^vision_proj\.", "vision_projection."),
-    (r"^text_proj\.", "text_projection."),
-)  # fmt: skip
-_DROPPED = re.compile(r"^(Qformer\.cls\.|Qformer\.bert\.embeddings\.position_ids$)")
+# Each pair is (LAVIS, this project) and is read both ways; "#" is a layer's number.
+_TOWER = "vision_model.encoder.layers.#."
+_EVA_NAMES = (
+    ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
+    ("visual_encoder.pos_embed", "vision_model.embeddings.position_embedding"),
+    ("visual_encoder.patch_embed.proj.", "vision_model.embeddings.patch_embedding."),
+    ("visual_encoder.blocks.#.norm1.", _TOWER + "layer_norm1."),
+    ("visual_encoder.blocks.#.norm2.", _TOWER + "layer_norm2."),
+    ("visual_encoder.blocks.#.attn.qkv.", _TOWER + "self_attn.qkv."),
+    ("visual_encoder.blocks.#.attn.proj.", _TOWER + "self_attn.projection."),
+    ("visual_encoder.blocks.#.mlp.", _TOWER + "mlp."),
+)
+_CLIP_NAMES = (
+    ("visual_encoder.class_embedding", "vision_model.embeddings.class_embedding"),
+    ("visual_encoder.positional_embedding", "vision_model.embeddings.position_embedding"),
+    ("visual_encoder.conv1.", "vision_model.embeddings.patch_embedding."),
+    ("visual_encoder.ln_pre.", "vision_model.pre_layernorm."),
+    ("visual_encoder.transformer.resblocks.#.ln_1.", _TOWER + "layer_norm1."),
+    ("visual_encoder.transformer.resblocks.#.ln_2.", _TOWER + "layer_norm2."),
+    ("visual_encoder.transformer.resblocks.#.attn.in_proj_", _TOWER + "self_attn.qkv."),
+    ("visual_encoder.transformer.resblocks.#.attn.out_proj.", _TOWER + "self_attn.projection."),
+    ("visual_encoder.transformer.resblocks.#.mlp.c_fc.", _TOWER + "mlp.fc1."),
+    ("visual_encoder.transformer.resblocks.#.mlp.c_proj.", _TOWER + "mlp.fc2."),
+)
+_LAYER = ("Qformer.bert.encoder.layer.#.", "qformer.encoder.layer.#.")
+_QFORMER_NAMES = (
+    ("ln_vision.", "vision_model.post_layernorm."),
+    ("Qformer.bert.embeddings.LayerNorm.", "qformer.layernorm."),
+    ("Qformer.bert.embeddings.word_embeddings.", "embeddings.word_embeddings."),
+    ("Qformer.bert.embeddings.position_embeddings.", "embeddings.position_embeddings."),
+    (_LAYER[0] + "attention.self.", _LAYER[1] + "attention.attention."),
+    (_LAYER[0] + "crossattention.self.", _LAYER[1] + "crossattention.attention."),
+    _LAYER,
+    ("vision_proj.", "vision_projection."),
+    ("text_proj.", "text_projection."),
+)
+_DROPPED = re.compile(r"Qformer\.cls\.|Qformer\.bert\.embeddings\.position_ids$")
 _OWN = ("prompt_tokens", "temp")
 
 
-def from_sprc(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a `ComposedRetriever` without fusion from a state in SPRC's (LAVIS') names.
+def from_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a `ComposedRetriever` without fusion from a state in SPRC's or LAVIS' names.
 
-    The vision tower's separate query and value biases are joined; the key has none.
+    The BERT head (`Qformer.cls.*`) and `position_ids`, which nothing reads, are dropped. ViT-g's
+    separate query and value biases are joined; its key has none.
     """
-    weights = dict(weights)
-    renamed: dict[str, Tensor] = {}
+    weights = without_dropped(weights)
+    clip = "visual_encoder.class_embedding" in weights
     for name in [name for name in weights if name.endswith(".attn.q_bias")]:
         query, value = weights.pop(name), weights.pop(name.replace("q_bias", "v_bias"))
         joined = torch.cat([query, torch.zeros_like(query), value])
         weights[name.replace("q_bias", "qkv.bias")] = joined
+    pairs = (*(_CLIP_NAMES if clip else _EVA_NAMES), *_QFORMER_NAMES)
+    renamed = {}
     for name, tensor in weights.items():
-        if _DROPPED.match(name):
-            continue
+        new = name if name in _OWN else "backbone." + _rename(name, pairs)
+        renamed[new] = _embedding_axes(new, tensor, added=True) if clip else tensor
+    return renamed
+
+
+def to_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `from_sprc`: a `ComposedRetriever`'s state in SPRC's names.
+
+    What `from_sprc` drops does not come back, and of ViT-g the key's bias has no name there: it
+    is zero in all published weights, and as the softmax cancels it, no output depends on it.
+
+    Raises:
+        ValueError: a weight of a fusion, which has no name there.
+    """
+    clip = "backbone.vision_model.pre_layernorm.weight" in weights
+    pairs = [(ours, theirs) for theirs, ours in (_CLIP_NAMES if clip else _EVA_NAMES)]
+    pairs += [(ours, theirs) for theirs, ours in _QFORMER_NAMES]
+    renamed = {}
+    for name, tensor in weights.items():
         if name in _OWN:
             renamed[name] = tensor
             continue
-        for pattern, replacement in _LAVIS_NAMES:
-            name = re.sub(pattern, replacement, name)  # noqa: PLW2901
-        renamed["backbone." + name] = tensor
+        if not name.startswith("backbone."):
+            raise ValueError(f"{name} has no name in SPRC")
+        new = _rename(name.removeprefix("backbone."), pairs)
+        if new.endswith(".attn.qkv.bias"):
+            query, _, value = tensor.chunk(3)
+            renamed[new.replace("qkv.bias", "q_bias")] = query
+            renamed[new.replace("qkv.bias", "v_bias")] = value
+        else:
+            renamed[new] = _embedding_axes(name, tensor, added=False) if clip else tensor
     return renamed
+
+
+def to_lavis(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A `ComposedRetriever`'s state in LAVIS' names: SPRC's, without the prompts.
+
+    Forgets and raises what `to_sprc` does.
+    """
+    return {name: w for name, w in to_sprc(weights).items() if name != "prompt_tokens"}
+
+
+def without_dropped(weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights in LAVIS' names without those that nothing reads."""
+    return {name: tensor for name, tensor in weights.items() if not _DROPPED.match(name)}
+
+
+def mismatch(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """How names and shapes differ from the expected ones; empty where they do not.
+
+    >>> mismatch({"a": torch.ones(2)}, {"a": torch.ones(3), "b": torch.ones(1)})
+    '1 missing (b) and 1 of another shape (a: [2], not [3])'
+    """
+    shapes = [
+        f"{name}: {list(found[name].shape)}, not {list(expected[name].shape)}"
+        for name in sorted(found.keys() & expected.keys())
+        if found[name].shape != expected[name].shape
+    ]
+    return list_names(
+        {
+            "missing": sorted(expected.keys() - found.keys()),
+            "unexpected": sorted(found.keys() - expected.keys()),
+            "of another shape": shapes,
+        }
+    )
+
+
+def list_names(kinds: Mapping[str, list[str]]) -> str:
+    """The count and the first ten names of every kind that has any."""
+    parts = []
+    for kind, names in kinds.items():
+        if names:
+            more = ", ..." if len(names) > 10 else ""
+            parts.append(f"{len(names)} {kind} ({', '.join(names[:10])}{more})")
+    return " and ".join(parts)
+
+
+def _rename(name: str, pairs: Any) -> str:
+    """A name with the first fitting beginning replaced."""
+    for old, new in pairs:
+        found = re.match(re.escape(old).replace(r"\#", r"(\d+)"), name)
+        if found:
+            return found.expand(new.replace("#", r"\1")) + name[found.end() :]
+    return name
+
+
+def _embedding_axes(name: str, tensor: Tensor, *, added: bool) -> Tensor:
+    """CLIP keeps [Dv] and [L, Dv] where transformers' BLIP-2 has [1, 1, Dv] and [1, L, Dv]."""
+    if name.endswith("embeddings.class_embedding"):
+        return tensor.reshape(1, 1, -1) if added else tensor.reshape(-1)
+    if name.endswith("vision_model.embeddings.position_embedding"):
+        return tensor[None] if added else tensor[0]
+    return tensor

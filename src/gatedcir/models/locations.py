@@ -1,0 +1,79 @@
+"""A name of weights -> where they are."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from gatedcir import checkpoint
+from gatedcir.errors import UserError
+from gatedcir.models.sizes import RANDOM
+
+HUB_NAMES = {
+    "pretrain": "Salesforce/blip2-itm-vit-g",
+    "coco": "Salesforce/blip2-itm-vit-g-coco",
+}
+TINY = Path(str(files("gatedcir") / "assets" / "tiny"))
+LAVIS_URL = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/"
+_VIT_L_FILE = "blip2_pretrained_vitL.pth"
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def locate(name: str) -> Path | str:
+    """The file or the folder in the hub's layout that a name means, or a hub or random name itself.
+
+    Raises:
+        UserError: there is no such thing.
+    """
+    path = Path(name)
+    if name in RANDOM:
+        return name
+    if name == "tiny":
+        return TINY
+    if name == "pretrain_vitL":
+        if not Path(_VIT_L_FILE).is_file():
+            raise UserError(
+                f"{_VIT_L_FILE} is not in this folder, and the hub has no copy; download "
+                f"{LAVIS_URL}{_VIT_L_FILE} to here, or pass --backbone with the path to it."
+            )
+        return Path(_VIT_L_FILE)
+    if path.name == "model.safetensors" and path.is_file():
+        return path.parent
+    if (path / "config.json").is_file():
+        return path
+    # A path to nothing in a folder that is there is a slip, no hub name.
+    if name in HUB_NAMES or (_HUB_NAME.fullmatch(name) and not path.parent.is_dir()):
+        return _on_hub(HUB_NAMES.get(name, name), name)
+    try:
+        return checkpoint.find(path)
+    except UserError:
+        raise UserError(
+            f"there are no weights {name!r}: give tiny, {', '.join(HUB_NAMES)}, pretrain_vitL, a "
+            "hub name, a folder in the hub's layout, a .pth of LAVIS, a .pt of SPRC, or a run "
+            "that had --save-best or --save-training."
+        ) from None
+
+
+def _on_hub(repository: str, name: str) -> str:
+    if not _is_reachable(repository):
+        folder = repository.rsplit("/", maxsplit=1)[-1]
+        raise UserError(
+            f"the weights of {name!r} are neither cached here nor reachable; on a machine with "
+            f"internet run `hf download {repository} --local-dir {folder}`, copy that folder "
+            f"here, and pass {folder} to --backbone or --model-path."
+        )
+    return repository
+
+
+def _is_reachable(repository: str) -> bool:
+    """Whether a hub repository is cached or the hub answers, without the library's long retries."""
+    try:
+        snapshot_download(repository, local_files_only=True)
+    except LocalEntryNotFoundError:
+        try:
+            HfApi().model_info(repository, timeout=10)
+        except Exception:  # no network, no access and no such repository have no common base
+            return False
+    return True

@@ -1,0 +1,65 @@
+"""The WordPieces that belong to weights: beside them, or BERT's own."""
+
+import copy
+from pathlib import Path
+
+from tokenizers import Tokenizer as WordPieces
+from transformers import BertTokenizer, PreTrainedTokenizerFast
+
+from gatedcir.errors import UserError
+
+_FILES = ("tokenizer.json", "vocab.txt")
+_BERT = "bert-base-uncased"
+_START = "[DEC]"  # BLIP-2 adds it to BERT's vocabulary (Li et al., 2023)
+
+
+def read_wordpieces(source: str, *, rows: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of a folder or hub name, its size checked against the word embeddings.
+
+    Raises:
+        UserError: none to be had, or one of another size than the embeddings.
+    """
+    try:
+        wordpieces = BertTokenizer.from_pretrained(source)
+    except Exception as error:  # a dozen libraries stand behind this call
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
+        raise UserError(f"the vocabulary of {source} cannot be read: {reason}.") from None
+    if len(wordpieces) == rows - 1 and _START not in wordpieces.get_vocab():
+        wordpieces.add_special_tokens({"bos_token": _START})
+    if len(wordpieces) != rows:
+        raise UserError(
+            f"the vocabulary of {source} has {len(wordpieces)} entries where the weights have "
+            f"{rows}; put the vocab.txt that they were trained with beside them."
+        )
+    return wordpieces
+
+
+def wordpieces_beside(file: Path, *, rows: int) -> PreTrainedTokenizerFast:
+    """The tokenizer in the folder of a weights file, else bert-base-uncased's with [DEC].
+
+    Raises:
+        UserError: neither is to be had, or it has another size than the word embeddings.
+    """
+    if any((file.parent / name).is_file() for name in _FILES):
+        return read_wordpieces(str(file.parent), rows=rows)
+    try:
+        BertTokenizer.from_pretrained(_BERT)
+    except Exception:  # not cached and not reachable have no common base
+        raise UserError(
+            f"{file} comes without its vocabulary, and that of {_BERT} is neither cached here nor "
+            f"reachable; on a machine with internet run `hf download {_BERT} vocab.txt --local-dir "
+            f".`, and put vocab.txt into {file.parent} ."
+        ) from None
+    return read_wordpieces(_BERT, rows=rows)
+
+
+def wordpieces_from_json(text: str) -> PreTrainedTokenizerFast:
+    """The tokenizer that a checkpoint holds."""
+    return PreTrainedTokenizerFast(tokenizer_object=WordPieces.from_str(text), pad_token="[PAD]")
+
+
+def padded(wordpieces: PreTrainedTokenizerFast, *, rows: int) -> PreTrainedTokenizerFast:
+    """The same tokenizer with unused entries, as many as the word embeddings have rows."""
+    larger = copy.deepcopy(wordpieces)
+    larger.add_tokens([f"[unused{number}]" for number in range(rows - len(larger))])
+    return larger
