@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from published_model import golden, published, sprc_file
 
 import blip_fine_tune_2
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
+__all__ = ["golden", "published", "sprc_file"]  # fixtures of the published model
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SIZES = {"train": 24, "val": 6, "test": 6}
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from gatedcir.models.build import open_trained
 from gatedcir.models.text import Tokens
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
+FIXTURES = Path(__file__).parent / "fixtures"
 SPRC = "Blip2QformerCirAlignPrompt"
 
 
