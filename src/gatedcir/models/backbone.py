@@ -76,12 +76,13 @@ class Backbone(nn.Module):
         """An untrained backbone, quicker than `from_config` at real sizes: one normal a matrix."""
         backbone = cls.without_weights(config).to_empty(device="cpu")
         generator = torch.Generator().manual_seed(seed)
-        for name, parameter in backbone.named_parameters():
-            with torch.no_grad():
-                if parameter.ndim > 1 or name.endswith("class_embedding"):
-                    parameter.normal_(std=0.02, generator=generator)
+        for module in backbone.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.ndim > 1:
+                    nn.init.normal_(parameter, std=0.02, generator=generator)
                 else:
-                    parameter.fill_(1.0 if name.endswith("norm.weight") else 0.0)
+                    is_scale = isinstance(module, nn.LayerNorm) and name == "weight"
+                    nn.init.constant_(parameter, float(is_scale))
         return backbone._with_positions()
 
     @classmethod

@@ -24,7 +24,7 @@ _VIT_L = {
     **_CLIP,
     "hidden_size": 1024,
     "intermediate_size": 4096,
-    "num_hidden_layers": 23,
+    "num_hidden_layers": 21,
 }
 VIT_G: dict[str, Any] = {"vision_config": _VIT_G, "qformer_config": _QFORMER}
 """BLIP-2's first stage with EVA-CLIP's ViT-g/14, its last block left out (Li et al., 2023)."""
@@ -32,7 +32,7 @@ VIT_L: dict[str, Any] = {
     "vision_config": _VIT_L,
     "qformer_config": {**_QFORMER, "encoder_hidden_size": 1024},
 }
-"""The same with CLIP's ViT-L/14, its last block left out."""
+"""The same with CLIP's ViT-L/14, of whose 24 blocks LAVIS' release 1.0.2 keeps 21."""
 RANDOM = {"random-vit-g": VIT_G, "random-vit-l": VIT_L}
 
 

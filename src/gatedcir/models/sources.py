@@ -106,7 +106,7 @@ def from_lavis_file(weights: Any, file: Path) -> Pretrained:
     Raises:
         UserError: as `from_sprc_file`, or the tower is not there.
     """
-    weights = _tensors(weights, file)
+    weights = _model_tensors(weights, file)
     if not any(name.startswith("visual_encoder.") for name in weights):
         weights |= _tower_beside(weights, file)
     return _from_lavis_names(weights, file, "LAVIS' BLIP-2", optional={"prompt_tokens", "temp"})
@@ -122,7 +122,7 @@ def from_sprc_file(weights: Any, file: Path) -> Pretrained:
         UserError: a weight is missing, unexpected or of another shape; sizes or vocabulary are
             not to be had.
     """
-    return _from_lavis_names(_tensors(weights, file), file, "SPRC's model", optional=set())
+    return _from_lavis_names(_model_tensors(weights, file), file, "SPRC's model", optional=set())
 
 
 def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
@@ -156,12 +156,6 @@ def _from_lavis_names(
     weights: dict[str, Tensor], file: Path, kind: str, *, optional: set[str]
 ) -> Pretrained:
     """A model from complete weights in LAVIS' names; `optional` ones may be missing."""
-    if not any(name.startswith("Qformer.bert.embeddings.") for name in weights):
-        first = ", ".join(list(weights)[:3])
-        raise UserError(
-            f"{file} holds no BLIP-2 Q-Former that reads text (it begins with {first}); give "
-            "weights of LAVIS' BLIP-2 first stage or of SPRC."
-        )
     config = _config_beside(file) or _inferred_config(weights, file)
     empty = Backbone.without_weights(config)
     names = {f"backbone.{name}": weight for name, weight in empty.state_dict().items()}
@@ -178,6 +172,18 @@ def _from_lavis_names(
         f"{kind} in {file}",
         own={name: state[name].float() for name in own if name in state},
     )
+
+
+def _model_tensors(weights: Any, file: Path) -> dict[str, Tensor]:
+    """A state dict of a model with BLIP-2's Q-Former for texts, without what nothing reads."""
+    weights = _tensors(weights, file)
+    if not any(name.startswith("Qformer.bert.embeddings.") for name in weights):
+        first = ", ".join(list(weights)[:3])
+        raise UserError(
+            f"{file} holds no BLIP-2 Q-Former that reads text (it begins with {first}); give "
+            "weights of LAVIS' BLIP-2 first stage or of SPRC."
+        )
+    return weights
 
 
 def _tensors(weights: Any, file: Path) -> dict[str, Tensor]:
@@ -207,7 +213,7 @@ def _tower_beside(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor
         {f"backbone.{n}": w for n, w in Backbone.without_weights(config).state_dict().items()}
     )
     expected = {n: w for n, w in whole.items() if n.startswith("visual_encoder.")}
-    # The file is a whole classifier, of which LAVIS reads neither the head nor the last block.
+    # The file is a whole classifier, of which LAVIS reads neither the head nor the last blocks.
     found = {n: w for n, w in tower.items() if n in expected}
     if wrong := mismatch(found, expected):
         raise UserError(f"the weights of {beside} are not those of LAVIS' tower: {wrong}.")

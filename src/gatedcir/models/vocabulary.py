@@ -17,21 +17,14 @@ def read_wordpieces(source: str, *, rows: int) -> PreTrainedTokenizerFast:
     """The tokenizer of a folder or hub name, its size checked against the word embeddings.
 
     Raises:
-        UserError: none to be had, or one of another size than the embeddings.
+        UserError: it cannot be read, or has another size than the embeddings.
     """
     try:
         wordpieces = BertTokenizer.from_pretrained(source)
     except Exception as error:  # a dozen libraries stand behind this call
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
         raise UserError(f"the vocabulary of {source} cannot be read: {reason}.") from None
-    if len(wordpieces) == rows - 1 and _START not in wordpieces.get_vocab():
-        wordpieces.add_special_tokens({"bos_token": _START})
-    if len(wordpieces) != rows:
-        raise UserError(
-            f"the vocabulary of {source} has {len(wordpieces)} entries where the weights have "
-            f"{rows}; put the vocab.txt that they were trained with beside them."
-        )
-    return wordpieces
+    return _of_size(wordpieces, source, rows)
 
 
 def wordpieces_beside(file: Path, *, rows: int) -> PreTrainedTokenizerFast:
@@ -43,14 +36,28 @@ def wordpieces_beside(file: Path, *, rows: int) -> PreTrainedTokenizerFast:
     if any((file.parent / name).is_file() for name in _FILES):
         return read_wordpieces(str(file.parent), rows=rows)
     try:
-        BertTokenizer.from_pretrained(_BERT)
+        wordpieces = BertTokenizer.from_pretrained(_BERT)
     except Exception:  # not cached and not reachable have no common base
         raise UserError(
             f"{file} comes without its vocabulary, and that of {_BERT} is neither cached here nor "
             f"reachable; on a machine with internet run `hf download {_BERT} vocab.txt --local-dir "
-            f".`, and put vocab.txt into {file.parent} ."
+            f".`, and put vocab.txt into {file.parent}."
         ) from None
-    return read_wordpieces(_BERT, rows=rows)
+    return _of_size(wordpieces, _BERT, rows)
+
+
+def _of_size(
+    wordpieces: PreTrainedTokenizerFast, source: str, rows: int
+) -> PreTrainedTokenizerFast:
+    """The tokenizer with [DEC], which must then have as many entries as the embeddings rows."""
+    if len(wordpieces) == rows - 1 and _START not in wordpieces.get_vocab():
+        wordpieces.add_special_tokens({"bos_token": _START})
+    if len(wordpieces) != rows:
+        raise UserError(
+            f"the vocabulary of {source} has {len(wordpieces)} entries where the weights have "
+            f"{rows}; put the vocab.txt that they were trained with beside them."
+        )
+    return wordpieces
 
 
 def wordpieces_from_json(text: str) -> PreTrainedTokenizerFast:
