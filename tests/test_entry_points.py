@@ -219,7 +219,7 @@ def test_a_broken_image_is_named(copy, workers):
 
 
 def test_absent_weights_are_explained(copy, monkeypatch):
-    monkeypatch.setattr("gatedcir.models.locations._is_reachable", lambda repository: False)
+    monkeypatch.setattr("gatedcir.models.locations.is_reachable", lambda repository: False)
     words = ("blip2-itm-vit-g", "hf download", "--backbone")
     bad(blip_fine_tune_2, trained(*copy, "--backbone", "pretrain"), *words)
     bad(blip_fine_tune_2, trained(*copy, "--backbone", "nowhere"), "nowhere", "tiny")

@@ -5,7 +5,8 @@ import os
 
 import pytest
 import torch
-from published_model import SPRC, golden_config, golden_weights, write_file
+from huggingface_hub.errors import LocalEntryNotFoundError
+from published_model import FIXTURES, SPRC, golden_config, golden_weights, write_file
 
 from gatedcir import checkpoint
 from gatedcir.config import Config, parse
@@ -16,6 +17,7 @@ from gatedcir.models.build import build, open_trained
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.sizes import VIT_G
 from gatedcir.models.sources import load
+from gatedcir.models.vocabulary import read_wordpieces
 from gatedcir.models.weights import from_sprc
 
 
@@ -217,16 +219,33 @@ def test_a_vocabulary_of_another_size(tmp_path):
         load(str(file))
 
 
-def test_no_vocabulary_to_be_had(tmp_path, monkeypatch):
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub that has only what its entry says: repository and file -> path."""
+    cached = {}
+
+    def download(repository, name, *, local_files_only=False):
+        if (repository, name) not in cached:
+            raise LocalEntryNotFoundError("nothing cached")
+        return str(cached[repository, name])
+
+    monkeypatch.setattr(vocabulary, "hf_hub_download", download)
+    monkeypatch.setattr(vocabulary, "is_reachable", lambda repository: False)
+    return cached
+
+
+def test_no_vocabulary_to_be_had(tmp_path, hub):
     file = write_file(tmp_path, {"epoch": 1, SPRC: golden_weights()}, vocabulary=False)
-    monkeypatch.setattr(vocabulary, "_BERT", str(tmp_path / "nowhere"))
     refused(file, "vocab.txt", "download", str(tmp_path))
 
 
-def test_bert_has_its_vocabulary_where_none_lies_beside(tmp_path, sprc_file, monkeypatch):
+def test_bert_has_its_vocabulary_where_none_lies_beside(tmp_path, hub):
     file = write_file(tmp_path, {"epoch": 1, SPRC: golden_weights()}, vocabulary=False)
-    monkeypatch.setattr(vocabulary, "_BERT", str(sprc_file.parent))
-    assert load(str(file)).wordpieces.convert_tokens_to_ids("[DEC]") == 177
+    hub["bert-base-uncased", "vocab.txt"] = FIXTURES / "vocab.txt"
+    found, beside = load(str(file)).wordpieces, read_wordpieces(str(FIXTURES), rows=178)
+    assert found.convert_tokens_to_ids("[DEC]") == 177
+    text = "the dog is standing on grass, zyzzyva"
+    assert found(text)["input_ids"] == beside(text)["input_ids"]
 
 
 def test_sizes_that_are_not_to_be_had(tmp_path):
@@ -249,7 +268,7 @@ def test_pretrain_vit_l_is_looked_for_here(tmp_path, monkeypatch):
 def test_a_slip_in_a_path_is_no_hub_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     asked = []
-    monkeypatch.setattr(locations, "_is_reachable", lambda name: asked.append(name) or False)
+    monkeypatch.setattr(locations, "is_reachable", lambda name: asked.append(name) or False)
     (tmp_path / "runs").mkdir()
     refused("runs/none", "no weights", "--save-best")
     assert asked == []

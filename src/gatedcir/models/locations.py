@@ -57,7 +57,7 @@ def locate(name: str) -> Path | str:
 
 
 def _on_hub(repository: str, name: str) -> str:
-    if not _is_reachable(repository):
+    if not is_reachable(repository):
         folder = repository.rsplit("/", maxsplit=1)[-1]
         raise UserError(
             f"the weights of {name!r} are neither cached here nor reachable; on a machine with "
@@ -67,7 +67,7 @@ def _on_hub(repository: str, name: str) -> str:
     return repository
 
 
-def _is_reachable(repository: str) -> bool:
+def is_reachable(repository: str) -> bool:
     """Whether a hub repository is cached or the hub answers, without the library's long retries."""
     try:
         snapshot_download(repository, local_files_only=True)

@@ -3,10 +3,13 @@
 import copy
 from pathlib import Path
 
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer as WordPieces
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 from gatedcir.errors import UserError
+from gatedcir.models.locations import is_reachable
 
 _FILES = ("tokenizer.json", "vocab.txt")
 _BERT = "bert-base-uncased"
@@ -35,15 +38,24 @@ def wordpieces_beside(file: Path, *, rows: int) -> PreTrainedTokenizerFast:
     """
     if any((file.parent / name).is_file() for name in _FILES):
         return read_wordpieces(str(file.parent), rows=rows)
-    try:
-        wordpieces = BertTokenizer.from_pretrained(_BERT)
-    except Exception:  # not cached and not reachable have no common base
+    vocabulary = _bert_vocabulary()
+    if vocabulary is None:
         raise UserError(
             f"{file} comes without its vocabulary, and that of {_BERT} is neither cached here nor "
             f"reachable; on a machine with internet run `hf download {_BERT} vocab.txt --local-dir "
             f".`, and put vocab.txt into {file.parent}."
-        ) from None
-    return _of_size(wordpieces, _BERT, rows)
+        )
+    return _of_size(BertTokenizer(vocab=str(vocabulary)), _BERT, rows)
+
+
+def _bert_vocabulary() -> Path | None:
+    """BERT's vocabulary file from the hub's cache or the hub; None where neither has it."""
+    try:
+        return Path(hf_hub_download(_BERT, "vocab.txt", local_files_only=True))
+    except LocalEntryNotFoundError:
+        if not is_reachable(_BERT):
+            return None
+    return Path(hf_hub_download(_BERT, "vocab.txt"))
 
 
 def _of_size(
