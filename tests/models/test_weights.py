@@ -15,15 +15,13 @@ from gatedcir.models.sizes import VIT_G, VIT_L, infer_config
 from gatedcir.models.weights import from_sprc, list_names, to_lavis, to_sprc, without_dropped
 
 CLIP_TOWER = {
+    **VIT_L["vision_config"],
     "hidden_size": 48,
     "intermediate_size": 96,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
     "image_size": 32,
     "patch_size": 8,
-    "hidden_act": "quick_gelu",
-    "layer_norm_eps": 1e-5,
-    "pre_layernorm": True,
 }
 
 
@@ -124,7 +122,9 @@ def test_names_and_shapes_equal_those_of_lavis(name, size):
 
 def test_clip_tower_equals_transformers_clip():
     torch.manual_seed(0)
-    sizes = {key: value for key, value in CLIP_TOWER.items() if key != "pre_layernorm"}
+    # Activation and epsilon are left to transformers: they are CLIP's own.
+    ours_only = ("hidden_act", "layer_norm_eps", "pre_layernorm")
+    sizes = {key: value for key, value in CLIP_TOWER.items() if key not in ours_only}
     clip = CLIPVisionModel(CLIPVisionConfig(**sizes)).eval()
     with torch.no_grad():
         for parameter in clip.parameters():
