@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gatedcir.config import parse
 from gatedcir.errors import UserError, run_command
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gatedcir.models.text import Tokenizer
 
 TOLERANCE = 2e-6
-TOWERS = {"vit_g": "EVA ViT-g"}
+TOWERS = {"vit_g": "EVA ViT-g", "vit_L": "CLIP ViT-L"}
 _FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 
 
@@ -122,22 +122,11 @@ def features(
 
 def _load(file: Path) -> "tuple[Backbone, Tokenizer]":
     """The model of LAVIS' file, with the sizes and the vocabulary beside it."""
-    import torch
-    from transformers import BertTokenizer
-
-    from gatedcir.models.backbone import Backbone
+    from gatedcir.models.sources import load
     from gatedcir.models.text import Tokenizer
-    from gatedcir.models.weights import from_sprc
 
-    config: dict[str, Any] = json.loads(file.with_name("config.json").read_text())
-    state = from_sprc(torch.load(file, weights_only=True)["model"])
-    prefix = "backbone."
-    backbone = Backbone.from_config(config)
-    backbone.load_state_dict(
-        {name.removeprefix(prefix): w for name, w in state.items() if name.startswith(prefix)}
-    )
-    wordpieces = BertTokenizer(str(file.with_name("vocab.txt")))
-    return backbone.eval(), Tokenizer(wordpieces)
+    pretrained = load(str(file))
+    return pretrained.backbone.eval(), Tokenizer(pretrained.wordpieces)
 
 
 if __name__ == "__main__":
