@@ -22,12 +22,14 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 from transformers import BertTokenizer, get_cosine_schedule_with_warmup
 
+from gatedcir.assemble import precision_of
 from gatedcir.config import parse
 from gatedcir.data.transforms import make_transform
 from gatedcir.errors import run_command
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.synthetic import edits, garment_text, garments, scene_families, scenes
+from gatedcir.validate import autocast
 
 IMAGE_SIZE = 64
 CAPTION_LENGTH = 56  # whole captions of four things; fine-tuning reads shorter texts
@@ -149,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bar = tqdm(range(1, options.steps + 1), unit="step")
     for step in bar:
         pixels, captions = next(batches)
-        with torch.autocast(device.type, dtype=torch.bfloat16):
+        with autocast(device, precision_of("auto", device)):
             logits = similarities(model, pixels.to(device), tokenizer(captions).to(device))
         logits = logits.float() / log_temperature.exp().clamp(0.01, 0.5)
         labels = torch.arange(len(logits), device=device)
