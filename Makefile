@@ -1,17 +1,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# salesforce-lavis needs a transformers that has no wheels for newer versions of Python.
+LAVIS_PYTHON ?= python3.11
+LAVIS := .venv-lavis
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test test-lavis check format clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.runtime ## Train on synthetic scenes, print a table, draw gate maps (4 minutes)
 	$(BIN)/python scripts/demo.py --output demo
 
 test: $(VENV)/.dev ## Run all tests
 	$(BIN)/python -m pytest
+
+test-lavis: $(VENV)/.runtime $(LAVIS)/.installed ## Compare with salesforce-lavis itself (docs/lavis.md)
+	rm -rf build/lavis
+	$(LAVIS)/bin/python scripts/lavis_reference.py --output build/lavis
+	$(BIN)/python scripts/compare_with_lavis.py --reference build/lavis
 
 check: $(VENV)/.dev ## Lint, formatting and types
 	$(BIN)/ruff check .
@@ -22,8 +30,8 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-clean: ## Remove the environment, the demo and caches
-	rm -rf $(VENV) demo build .mypy_cache .ruff_cache .pytest_cache
+clean: ## Remove the environments, the demo and caches
+	rm -rf $(VENV) $(LAVIS) demo build .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -37,4 +45,14 @@ $(VENV)/.runtime: requirements.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+# timm and salesforce-lavis ask for torchvision and many packages that BLIP-2 does not use.
+$(LAVIS)/.installed: requirements-lavis.txt pyproject.toml
+	@$(LAVIS_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Python 3.11 is needed; name it with make LAVIS_PYTHON=..." >&2; exit 1; }
+	$(LAVIS_PYTHON) -m venv $(LAVIS)
+	$(LAVIS)/bin/python -m pip install --quiet -r requirements-lavis.txt
+	$(LAVIS)/bin/python -m pip install --quiet --no-deps salesforce-lavis==1.0.2 timm==0.4.12
+	$(LAVIS)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@

@@ -21,6 +21,7 @@ MORE = {
     "src/gatedcir/models/sources.py": {"checkpoint"},
 }
 BLIP2_FILES = {"src/gatedcir/models/backbone.py"}
+LAVIS_FILES = {"scripts/lavis_reference.py", "scripts/lavis_weights.py"}  # an environment apart
 
 
 def imports_of(source):
@@ -103,7 +104,8 @@ def test_nothing_imports_what_is_not_there():
     def wrong(path):
         return {n for n in imported(path) if n.split(".")[0] in ("torchvision", "timm", "lavis")}
 
-    assert offenders([*PROGRAMS, *sorted((ROOT / "tests").rglob("*.py"))], wrong) == {}
+    found = offenders([*PROGRAMS, *sorted((ROOT / "tests").rglob("*.py"))], wrong)
+    assert set(found) == LAVIS_FILES
 
 
 def test_blip2_of_transformers_stays_behind_one_file():
@@ -116,7 +118,8 @@ def test_blip2_of_transformers_stays_behind_one_file():
                 found.add(node.id if isinstance(node, ast.Name) else node.attr)
         return {name for name in found if name.startswith("Blip2")}
 
-    found = offenders(PROGRAMS, wrong)
+    # LAVIS' own class is called Blip2Qformer.
+    found = offenders([path for path in PROGRAMS if relative(path) not in LAVIS_FILES], wrong)
     assert "src/gatedcir/models/backbone.py" in found  # the search finds what is there
     assert set(found) <= BLIP2_FILES
 
