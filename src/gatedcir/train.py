@@ -21,7 +21,7 @@ from gatedcir.config import Config, to_dict
 from gatedcir.data.features import TripletDataset, collate
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
-from gatedcir.models.build import build
+from gatedcir.models.build import build, checkpoint_of
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.objective import losses_of, total_loss
@@ -41,12 +41,11 @@ def fit(config: Config) -> Path | None:
         UserError: bad options, data or weights, before anything is written; a loss that is not
             finite.
     """
-    trainer, train_splits, splits = _prepare(config)
+    trainer, splits = _prepare(config)
     done, best = trainer.resume()
     folder = None
     if trainer.accelerator.is_main_process:
-        protocols = {split.name: split.protocol for split in (*train_splits, *splits)}
-        folder = _open_folder(config, trainer, protocols, done)
+        folder = _open_folder(config, trainer, done)
     for epoch in range(done, config.optim.num_epochs):
         row = trainer.train_epoch(epoch)
         if folder is not None:
@@ -138,14 +137,13 @@ class _Trainer:
 
     def snapshot(self, epochs: int, metrics: dict[str, float]) -> Checkpoint:
         """The model after so many epochs, without the trainer's state."""
-        return Checkpoint(
-            weights=self.model.state_dict(),
-            backbone=self.model.backbone.config.to_dict(),
-            tokenizer=self.tokenizer.wordpiece.backend_tokenizer.to_str(),
-            config=to_dict(self.config),
-            provenance=self.provenance,
+        return checkpoint_of(
+            self.model,
+            self.tokenizer,
+            self.config,
             epoch=epochs,
             metrics=metrics,
+            provenance=self.provenance,
         )
 
     def state(self, best: float) -> dict[str, Any]:
@@ -169,8 +167,8 @@ class _Trainer:
         return found.epoch, found.trainer["best"]
 
 
-def _prepare(config: Config) -> tuple[_Trainer, list[Split], list[Split]]:
-    """All parts of a run, checked, and its training and validation splits; nothing is written."""
+def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
+    """All parts of a run, checked, and its validation splits; nothing is written."""
     check_ranges(config)
     resumed = _load_resumed(config)
     if resumed is None and config.run.output_dir is not None:
@@ -212,10 +210,12 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split], list[Split]]:
             **checkpoint.provenance(),
             "device": str(accelerator.device),
             "processes": accelerator.num_processes,
+            "seed": config.optim.seed,
+            "data": {split.name: split.protocol for split in (*train_splits, *splits)},
         },
         resumed=resumed,
     )
-    return trainer, train_splits, splits
+    return trainer, splits
 
 
 def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -283,11 +283,7 @@ def _load_resumed(config: Config) -> Checkpoint | None:
     return found
 
 
-def _open_folder(
-    config: Config, trainer: _Trainer, protocols: dict[str, str], done: int
-) -> RunFolder:
+def _open_folder(config: Config, trainer: _Trainer, done: int) -> RunFolder:
     if config.run.resume is not None:
         return RunFolder(config.run.resume, done=done)
-    return RunFolder.create(
-        config, {**trainer.provenance, "seed": config.optim.seed, "data": protocols}
-    )
+    return RunFolder.create(config, trainer.provenance)
