@@ -3,14 +3,13 @@
 import math
 import time
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, InitProcessGroupKwargs
-from torch import Tensor, nn
+from accelerate import Accelerator
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
@@ -22,16 +21,11 @@ from gatedcir.data.features import TripletDataset, collate
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, checkpoint_of
-from gatedcir.models.composer import ComposedRetriever
-from gatedcir.models.text import Tokenizer
-from gatedcir.objective import losses_of, total_loss
-from gatedcir.optim import make_optimizer
-from gatedcir.option_checks import changed_flags, check_ranges
+from gatedcir.option_checks import changed_flags, check_negatives, check_ranges
 from gatedcir.retrieval.report import HEADLINE, format_report
 from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder
-from gatedcir.validate import Evaluator, autocast, move, validate
-
-TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
+from gatedcir.step import TrainingStep, make_accelerator, make_step
+from gatedcir.validate import Evaluator, validate
 
 
 def fit(config: Config) -> Path | None:
@@ -74,36 +68,26 @@ class _Trainer:
 
     config: Config
     accelerator: Accelerator
-    model: ComposedRetriever
-    wrapped: nn.Module  # the model as Accelerate spreads it over processes
-    tokenizer: Tokenizer
+    step: TrainingStep
     evaluator: Evaluator
     loader: DataLoader
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
-    scaler: torch.amp.GradScaler  # of the loss, for fp16; passes everything on otherwise
     provenance: dict[str, Any]
     resumed: Checkpoint | None
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the triplets; the means of the losses and of the fusion's figures."""
-        config, device = self.config, self.accelerator.device
+        config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
-        self.wrapped.train()
+        self.step.wrapped.train()
         self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
         sums: dict[str, Tensor] = {}
         start = time.perf_counter()
         quiet = not self.accelerator.is_main_process
         bar = tqdm(self.loader, f"epoch {epoch}", unit="step", disable=quiet)
-        for step, (references, targets, texts, target_ids) in enumerate(bar):
-            inputs = move(references, device), move(targets, device)
-            with autocast(device, self.evaluator.precision):
-                found = self.wrapped(*inputs, self.tokenizer(texts).to(device))
-            losses = losses_of(found, target_ids.to(device), self.model.temp)
-            loss = total_loss(losses, config.loss)
-            self._update(loss)
-            for name, value in {"loss": loss, **losses, **_figures(found.aux)}.items():
+        for step, batch in enumerate(bar):
+            loss, losses, aux = self.step(*batch)
+            for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
             # Reading a loss waits for the device: not at every step.
             if step % 10 == 0 or step + 1 == len(self.loader):
@@ -118,28 +102,16 @@ class _Trainer:
         triplets = len(self.loader) * config.optim.batch_size * self.accelerator.num_processes
         return {
             **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
-            "temp": self.model.temp.item(),
-            "learning_rate": self.schedule.get_last_lr()[0],
+            "temp": model.temp.item(),
+            "learning_rate": self.step.schedule.get_last_lr()[0],
             "triplets_per_second": triplets / seconds,
         }
-
-    def _update(self, loss: Tensor) -> None:
-        """One optimiser step."""
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        with torch.no_grad():
-            self.model.temp.clamp_(*TEMPERATURES)
 
     def snapshot(self, epochs: int, metrics: dict[str, float]) -> Checkpoint:
         """The model after so many epochs, without the trainer's state."""
         return checkpoint_of(
-            self.model,
-            self.tokenizer,
+            self.step.model,
+            self.step.tokenizer,
             self.config,
             epoch=epochs,
             metrics=metrics,
@@ -148,22 +120,15 @@ class _Trainer:
 
     def state(self, best: float) -> dict[str, Any]:
         """What going on from here needs beside the model; random states follow from the epoch."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "best": best,
-        }
+        return {**self.step.state(), "best": best}
 
     def resume(self) -> tuple[int, float]:
         """Epochs done and the best score so far, after taking over a resumed run's last state."""
         found = self.resumed
         if found is None or found.trainer is None:
             return 0, -math.inf
-        self.model.load_state_dict(found.weights)
-        self.optimizer.load_state_dict(found.trainer["optimizer"])
-        self.schedule.load_state_dict(found.trainer["schedule"])
-        self.scaler.load_state_dict(found.trainer["scaler"])
+        self.step.model.load_state_dict(found.weights)
+        self.step.load_state(found.trainer)
         return found.epoch, found.trainer["best"]
 
 
@@ -173,14 +138,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     resumed = _load_resumed(config)
     if resumed is None and config.run.output_dir is not None:
         RunFolder.check_new(config.run.output_dir)
-    # Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
-    # whole process by the first run in it.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
-    accelerator = Accelerator(
-        mixed_precision="no",
-        cpu=not torch.accelerator.is_available(),  # else processes on CPUs stay alone
-        kwargs_handlers=[patience],
-    )
+    accelerator = make_accelerator()
     train_splits, splits = (load_data(config.data, name) for name in ("train", "val"))
     if accelerator.is_main_process:
         for split in train_splits:
@@ -191,21 +149,12 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     place(model, accelerator.device)
     source = make_source(config, model, [*train_splits, *splits])
     loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
-    optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=len(loader))
-    evaluator = make_evaluator(config, model, tokenizer, source)
     trainer = _Trainer(
         config=config,
         accelerator=accelerator,
-        model=model,
-        wrapped=accelerator.prepare_model(model),
-        tokenizer=tokenizer,
-        evaluator=evaluator,
+        step=make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader)),
+        evaluator=make_evaluator(config, model, tokenizer, source),
         loader=loader,
-        optimizer=optimizer,
-        schedule=schedule,
-        scaler=torch.amp.GradScaler(
-            accelerator.device.type, enabled=evaluator.precision == torch.float16
-        ),
         provenance={
             **checkpoint.provenance(),
             "device": str(accelerator.device),
@@ -229,11 +178,7 @@ def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
-    if batch_size * processes < 2:
-        raise UserError(
-            f"a batch of {batch_size} has no negatives to contrast with; pass --batch-size 2 or "
-            "more."
-        )
+    check_negatives(batch_size, processes)
     if triplets < batch_size * processes:
         raise UserError(
             f"the training split has {triplets} triplets, fewer than one batch of "

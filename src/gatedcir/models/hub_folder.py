@@ -61,16 +61,21 @@ def find(source: Path | str) -> Path | None:
     Raises:
         UserError: the download fails.
     """
-    on_hub = isinstance(source, str)
     try:
-        file = Path(hf_hub_download(source, CONFIG_NAME) if on_hub else Path(source) / CONFIG_NAME)
+        file = (
+            source / CONFIG_NAME
+            if isinstance(source, Path)
+            else Path(hf_hub_download(source, CONFIG_NAME))
+        )
         config = json.loads(file.read_text(encoding="utf-8"))
     except Exception:  # of the hub, of files and of JSON: whoever reads it next explains them
         return None
     if not isinstance(config, dict) or _KEY not in config:
         return None
+    if isinstance(source, Path):
+        return source
     try:
-        return Path(snapshot_download(str(source)) if on_hub else source)
+        return Path(snapshot_download(source))
     except Exception as error:  # the hub's errors have no common base
         raise UserError(
             f"{source} cannot be downloaded ({_reason(error)}); try again, or copy its folder here."
