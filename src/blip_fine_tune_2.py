@@ -7,8 +7,15 @@ from gatedcir.errors import run_command
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train as the flags say; print where the run is."""
+    """Train as the flags say and print where the run is, or print what training would take."""
     config = parse(Config, argv, description="Fine-tune on CIRR or FashionIQ.")
+    if config.run.dry_run:
+        from gatedcir.dry_run import dry_run
+
+        found = dry_run(config)
+        if found is not None:
+            print(found)
+        return
     from gatedcir.train import fit
 
     folder = fit(config)

@@ -17,6 +17,7 @@ PROGRAMS = sorted(
 )
 MORE = {
     "src/gatedcir/models/build.py": {"config", "checkpoint"},
+    "src/gatedcir/models/hub_folder.py": {"checkpoint"},
     "src/gatedcir/models/locations.py": {"checkpoint"},
     "src/gatedcir/models/sources.py": {"checkpoint"},
 }

@@ -25,6 +25,7 @@ SHORTER = {
     "visualize_gates.py": [],
     "blip_validate.py": [],
     "cirr_test_submission.py": [],
+    "export_weights.py": [],
 }
 
 

@@ -16,7 +16,7 @@ from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.validate import Evaluator, autocast
 
-_ENCODE_BATCH = 64
+ENCODE_BATCH = 64  # images, when features are cached
 
 
 def precision_of(mixed_precision: str, device: torch.device) -> torch.dtype | None:
@@ -62,11 +62,16 @@ def make_transform(config: Config, model: ComposedRetriever) -> Transform:
     )
 
 
+def may_cache(config: Config) -> bool:
+    """Whether the vision tower's features may stand in for pixels: it is frozen, and not "none"."""
+    return not config.backbone.train_vision and config.run.cache_features != "none"
+
+
 def make_source(config: Config, model: ComposedRetriever, splits: list[Split]) -> Source:
     """Pixels or cached features of all images of the splits, as the config has it."""
     paths = {name: path for split in splits for name, path in split.paths.items()}
     pixels = PixelSource(paths, make_transform(config, model))
-    if config.backbone.train_vision or config.run.cache_features == "none":
+    if not may_cache(config):
         return pixels
     device = model.temp.device
     precision = precision_of(config.optim.mixed_precision, device)
@@ -81,7 +86,7 @@ def make_source(config: Config, model: ComposedRetriever, splits: list[Split]) -
             return model.levels(batch.to(device))
 
     return cache_in_memory(
-        pixels, encode, batch_size=_ENCODE_BATCH, num_workers=config.data.num_workers
+        pixels, encode, batch_size=ENCODE_BATCH, num_workers=config.data.num_workers
     )
 
 

@@ -148,6 +148,9 @@ class RunConfig:
     """Keep the gallery's features off the GPU."""
     cache_features: Literal["auto", "memory", "none"] = "auto"
     """Keep the frozen tower's features in memory; auto: if half of what is free suffices."""
+    dry_run: bool = False
+    """Only measure: two training steps and one evaluation batch of random data in the real shapes;
+    no dataset is read and nothing is written."""
 
 
 FlatData = Annotated[DataConfig, tyro.conf.arg(name="")]

@@ -38,6 +38,15 @@ def check_ranges(config: Config) -> None:
             raise UserError(f"--{flag} {share} is no share; give 0 or more, and less than 1.")
 
 
+def check_negatives(batch_size: int, processes: int) -> None:
+    """UserError where the processes' batches together hold one triplet only."""
+    if batch_size * processes < 2:
+        raise UserError(
+            f"a batch of {batch_size} has no negatives to contrast with; pass --batch-size 2 or "
+            "more."
+        )
+
+
 def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Flags that would make it another training; what is kept and where data lies may change."""
     free = {field.name for field in dataclasses.fields(RunConfig)} | {"data_path", "num_workers"}

@@ -3,14 +3,13 @@
 import math
 import time
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, InitProcessGroupKwargs
-from torch import Tensor, nn
+from accelerate import Accelerator
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from tqdm import tqdm
 
@@ -21,17 +20,12 @@ from gatedcir.config import Config, to_dict
 from gatedcir.data.features import TripletDataset, collate
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
-from gatedcir.models.build import build
-from gatedcir.models.composer import ComposedRetriever
-from gatedcir.models.text import Tokenizer
-from gatedcir.objective import losses_of, total_loss
-from gatedcir.optim import make_optimizer
-from gatedcir.option_checks import changed_flags, check_ranges
+from gatedcir.models.build import build, checkpoint_of
+from gatedcir.option_checks import changed_flags, check_negatives, check_ranges
 from gatedcir.retrieval.report import HEADLINE, format_report
 from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder
-from gatedcir.validate import Evaluator, autocast, move, validate
-
-TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
+from gatedcir.step import TrainingStep, make_accelerator, make_step
+from gatedcir.validate import Evaluator, validate
 
 
 def fit(config: Config) -> Path | None:
@@ -41,12 +35,11 @@ def fit(config: Config) -> Path | None:
         UserError: bad options, data or weights, before anything is written; a loss that is not
             finite.
     """
-    trainer, train_splits, splits = _prepare(config)
+    trainer, splits = _prepare(config)
     done, best = trainer.resume()
     folder = None
     if trainer.accelerator.is_main_process:
-        protocols = {split.name: split.protocol for split in (*train_splits, *splits)}
-        folder = _open_folder(config, trainer, protocols, done)
+        folder = _open_folder(config, trainer, done)
     for epoch in range(done, config.optim.num_epochs):
         row = trainer.train_epoch(epoch)
         if folder is not None:
@@ -75,36 +68,26 @@ class _Trainer:
 
     config: Config
     accelerator: Accelerator
-    model: ComposedRetriever
-    wrapped: nn.Module  # the model as Accelerate spreads it over processes
-    tokenizer: Tokenizer
+    step: TrainingStep
     evaluator: Evaluator
     loader: DataLoader
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.LambdaLR
-    scaler: torch.amp.GradScaler  # of the loss, for fp16; passes everything on otherwise
     provenance: dict[str, Any]
     resumed: Checkpoint | None
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the triplets; the means of the losses and of the fusion's figures."""
-        config, device = self.config, self.accelerator.device
+        config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
-        self.wrapped.train()
+        self.step.wrapped.train()
         self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
         self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
         sums: dict[str, Tensor] = {}
         start = time.perf_counter()
         quiet = not self.accelerator.is_main_process
         bar = tqdm(self.loader, f"epoch {epoch}", unit="step", disable=quiet)
-        for step, (references, targets, texts, target_ids) in enumerate(bar):
-            inputs = move(references, device), move(targets, device)
-            with autocast(device, self.evaluator.precision):
-                found = self.wrapped(*inputs, self.tokenizer(texts).to(device))
-            losses = losses_of(found, target_ids.to(device), self.model.temp)
-            loss = total_loss(losses, config.loss)
-            self._update(loss)
-            for name, value in {"loss": loss, **losses, **_figures(found.aux)}.items():
+        for step, batch in enumerate(bar):
+            loss, losses, aux = self.step(*batch)
+            for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
             # Reading a loss waits for the device: not at every step.
             if step % 10 == 0 or step + 1 == len(self.loader):
@@ -119,70 +102,43 @@ class _Trainer:
         triplets = len(self.loader) * config.optim.batch_size * self.accelerator.num_processes
         return {
             **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
-            "temp": self.model.temp.item(),
-            "learning_rate": self.schedule.get_last_lr()[0],
+            "temp": model.temp.item(),
+            "learning_rate": self.step.schedule.get_last_lr()[0],
             "triplets_per_second": triplets / seconds,
         }
 
-    def _update(self, loss: Tensor) -> None:
-        """One optimiser step."""
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
-        with torch.no_grad():
-            self.model.temp.clamp_(*TEMPERATURES)
-
     def snapshot(self, epochs: int, metrics: dict[str, float]) -> Checkpoint:
         """The model after so many epochs, without the trainer's state."""
-        return Checkpoint(
-            weights=self.model.state_dict(),
-            backbone=self.model.backbone.config.to_dict(),
-            tokenizer=self.tokenizer.wordpiece.backend_tokenizer.to_str(),
-            config=to_dict(self.config),
-            provenance=self.provenance,
+        return checkpoint_of(
+            self.step.model,
+            self.step.tokenizer,
+            self.config,
             epoch=epochs,
             metrics=metrics,
+            provenance=self.provenance,
         )
 
     def state(self, best: float) -> dict[str, Any]:
         """What going on from here needs beside the model; random states follow from the epoch."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "best": best,
-        }
+        return {**self.step.state(), "best": best}
 
     def resume(self) -> tuple[int, float]:
         """Epochs done and the best score so far, after taking over a resumed run's last state."""
         found = self.resumed
         if found is None or found.trainer is None:
             return 0, -math.inf
-        self.model.load_state_dict(found.weights)
-        self.optimizer.load_state_dict(found.trainer["optimizer"])
-        self.schedule.load_state_dict(found.trainer["schedule"])
-        self.scaler.load_state_dict(found.trainer["scaler"])
+        self.step.model.load_state_dict(found.weights)
+        self.step.load_state(found.trainer)
         return found.epoch, found.trainer["best"]
 
 
-def _prepare(config: Config) -> tuple[_Trainer, list[Split], list[Split]]:
-    """All parts of a run, checked, and its training and validation splits; nothing is written."""
+def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
+    """All parts of a run, checked, and its validation splits; nothing is written."""
     check_ranges(config)
     resumed = _load_resumed(config)
     if resumed is None and config.run.output_dir is not None:
         RunFolder.check_new(config.run.output_dir)
-    # Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
-    # whole process by the first run in it.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
-    accelerator = Accelerator(
-        mixed_precision="no",
-        cpu=not torch.accelerator.is_available(),  # else processes on CPUs stay alone
-        kwargs_handlers=[patience],
-    )
+    accelerator = make_accelerator()
     train_splits, splits = (load_data(config.data, name) for name in ("train", "val"))
     if accelerator.is_main_process:
         for split in train_splits:
@@ -193,29 +149,22 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split], list[Split]]:
     place(model, accelerator.device)
     source = make_source(config, model, [*train_splits, *splits])
     loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
-    optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=len(loader))
-    evaluator = make_evaluator(config, model, tokenizer, source)
     trainer = _Trainer(
         config=config,
         accelerator=accelerator,
-        model=model,
-        wrapped=accelerator.prepare_model(model),
-        tokenizer=tokenizer,
-        evaluator=evaluator,
+        step=make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader)),
+        evaluator=make_evaluator(config, model, tokenizer, source),
         loader=loader,
-        optimizer=optimizer,
-        schedule=schedule,
-        scaler=torch.amp.GradScaler(
-            accelerator.device.type, enabled=evaluator.precision == torch.float16
-        ),
         provenance={
             **checkpoint.provenance(),
             "device": str(accelerator.device),
             "processes": accelerator.num_processes,
+            "seed": config.optim.seed,
+            "data": {split.name: split.protocol for split in (*train_splits, *splits)},
         },
         resumed=resumed,
     )
-    return trainer, train_splits, splits
+    return trainer, splits
 
 
 def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -229,11 +178,7 @@ def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
-    if batch_size * processes < 2:
-        raise UserError(
-            f"a batch of {batch_size} has no negatives to contrast with; pass --batch-size 2 or "
-            "more."
-        )
+    check_negatives(batch_size, processes)
     if triplets < batch_size * processes:
         raise UserError(
             f"the training split has {triplets} triplets, fewer than one batch of "
@@ -283,11 +228,7 @@ def _load_resumed(config: Config) -> Checkpoint | None:
     return found
 
 
-def _open_folder(
-    config: Config, trainer: _Trainer, protocols: dict[str, str], done: int
-) -> RunFolder:
+def _open_folder(config: Config, trainer: _Trainer, done: int) -> RunFolder:
     if config.run.resume is not None:
         return RunFolder(config.run.resume, done=done)
-    return RunFolder.create(
-        config, {**trainer.provenance, "seed": config.optim.seed, "data": protocols}
-    )
+    return RunFolder.create(config, trainer.provenance)

@@ -1,5 +1,7 @@
 """Config -> model: where the weights come from and what stands in front of the Q-Former."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from gatedcir.config import (
     GatedFusionConfig,
     ModelConfig,
     from_dict,
+    to_dict,
 )
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
@@ -53,7 +56,15 @@ def open_trained(name: str) -> tuple[ComposedRetriever, Tokenizer, Config]:
     Raises:
         UserError: as `sources.load` and `restore`.
     """
-    found = load(name)
+    return trained_model(load(name), name)
+
+
+def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    """What `open_trained` gives, of weights that `sources.load` found by this name.
+
+    Raises:
+        UserError: as `restore`.
+    """
     if found.run is not None:
         return _restore(found, found.run)
     config = Config(
@@ -74,6 +85,27 @@ def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Confi
         UserError: the weights do not fit the checkpoint's own config.
     """
     return _restore(from_run(checkpoint, "the checkpoint"), checkpoint)
+
+
+def checkpoint_of(
+    model: ComposedRetriever,
+    tokenizer: Tokenizer,
+    config: Config,
+    *,
+    epoch: int,
+    metrics: dict[str, float],
+    provenance: dict[str, Any],
+) -> Checkpoint:
+    """What `restore` makes a model of: the inverse, without a trainer's state."""
+    return Checkpoint(
+        weights=model.state_dict(),
+        backbone=model.backbone.config.to_dict(),
+        tokenizer=tokenizer.wordpiece.backend_tokenizer.to_str(),
+        config=to_dict(config),
+        provenance=provenance,
+        epoch=epoch,
+        metrics=metrics,
+    )
 
 
 def _restore(

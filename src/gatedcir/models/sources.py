@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from gatedcir import checkpoint
 from gatedcir.checkpoint import Checkpoint
 from gatedcir.errors import UserError
+from gatedcir.models import hub_folder
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.locations import HUB_NAMES, LAVIS_URL, TINY, locate
 from gatedcir.models.sizes import RANDOM, VIT_G, VIT_L, infer_config
@@ -57,6 +58,9 @@ def load(name: str) -> Pretrained:
     if source in RANDOM:
         return from_nowhere(name)
     if isinstance(source, str) or source.is_dir():
+        trained = hub_folder.find(source)
+        if trained is not None:
+            return from_run(hub_folder.read(trained), name)
         return from_hub(str(source))
     content = checkpoint.read(source)
     if checkpoint.is_checkpoint(content):

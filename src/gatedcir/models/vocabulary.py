@@ -82,3 +82,9 @@ def padded(wordpieces: PreTrainedTokenizerFast, *, rows: int) -> PreTrainedToken
     larger = copy.deepcopy(wordpieces)
     larger.add_tokens([f"[unused{number}]" for number in range(rows - len(larger))])
     return larger
+
+
+def vocabulary(wordpieces: PreTrainedTokenizerFast) -> list[str]:
+    """The entries by number, as vocab.txt has them: a last [DEC] is left to be added by readers."""
+    entries = sorted(wordpieces.get_vocab(), key=wordpieces.get_vocab().__getitem__)
+    return entries[:-1] if entries[-1] == _START else entries

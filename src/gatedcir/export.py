@@ -1,0 +1,96 @@
+"""A model of any source -> a folder in the hub's layout, or a file in LAVIS' or SPRC's."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gatedcir.checkpoint import Checkpoint
+from gatedcir.errors import UserError
+from gatedcir.models import hub_folder
+from gatedcir.models.sources import SPRC_MODEL
+from gatedcir.models.vocabulary import vocabulary, wordpieces_from_json
+from gatedcir.models.weights import to_lavis, to_sprc
+from gatedcir.pretrained import TrainedRetriever
+
+_CONTENTS: dict[str, Callable[[Checkpoint], dict[str, Any]]] = {
+    "lavis": lambda run: {"model": to_lavis(run.weights)},
+    "sprc": lambda run: {"epoch": run.epoch, SPRC_MODEL: to_sprc(run.weights)},
+}
+
+
+def export_folder(name: str, folder: Path, *, push: str | None = None) -> str | None:
+    """Write the model that --model-path would take by this name in the hub's layout.
+
+    Args:
+        name: of the model.
+        folder: a new one.
+        push: the hub repository to upload it to, if any.
+
+    Returns:
+        The repository's address, if there is one.
+
+    Raises:
+        UserError: the folder is not empty, or there is no such model or repository name, all
+            before anything is written; or the upload failed.
+    """
+    if push is not None:
+        hub_folder.check_repository(push)
+    hub_folder.check_new(folder)
+    TrainedRetriever.from_pretrained(name).save_pretrained(folder)
+    return None if push is None else hub_folder.push(folder, push)
+
+
+def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) -> None:
+    """Write the model in LAVIS' or SPRC's names, with vocab.txt and config.json beside it.
+
+    Args:
+        name: of the model, as --model-path takes it.
+        file: a new one in a folder without the other two.
+        kind: "lavis" or "sprc".
+        drop_fusion: leave a fusion out, which neither has; the model is then another one.
+
+    Raises:
+        UserError: one of the files is there already, the model has a fusion, or there is none by
+            this name; nothing is written then.
+    """
+    contents = _CONTENTS[kind]
+    targets = [file.with_name("vocab.txt"), file.with_name("config.json"), file]
+    for path in targets:
+        if path.exists():
+            raise UserError(
+                f"{path} is there already; name a file in a new folder, as vocab.txt and "
+                "config.json go beside it."
+            )
+    run = _without_fusion(
+        TrainedRetriever.from_pretrained(name).to_checkpoint(), name, kind, allowed=drop_fusion
+    )
+    unfinished = file.with_name(file.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        words = vocabulary(wordpieces_from_json(run.tokenizer))
+        (unfinished / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+        sizes = json.dumps(run.backbone, indent=2)
+        (unfinished / "config.json").write_text(sizes + "\n", encoding="utf-8")
+        torch.save(contents(run), unfinished / file.name)
+        for path in targets:  # the weights last
+            (unfinished / path.name).replace(path)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> Checkpoint:
+    """The run without the weights of its fusion; UserError if it has one and must keep it."""
+    strategy = run.config["model"]["gated-fusion"]["strategy"]
+    if strategy != "none" and not allowed:
+        raise UserError(
+            f"{name} has {strategy} fusion, for which --format {kind} has no place; take --format "
+            "hub, or pass --drop-fusion to lose what it learned."
+        )
+    weights = {n: weight for n, weight in run.weights.items() if not n.startswith("fusion.")}
+    return replace(run, weights=weights)

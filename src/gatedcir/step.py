@@ -1,0 +1,115 @@
+"""One training step, for the training loop and for dry runs alike."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from gatedcir.assemble import precision_of
+from gatedcir.config import Config
+from gatedcir.models.composer import ComposedRetriever, Visual
+from gatedcir.models.gated_fusion import Aux
+from gatedcir.models.text import Tokenizer
+from gatedcir.objective import losses_of, total_loss
+from gatedcir.optim import make_optimizer
+from gatedcir.validate import autocast, move
+
+TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
+
+
+@dataclass
+class TrainingStep:
+    """A model and what changes it."""
+
+    config: Config
+    device: torch.device
+    precision: torch.dtype | None  # of autocast
+    model: ComposedRetriever
+    wrapped: nn.Module  # the model as Accelerate spreads it over processes
+    tokenizer: Tokenizer
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler  # of the loss, for fp16; passes everything on otherwise
+
+    def __call__(
+        self, references: Visual, targets: Visual, texts: list[str], target_ids: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Aux]:
+        """Learn from B triplets, as `collate` gives them.
+
+        Returns:
+            The loss before the update, its terms, and the fusion's aux.
+        """
+        inputs = move(references, self.device), move(targets, self.device)
+        with autocast(self.device, self.precision):
+            found = self.wrapped(*inputs, self.tokenizer(texts).to(self.device))
+        losses = losses_of(found, target_ids.to(self.device), self.model.temp)
+        loss = total_loss(losses, self.config.loss)
+        self._update(loss)
+        return loss, losses, found.aux
+
+    def _update(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        with torch.no_grad():
+            self.model.temp.clamp_(*TEMPERATURES)
+
+    def state(self) -> dict[str, Any]:
+        """What going on from here needs beside the model."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave; other keys are left alone."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def make_accelerator() -> Accelerator:
+    """The processes of a run.
+
+    Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
+    whole process by the first run in it.
+    """
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
+    return Accelerator(
+        mixed_precision="no",
+        cpu=not torch.accelerator.is_available(),  # else processes on CPUs stay alone
+        kwargs_handlers=[patience],
+    )
+
+
+def make_step(
+    config: Config,
+    accelerator: Accelerator,
+    model: ComposedRetriever,
+    tokenizer: Tokenizer,
+    *,
+    steps_per_epoch: int,
+) -> TrainingStep:
+    """The step that the config's options make of a model on its device."""
+    device = accelerator.device
+    precision = precision_of(config.optim.mixed_precision, device)
+    optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
+    return TrainingStep(
+        config=config,
+        device=device,
+        precision=precision,
+        model=model,
+        wrapped=accelerator.prepare_model(model),
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        schedule=schedule,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+    )
