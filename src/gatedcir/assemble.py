@@ -34,11 +34,16 @@ def _cpu_computes_in_bf16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in checks)
 
 
-def place(model: ComposedRetriever, device: torch.device) -> ComposedRetriever:
-    """Move the model to a device and choose the attention that is fastest there.
+def place(model: ComposedRetriever, device: torch.device, config: Config) -> ComposedRetriever:
+    """Move the model to a device, and choose what is fastest there.
 
-    On CPUs torch's fused kernel is slow backwards, and slower still with dropout or a mask.
+    A frozen vision tower is kept in the precision that it computes in, which halves its memory;
+    all that learns stays in float32. On CPUs torch's fused attention is slow backwards, and slower
+    still with dropout or a mask.
     """
+    precision = precision_of(config.optim.mixed_precision, device)
+    if precision is not None and not config.backbone.train_vision:
+        model.backbone.set_tower_dtype(precision)
     model.backbone.set_attention("eager" if device.type == "cpu" else "sdpa")
     return model.to(device)
 
@@ -113,7 +118,7 @@ def open_checkpoint(path: Path) -> tuple[ComposedRetriever, Tokenizer, Config]:
     """
     model, tokenizer, config = open_trained(str(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return place(model, device), tokenizer, config
+    return place(model, device, config), tokenizer, config
 
 
 def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator, list[Split]]:

@@ -69,7 +69,7 @@ def dry_run(config: Config) -> str | None:
     accelerator = make_accelerator()
     check_negatives(config.optim.batch_size, accelerator.num_processes)
     model, tokenizer = build(config)
-    place(model, accelerator.device)
+    place(model, accelerator.device, config)
     step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=_STEPS)
     found = measure(step)
     return report(found, config) if accelerator.is_main_process else None

@@ -146,7 +146,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     triplets = [triplet for split in train_splits for triplet in split.triplets]
     _check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
-    place(model, accelerator.device)
+    place(model, accelerator.device, config)
     source = make_source(config, model, [*train_splits, *splits])
     loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
     trainer = _Trainer(

@@ -171,10 +171,19 @@ class Backbone(nn.Module):
 
     def set_trainable(self, *, vision: bool) -> None:
         """Freeze the vision tower or train it; its last LayerNorm and all the rest always train."""
-        self.vision_model.embeddings.requires_grad_(vision)
-        self.vision_model.encoder.requires_grad_(vision)
-        if self.has_pre_layernorm:
-            self.vision_model.pre_layernorm.requires_grad_(vision)
+        for module in self._tower():
+            module.requires_grad_(vision)
+
+    def set_tower_dtype(self, dtype: torch.dtype) -> None:
+        """Keep the vision tower's weights in a precision; its last LayerNorm stays as it is."""
+        for module in self._tower():
+            module.to(dtype)
+
+    def _tower(self) -> list[nn.Module]:
+        """What is frozen in fine-tuning: all of the vision tower below its last LayerNorm."""
+        vision = self.vision_model
+        before = [vision.pre_layernorm] if self.has_pre_layernorm else []
+        return [vision.embeddings, *before, vision.encoder]
 
     def set_attention(self, implementation: str) -> None:
         """Choose transformers' attention function: "eager" or "sdpa"."""

@@ -1,0 +1,35 @@
+"""Putting the parts of a run together."""
+
+import copy
+
+import pytest
+import torch
+
+from gatedcir.assemble import place
+from gatedcir.config import Config, parse
+from gatedcir.models.build import build
+from gatedcir.validate import autocast
+
+
+@pytest.mark.parametrize(("name", "precision"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
+def test_only_a_frozen_tower_is_kept_in_half_precision(name, precision):
+    flags = ["--dataset", "CIRR", "--mixed-precision", name]
+    config = parse(Config, flags, description="")
+    model, _ = build(config)
+    whole = copy.deepcopy(model).eval()
+    place(model, torch.device("cpu"), config)
+    halved = {name for name, weight in model.state_dict().items() if weight.dtype == precision}
+    tower = "backbone.vision_model."
+    last = tower + "post_layernorm."
+    assert halved == {n for n in model.state_dict() if n.startswith(tower) and last not in n}
+    assert {w.dtype for n, w in model.state_dict().items() if n not in halved} == {torch.float32}
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with autocast(torch.device("cpu"), precision):
+        found = model.eval().encode_target(pixels)
+    assert found.dtype == torch.float32
+    similar = (found * whole.encode_target(pixels)).sum(-1)
+    assert similar.min() > 0.99
+
+    config = parse(Config, [*flags, "--train-vision"], description="")
+    model = place(build(config)[0], torch.device("cpu"), config)
+    assert {w.dtype for w in model.state_dict().values()} == {torch.float32}
