@@ -37,19 +37,29 @@ def loss_of(head: torch.nn.Module, inputs: Tensor, target_ids: Tensor) -> Tensor
     return total_loss(losses_of(encoded, target_ids, torch.tensor(0.07)), LossConfig())
 
 
+def half_of_the_batch() -> tuple[Tensor, Tensor]:
+    """Loss of this process's half of the batch and the gradient of both.
+
+    The parallel model ends with this function: were it the last to hold the process group, torch
+    2.13 would at times wait for ever for a thread that waits for the interpreter's lock.
+    """
+    inputs, head = batch_and_head()
+    model = torch.nn.parallel.DistributedDataParallel(head)
+    rank = dist.get_rank()
+    mine = slice(rank * BATCH, (rank + 1) * BATCH)
+    loss = loss_of(model, inputs[mine], TARGET_IDS[mine])
+    loss.backward()
+    assert head.weight.grad is not None
+    return loss.detach(), head.weight.grad
+
+
 def main(folder: str | None) -> None:
     """Loss and gradient of this process's half of the batch, into `folder`."""
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    rank = dist.get_rank()
     if folder is None:
         dist.all_reduce(torch.ones(1))
     else:
-        inputs, head = batch_and_head()
-        model = torch.nn.parallel.DistributedDataParallel(head)
-        mine = slice(rank * BATCH, (rank + 1) * BATCH)
-        loss = loss_of(model, inputs[mine], TARGET_IDS[mine])
-        loss.backward()
-        torch.save((loss.detach(), head.weight.grad), f"{folder}/{rank}.pt")
+        torch.save(half_of_the_batch(), f"{folder}/{dist.get_rank()}.pt")
     dist.destroy_process_group()
 
 

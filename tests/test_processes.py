@@ -2,14 +2,15 @@
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import data_parallel
 import pandas as pd
+import psutil
 import pytest
 import torch
 from conftest import SHORT
@@ -26,15 +27,17 @@ def launch(script: str, *arguments: object, limit: int) -> subprocess.CompletedP
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     root = Path(blip_fine_tune_2.__file__).parent
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": loopback, "PYTHONPATH": str(root)}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, env=environment, start_new_session=True, **pipes) as process:
+    with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in what was started
+        process = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
-            out, err = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            err += f"\nkilled after {limit} s"
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+            process.wait(limit)
+        except psutil.TimeoutExpired:
+            for each in [*process.children(recursive=True), process]:
+                each.kill()
+            output.write(f"\nkilled after {limit} s")
+        code = process.wait()
+        output.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read())
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def _reach() -> None:
     """Skips where even the launcher and a sum over two processes do not work."""
     done = launch(data_parallel.__file__, limit=180)
     if done.returncode:
-        pytest.skip(f"two processes cannot reach one another here: {done.stderr[-300:]}")
+        pytest.skip(f"two processes cannot reach one another here: {done.stdout[-300:]}")
 
 
 @pytest.mark.usefixtures("_reach")
@@ -51,7 +54,7 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     loss = data_parallel.loss_of(head, inputs, data_parallel.TARGET_IDS)
     loss.backward()
     done = launch(data_parallel.__file__, tmp_path, limit=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-2000:]
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(data_parallel.PROCESSES)]
     torch.testing.assert_close(sum(r[0] for r in results) / len(results), loss)
     for _, gradient in results:  # averaged over processes by DDP
@@ -63,7 +66,7 @@ def test_the_command_trains_on_two_processes(home, tmp_path):
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
     flags += ["--num-epochs", "1", "--save-best", "--output-dir", tmp_path / "run"]
     done = launch(blip_fine_tune_2.__file__, *flags, limit=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-2000:]
     assert json.loads((tmp_path / "run" / "provenance.json").read_text())["processes"] == 2
     assert len(pd.read_csv(tmp_path / "run" / "validation_metrics.csv")) == 1
     assert (tmp_path / "run" / "checkpoints" / "best.pt").is_file()
