@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from gatedcir.errors import UserError, run_command
+from gatedcir.errors import UserError, reason_of, run_command
 
 # LAVIS imports these for its datasets and other models; BLIP-2's first stage calls none of them.
 _STAND_INS = {
@@ -68,7 +68,7 @@ def load(name: str, model_type: str, checkpoint: Path | None = None) -> Any:
     except Exception as error:  # downloads and files of half a dozen libraries
         raise UserError(
             f"LAVIS cannot load {name} {model_type}, for which it downloads bert-base-uncased, the "
-            f"vision tower and the weights where they are not cached: {_reason(error)}."
+            f"vision tower and the weights where they are not cached: {reason_of(error)}."
         ) from None
     if checkpoint is not None:
         lay_over(model, checkpoint)
@@ -84,7 +84,7 @@ def lay_over(model: Any, checkpoint: Path) -> None:
     try:
         report = model.load_checkpoint(str(checkpoint))
     except Exception as error:  # truncated, not a checkpoint, other shapes
-        reason = _reason(error)
+        reason = reason_of(error)
         raise UserError(f"{checkpoint} is not a checkpoint of this model: {reason}.") from None
     wrong = [n for n in report.missing_keys if not n.startswith(_MAY_LACK)]
     wrong += report.unexpected_keys
@@ -173,11 +173,6 @@ def _empty_class(name: str) -> type:
 
 def _is_subclass(registry: Any, name: str, base: type) -> bool:
     return issubclass(registry.get_model_class(name), base)
-
-
-def _reason(error: Exception) -> str:
-    """The first sentence of a foreign error."""
-    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0].rstrip(".:")
 
 
 def _refuse_existing(folder: Path) -> None:

@@ -8,6 +8,11 @@ class UserError(Exception):
     """Bad input. The message is one sentence that names the thing and the way out."""
 
 
+def reason_of(error: Exception) -> str:
+    """The first line of a library's error, without its full stop."""
+    return (str(error).splitlines() or [""])[0].rstrip(".:") or type(error).__name__
+
+
 def run_command(command: Callable[[], None]) -> None:
     """Call an entry script's `main`; bad input becomes one line on stderr and exit status 2.
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as WordPieces
 
 from gatedcir.checkpoint import Checkpoint
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, reason_of
 from gatedcir.models.model_card import model_card
 from gatedcir.models.vocabulary import wordpieces_from_json
 
@@ -78,7 +78,8 @@ def find(source: Path | str) -> Path | None:
         return Path(snapshot_download(source))
     except Exception as error:  # the hub's errors have no common base
         raise UserError(
-            f"{source} cannot be downloaded ({_reason(error)}); try again, or copy its folder here."
+            f"{source} cannot be downloaded ({reason_of(error)}); try again, or copy its folder "
+            "here."
         ) from None
 
 
@@ -103,7 +104,7 @@ def read(folder: Path) -> Checkpoint:
         )
     except Exception as error:  # three libraries read here, and their errors have no common base
         raise UserError(
-            f"{folder} is an incomplete copy of a trained model ({_reason(error)}); copy or "
+            f"{folder} is an incomplete copy of a trained model ({reason_of(error)}); copy or "
             "download it again."
         ) from None
 
@@ -121,7 +122,7 @@ def push(folder: Path, repository: str, *, private: bool = False) -> str:
         api.upload_folder(repo_id=repository, folder_path=folder)
     except Exception as error:  # no network, no token and no right have no common base
         raise UserError(
-            f"the upload to {repository} failed ({_reason(error)}); log in with `hf auth login`, "
+            f"the upload to {repository} failed ({reason_of(error)}); log in with `hf auth login`, "
             f"then run `hf upload {repository}` on the saved folder."
         ) from None
     return f"{api.endpoint}/{repository}"
@@ -139,11 +140,6 @@ def check_new(folder: Path) -> None:
     """UserError unless a folder is empty or not there yet."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{folder} is there already; name a new folder.")
-
-
-def _reason(error: Exception) -> str:
-    """The first line of a library's error."""
-    return (str(error).splitlines() or [""])[0].rstrip(".:") or type(error).__name__
 
 
 def _config(run: Checkpoint) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from gatedcir import checkpoint
 from gatedcir.checkpoint import Checkpoint
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, reason_of
 from gatedcir.models import hub_folder
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.locations import HUB_NAMES, LAVIS_URL, TINY, locate
@@ -93,8 +93,9 @@ def from_hub(source: str) -> Pretrained:
     try:
         backbone, wrong = Backbone.from_pretrained(source)
     except Exception as error:  # a dozen libraries stand behind this call
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise UserError(f"{source} cannot be read as a BLIP-2 folder: {reason}.") from None
+        raise UserError(
+            f"{source} cannot be read as a BLIP-2 folder: {reason_of(error)}."
+        ) from None
     if names := list_names(wrong):
         raise UserError(
             f"the weights of {source} are not those of BLIP-2's image-text model: {names}; "
@@ -235,8 +236,7 @@ def _config_beside(file: Path) -> dict[str, Any] | None:
             raise ValueError("vision_config or qformer_config is missing")
         Backbone.without_weights(config)
     except Exception as error:  # transformers' checks of a config have no common base
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise UserError(f"{path} holds no sizes of a BLIP-2 model: {reason}.") from None
+        raise UserError(f"{path} holds no sizes of a BLIP-2 model: {reason_of(error)}.") from None
     return config
 
 

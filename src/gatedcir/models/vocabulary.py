@@ -8,7 +8,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from tokenizers import Tokenizer as WordPieces
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, reason_of
 from gatedcir.models.locations import is_reachable
 
 _FILES = ("tokenizer.json", "vocab.txt")
@@ -25,8 +25,7 @@ def read_wordpieces(source: str, *, rows: int) -> PreTrainedTokenizerFast:
     try:
         wordpieces = BertTokenizer.from_pretrained(source)
     except Exception as error:  # a dozen libraries stand behind this call
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".:")
-        raise UserError(f"the vocabulary of {source} cannot be read: {reason}.") from None
+        raise UserError(f"the vocabulary of {source} cannot be read: {reason_of(error)}.") from None
     return _of_size(wordpieces, source, rows)
 
 

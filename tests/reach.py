@@ -1,0 +1,10 @@
+"""Whether launched processes reach one another at all: a sum over them, without the project."""
+
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+dist.init_process_group("gloo", timeout=timedelta(seconds=60))
+dist.all_reduce(torch.ones(1))
+dist.destroy_process_group()
