@@ -12,12 +12,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from gatedcir.models.gated_fusion import (
-    STRATEGIES,
     AdditiveFusion,
     GatedFusionModule,
     InterpolatingFusion,
     NoFusion,
 )
+from gatedcir.models.strategies import STRATEGIES
 
 WIDTH, TEXT_WIDTH = 6, 4
 FUSIONS = [GatedFusionModule, AdditiveFusion, InterpolatingFusion]
@@ -52,14 +52,14 @@ def slow_parts(module, image, text, mask):
     return (gate if hasattr(module, "gate") else None), delta
 
 
-def test_strategies_are_the_four():
+def test_the_published_strategies_have_their_names():
     expected = {
         "gated": GatedFusionModule,
         "additive": AdditiveFusion,
         "interpolate": InterpolatingFusion,
         "none": NoFusion,
     }
-    assert expected == STRATEGIES
+    assert expected.items() <= STRATEGIES.items()
 
 
 @pytest.mark.parametrize(

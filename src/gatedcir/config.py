@@ -60,11 +60,15 @@ class TransformConfig:
 class GatedFusionConfig:
     """How the text changes the reference's visual tokens before the Q-Former."""
 
-    strategy: Literal["gated", "additive", "interpolate", "none"] = "gated"
+    strategy: Literal[
+        "gated", "additive", "interpolate", "attentive", "contextual", "contextual-mean", "none"
+    ] = "gated"
     """gated: image + alpha*gate*delta; additive: image + alpha*delta; interpolate:
-    gate*(image+delta) + (1-gate)*image; none: the published baseline."""
+    gate*(image+delta) + (1-gate)*image; attentive: as gated, but every visual token attends to the
+    words; contextual: attentive after one transformer layer over the text; contextual-mean: its
+    control, the same size with only the mean to attend to; none: the published baseline."""
     alpha_init: float = 0.5
-    """Start of the learned alpha of gated and additive."""
+    """Start of the learned alpha; interpolate has none."""
     dropout: float = 0.1
     """Dropout inside the gate's and the delta's layers."""
     start: Literal["seed", "identity"] = "seed"

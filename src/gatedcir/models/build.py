@@ -19,8 +19,8 @@ from gatedcir.config import (
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.composer import ComposedRetriever
-from gatedcir.models.gated_fusion import STRATEGIES
 from gatedcir.models.sources import Pretrained, from_run, load
+from gatedcir.models.strategies import STRATEGIES
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights import mismatch
 
@@ -164,6 +164,6 @@ def _build_fusion(backbone: Backbone, options: GatedFusionConfig) -> nn.Module:
     if options.strategy == "none":
         return strategy()
     settings = {"dropout": options.dropout, "start": options.start}
-    if options.strategy in ("gated", "additive"):
+    if options.strategy != "interpolate":
         settings["alpha_init"] = options.alpha_init
     return strategy(backbone.vision_width, backbone.width, **settings)

@@ -160,11 +160,3 @@ class NoFusion(nn.Module):
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
         """Shapes as in `TextFusion.forward`; aux is empty."""
         return image, {}
-
-
-STRATEGIES: dict[str, type[nn.Module]] = {
-    "gated": GatedFusionModule,
-    "additive": AdditiveFusion,
-    "interpolate": InterpolatingFusion,
-    "none": NoFusion,
-}
