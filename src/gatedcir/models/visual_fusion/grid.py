@@ -5,6 +5,7 @@ C channels, H and W height and width of a map.
 """
 
 import math
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,13 @@ def resize(maps: Tensor, size: tuple[int, int], *, mode: str = "bilinear") -> Te
         return F.interpolate(maps, size=size, mode=mode)
     smaller = size[0] < maps.shape[-2] or size[1] < maps.shape[-1]
     return F.interpolate(maps, size=size, mode=mode, align_corners=False, antialias=smaller)
+
+
+def check_name(kind: str, name: str, valid: Iterable[str]) -> None:
+    """Raise a ValueError that lists the valid names unless `name` is one of them."""
+    names = list(valid)
+    if name not in names:
+        raise ValueError(f"unknown {kind} {name!r}: it must be one of {', '.join(names)}")
 
 
 class ChannelAttention(nn.Module):

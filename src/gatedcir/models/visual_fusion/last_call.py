@@ -1,0 +1,51 @@
+"""Modules that can be asked afterwards for what their last `forward` computed on the way."""
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+Found = dict[str, list[Tensor]]
+
+
+class LastCall(nn.Module):
+    """`compute` does the work and keeps nothing; `forward` is `compute` with a memory of one call.
+
+    Getters such as `get_features` are documented without arguments, to be called after `forward`,
+    and what they return is trained on: so the last maps are kept with their graph, until the next
+    call of `forward`. That memory is of this object in this process alone: copies and pickles go
+    without it, and another call (a recomputation under gradient checkpointing too) overwrites it.
+    Whoever cannot have that calls `compute(x)`, or gives the getter its input, which computes anew
+    and neither reads nor changes the memory.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: Found | None = None
+
+    @abstractmethod
+    def compute(self, x: Tensor) -> tuple[Any, Found]:
+        """The output, and by name what was found on the way."""
+
+    def forward(self, x: Tensor) -> Any:
+        """The output of `compute`; what was found on the way is kept until the next call."""
+        output, self._last = self.compute(x)
+        return output
+
+    def found(self, name: str, x: Tensor | None) -> list[Tensor]:
+        """What was found in `x`, or without it in the input of the last `forward`.
+
+        Raises:
+            RuntimeError: no `x` is given and `forward` has not been called.
+        """
+        if x is not None:
+            return self.compute(x)[1][name]
+        if self._last is None:
+            raise RuntimeError(
+                f"{type(self).__name__} has not been called yet: call it, or give the input"
+            )
+        return self._last[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A map inside a graph can be neither copied nor pickled.
+        return {**self.__dict__, "_last": None}

@@ -1,0 +1,121 @@
+"""Multi-scale networks over the grid of visual tokens, between vision tower and fusion.
+
+A neck maps tokens [B, L, Dv] -> (tokens [B, L, Dv], aux): the patches are seen as a map
+[B, Dv, H, H] of any side from 2, the image's own token passes unchanged. Shapes: B batch,
+L = 1 + H * H visual tokens, Dv vision width, S scales.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from gatedcir.models.visual_fusion.feature_fusion import Fused
+from gatedcir.models.visual_fusion.grid import to_map, to_tokens
+from gatedcir.models.visual_fusion.networks import (
+    MultiScaleModel,
+    PyramidNetwork,
+    UNet,
+    conv_block,
+)
+from gatedcir.models.visual_fusion.pooling import PyramidPooling
+
+MAX_HIDDEN = 128  # channels inside a neck: with the tower's own 1408, 3x3 kernels would be huge
+
+
+def _hidden(width: int) -> int:
+    return max(1, min(width // 4, MAX_HIDDEN))
+
+
+class NoNeck(nn.Module):
+    """The tokens as they are."""
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, tokens: Tensor) -> Fused:
+        """[B, L, Dv] -> the same, and an empty aux."""
+        return tokens, {}
+
+
+class GridNeck(nn.Module):
+    """What the necks share: from tokens to a map and back."""
+
+    def forward(self, tokens: Tensor) -> Fused:
+        """[B, 1 + H * H, Dv] -> the same shape, the first token unchanged, and aux.
+
+        Raises:
+            ValueError: the patches do not form a square.
+        """
+        cls_token, patches = to_map(tokens)
+        changed, aux = self.change(patches)
+        return to_tokens(cls_token, changed), aux
+
+    @abstractmethod
+    def change(self, patches: Tensor) -> Fused:
+        """[B, Dv, H, H] -> the same shape, and aux."""
+
+
+class PyramidPoolingNeck(GridNeck):
+    """Averages over 1, 2, 3 and 6 bins a side beside every patch (`PyramidPooling`)."""
+
+    def __init__(self, *, width: int, pool_sizes: Sequence[int] = (1, 2, 3, 6)) -> None:
+        super().__init__()
+        self.pooling = PyramidPooling(width, width, pool_sizes)
+
+    def change(self, patches: Tensor) -> Fused:
+        """See `GridNeck`."""
+        return self.pooling(patches), {}
+
+
+class UNetNeck(GridNeck):
+    """A `UNet` of two levels: the grid, its half, and a quarter at the bottom."""
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.network = UNet(width, width, [_hidden(width), 2 * _hidden(width)])
+
+    def change(self, patches: Tensor) -> Fused:
+        """See `GridNeck`."""
+        return self.network.compute(patches)[0], {}
+
+
+class PyramidNeck(GridNeck):
+    """A `PyramidNetwork` of three levels."""
+
+    def __init__(self, *, width: int, num_levels: int = 3) -> None:
+        super().__init__()
+        self.network = PyramidNetwork(width, width, num_levels, _hidden(width))
+
+    def change(self, patches: Tensor) -> Fused:
+        """See `GridNeck`."""
+        return self.network.compute(patches)[0], {}
+
+
+class MultiScaleNeck(GridNeck):
+    """One small convolution applied to the grid at several scales, fused by attention.
+
+    aux holds `neck_weights` [B, S, H, H]: how much each patch listens to each scale.
+    """
+
+    def __init__(self, *, width: int, scales: Sequence[float] = (1.0, 0.5, 0.25)) -> None:
+        super().__init__()
+        hidden = _hidden(width)
+        base = nn.Sequential(nn.Conv2d(width, hidden, 1), *conv_block(hidden, hidden))
+        self.network = MultiScaleModel(scales, base, "attention")
+        self.widen = nn.Conv2d(hidden, width, 1)
+
+    def change(self, patches: Tensor) -> Fused:
+        """See `GridNeck`."""
+        fused, aux = self.network.compute(patches)
+        return self.widen(fused), {"neck_weights": aux["weights"]}
+
+
+NECKS: dict[str, Callable[..., nn.Module]] = {
+    "none": NoNeck,
+    "pyramid-pooling": PyramidPoolingNeck,
+    "unet": UNetNeck,
+    "pyramid": PyramidNeck,
+    "multi-scale": MultiScaleNeck,
+}
