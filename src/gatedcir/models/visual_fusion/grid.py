@@ -57,11 +57,16 @@ class ChannelAttention(nn.Module):
     Squeeze-and-excitation (Hu et al., CVPR 2018): [B, C, H, W] -> [B, C, 1, 1].
     """
 
-    def __init__(self, channels: int, *, reduction: int = 4) -> None:
+    def __init__(
+        self, channels: int, *, reduction: int = 4, activation: type[nn.Module] = nn.ReLU
+    ) -> None:
         super().__init__()
         hidden = max(1, channels // reduction)
         self.layers = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, channels, 1), nn.Sigmoid()
+            nn.Conv2d(channels, hidden, 1),
+            activation(),
+            nn.Conv2d(hidden, channels, 1),
+            nn.Sigmoid(),
         )
 
     def forward(self, maps: Tensor) -> Tensor:

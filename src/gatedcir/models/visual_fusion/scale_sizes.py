@@ -1,0 +1,40 @@
+"""Which input scales there are, and how large an image is at one."""
+
+import math
+from collections.abc import Sequence
+
+
+def check_scales(scales: Sequence[float], *, at_least: int = 1) -> tuple[float, ...]:
+    """The scales as a tuple, coarse to fine.
+
+    Raises:
+        ValueError: they do not ascend, are not positive, lack 1.0, or are fewer than `at_least`.
+    """
+    scales = tuple(float(scale) for scale in scales)
+    if len(scales) < at_least:
+        raise ValueError(f"scales {scales}: at least {at_least} are needed")
+    if any(fine <= coarse for coarse, fine in zip((0.0, *scales), scales, strict=False)):
+        raise ValueError(f"scales {scales} must be positive and ascend, coarse to fine")
+    if 1.0 not in scales:
+        raise ValueError(f"scales {scales} must hold 1.0, whose grid the others are fused on")
+    return scales
+
+
+def scaled_size(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
+    """Height and width in pixels at a scale: to the nearest multiple, and at least one multiple.
+
+    A size halfway between two multiples goes to the smaller.
+
+    >>> scaled_size((352, 352), 1.5, 32)  # 528
+    (512, 512)
+    >>> scaled_size((480, 640), 0.5, 32), scaled_size((20, 224), 0.5, 14)
+    ((224, 320), (14, 112))
+
+    Raises:
+        ValueError: a number that is not positive.
+    """
+    if min(*size, scale, multiple) <= 0:
+        raise ValueError(f"size {size}, scale {scale} and multiple {multiple} must be positive")
+    # Rounded first, since 0.55 * 320 is a little more than 176.
+    height, width = (math.ceil(round(side * scale / multiple, 6) - 0.5) for side in size)
+    return max(1, height) * multiple, max(1, width) * multiple
