@@ -81,7 +81,7 @@ def make_source(config: Config, model: ComposedRetriever, splits: list[Split]) -
     device = model.temp.device
     precision = precision_of(config.optim.mixed_precision, device)
     if config.run.cache_features == "auto" and not fits_in_memory(
-        len(paths), model.backbone.feature_bytes(precision or torch.float32)
+        len(paths), model.feature_bytes(precision or torch.float32)
     ):
         print(f"vision features of {len(paths)} images do not fit in memory: not cached")
         return pixels

@@ -79,6 +79,27 @@ class GatedFusionConfig:
 class ModelConfig:
     """What stands between the vision tower and the Q-Former."""
 
+    visual_layers: tuple[int, ...] = (-1,)
+    """Blocks of the vision tower that are read, the main one first, -1 the last."""
+    visual_fusion: Literal[
+        "none",
+        "mean",
+        "dynamic",
+        "dynamic-no-gate",
+        "dynamic-gate-only",
+        "concat",
+        "weighted-sum",
+        "channel-attention",
+    ] = "none"
+    """How one map is made of several layers; none for one layer."""
+    visual_scales: tuple[float, ...] = (1.0,)
+    """Multiples of the image's size at which the tower reads it, 1.0 among them."""
+    scale_fusion: Literal["none", "mean", "absi", "hierarchical", "deformable"] = "none"
+    """How one map is made of several scales, layer by layer; none for one scale."""
+    neck: Literal["none", "pyramid-pooling", "unet", "pyramid", "multi-scale"] = "none"
+    """What refines the map after both fusions."""
+    visual_start: Literal["identity", "seed"] = "identity"
+    """identity: these three change nothing at step 0; seed: they act from their random start."""
     gated_fusion: GatedFusionConfig = field(default_factory=GatedFusionConfig)
 
 
@@ -108,6 +129,8 @@ class LossConfig:
     """Weight of the alignment of the fusion's outputs with the prompts."""
     loss_rtc: float = 0.4
     """Weight of the contrast of prompts and text alone with the targets."""
+    loss_scale: float = 0.0
+    """Weight of the contrast from each scale alone (0.5 for the others, 1 for 1.0)."""
     loss_itm: float = 0.0
     """Taken for commands of the published trainer; this model has no matching term: 0 only."""
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from gatedcir.config import Config, RunConfig
+from gatedcir.config import Config, ModelConfig, RunConfig
 from gatedcir.errors import UserError
 
 
@@ -21,10 +21,12 @@ def check_ranges(config: Config) -> None:
         ("max-grad-norm", config.optim.max_grad_norm, 1e-6),
         ("loss-align", config.loss.loss_align, 0),
         ("loss-rtc", config.loss.loss_rtc, 0),
+        ("loss-scale", config.loss.loss_scale, 0),
         ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
     ):
         if not least <= value < math.inf:  # which NaN is not either
             raise UserError(f"--{flag} {value} is out of range; give a number of {least} or more.")
+    check_visual(config.model)
     if config.loss.loss_itm != 0:
         raise UserError(
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
@@ -36,6 +38,21 @@ def check_ranges(config: Config) -> None:
     ):
         if not 0 <= share < 1:
             raise UserError(f"--{flag} {share} is no share; give 0 or more, and less than 1.")
+
+
+def check_visual(options: ModelConfig) -> None:
+    """Refuse several layers or scales without a fusion of them, and a fusion of a single one."""
+    for flag, values, fusion_flag, fusion in (
+        ("visual-layers", options.visual_layers, "visual-fusion", options.visual_fusion),
+        ("visual-scales", options.visual_scales, "scale-fusion", options.scale_fusion),
+    ):
+        given = f"--model.{flag} {' '.join(map(str, values))}"
+        if len(values) > 1 and fusion == "none":
+            raise UserError(f"{given} needs a way to fuse them; choose --model.{fusion_flag}.")
+        if len(values) < 2 and fusion != "none":
+            raise UserError(
+                f"--model.{fusion_flag} {fusion} has nothing to fuse in {given}; name two or more."
+            )
 
 
 def check_negatives(batch_size: int, processes: int) -> None:

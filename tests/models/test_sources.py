@@ -292,7 +292,7 @@ def test_another_image_size_interpolates_positions(sprc_file, capsys):
     # The config tells the new size to checkpoints, and positions fit it without another change.
     rebuilt = Backbone.from_state(model.backbone.config.to_dict(), model.backbone.state_dict())
     same_backbone(rebuilt, model.backbone)
-    assert model.backbone.feature_bytes(torch.float32) == 37 * 48 * 4
+    assert model.feature_bytes(torch.float32) == 37 * 48 * 4
     with pytest.raises(UserError, match=r"--image-size 50.*8 px"):
         make(sprc_file, "--image-size", "50")
 
@@ -321,4 +321,4 @@ def test_random_weights_at_real_sizes(monkeypatch):
 def test_the_real_size_has_a_billion_parameters():
     whole = Backbone.without_weights(VIT_G)
     assert sum(p.numel() for p in whole.parameters()) > 1.1e9
-    assert whole.feature_bytes(torch.float16) == 257 * 1408 * 2
+    assert (whole.token_count(), whole.vision_width) == (257, 1408)

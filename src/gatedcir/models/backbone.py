@@ -13,6 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
+from gatedcir.models.visual_fusion.grid import resize, to_tokens
+from gatedcir.models.visual_fusion.scale_sizes import scaled_size
+
 # LAVIS normalises with torch's default here, while transformers reuses the blocks' 1e-6.
 _POST_LAYERNORM_EPS = 1e-5
 
@@ -129,16 +132,23 @@ class Backbone(nn.Module):
         vision, embeddings = self.config.vision_config, self.vision_model.embeddings
         if image_size < 1 or image_size % vision.patch_size:
             raise ValueError(f"{image_size} is not a multiple of the patch size")
-        old, new = vision.image_size // vision.patch_size, image_size // vision.patch_size
-        if old != new:
-            cls_token, patches = embeddings.position_embedding.detach().split((1, old * old), dim=1)
-            grid = patches.unflatten(1, (old, old)).permute(0, 3, 1, 2)  # [1, Dv, old, old]
-            aligned = self.has_pre_layernorm
-            grid = F.interpolate(grid, size=(new, new), mode="bicubic", align_corners=aligned)
-            positions = torch.cat([cls_token, grid.flatten(2).transpose(1, 2)], dim=1)
-            embeddings.position_embedding = nn.Parameter(positions)
+        new = image_size // vision.patch_size
+        embeddings.position_embedding = nn.Parameter(self._positions(new).detach().clone())
         vision.image_size = embeddings.image_size = image_size
         embeddings.num_patches, embeddings.num_positions = new * new, new * new + 1
+
+    def _positions(self, side: int) -> Tensor:
+        """Position embeddings of a grid of `side` patches a side: [1, 1 + side * side, Dv]."""
+        vision = self.config.vision_config
+        positions = self.vision_model.embeddings.position_embedding
+        own = vision.image_size // vision.patch_size
+        if side == own:
+            return positions
+        cls_token, patches = positions.split((1, own * own), dim=1)
+        grid = patches.unflatten(1, (own, own)).permute(0, 3, 1, 2)  # [1, Dv, own, own]
+        aligned = self.has_pre_layernorm
+        grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=aligned)
+        return torch.cat([cls_token, grid.flatten(2).transpose(1, 2)], dim=1)
 
     @property
     def has_pre_layernorm(self) -> bool:
@@ -165,9 +175,15 @@ class Backbone(nn.Module):
         """Side of the square input image in pixels."""
         return self.config.vision_config.image_size
 
-    def feature_bytes(self, dtype: torch.dtype) -> int:
-        """Size of one image's tokens [L, Dv] in memory."""
-        return self.vision_model.embeddings.num_positions * self.vision_width * dtype.itemsize
+    def token_count(self, scale: float = 1.0) -> int:
+        """L of an image that is read at a scale."""
+        side = self._side(self.image_size, scale) // self.config.vision_config.patch_size
+        return 1 + side * side
+
+    def _side(self, image_size: int, scale: float) -> int:
+        """Side in pixels at a scale, in whole patches."""
+        patch = self.config.vision_config.patch_size
+        return scaled_size((image_size, image_size), scale, patch)[0]
 
     def set_trainable(self, *, vision: bool) -> None:
         """Freeze the vision tower or train it; its last LayerNorm and all the rest always train."""
@@ -190,24 +206,38 @@ class Backbone(nn.Module):
         self.vision_model.set_attn_implementation(implementation)
         self.qformer.set_attn_implementation(implementation)
 
-    def vision_levels(self, pixels: Tensor, layers: Sequence[int]) -> list[Tensor]:
+    def check_layers(self, layers: Sequence[int]) -> list[int]:
+        """Block indices as in a list, counted from the first block.
+
+        Raises:
+            ValueError: no layer, or one that the tower does not have.
+        """
+        count = len(self.vision_model.encoder.layers)
+        found = [layer % count for layer in layers if -count <= layer < count]
+        if len(found) != len(layers) or not found:
+            raise ValueError(f"layers {list(layers)} of a tower with {count} blocks")
+        return found
+
+    def vision_levels(
+        self, pixels: Tensor, layers: Sequence[int], *, scale: float = 1.0
+    ) -> list[Tensor]:
         """Outputs of chosen blocks, before the last LayerNorm; those above the highest are skipped.
 
         Args:
             pixels: [B, 3, H, W], normalised.
             layers: block indices as in a list, -1 the last.
+            scale: the image is read at this multiple of its size, rounded to whole patches, with
+                interpolated positions.
 
         Returns:
-            One [B, L, Dv] tensor a layer, in the order asked for.
+            One [B, L, Dv] tensor a layer, in the order asked for; L depends on the scale.
 
         Raises:
             ValueError: a layer that the tower does not have.
         """
         blocks = self.vision_model.encoder.layers
-        wanted = [layer % len(blocks) for layer in layers if -len(blocks) <= layer < len(blocks)]
-        if len(wanted) != len(layers) or not wanted:
-            raise ValueError(f"layers {list(layers)} of a tower with {len(blocks)} blocks")
-        hidden = self.vision_model.embeddings(pixels)  # [B, L, Dv]
+        wanted = self.check_layers(layers)
+        hidden = self._embed(pixels, scale)  # [B, L, Dv]
         if self.has_pre_layernorm:
             hidden = self.vision_model.pre_layernorm(hidden)
         kept = {}
@@ -216,6 +246,17 @@ class Backbone(nn.Module):
             if index in wanted:
                 kept[index] = hidden
         return [kept[index] for index in wanted]
+
+    def _embed(self, pixels: Tensor, scale: float) -> Tensor:
+        """Patches and positions of the image at a scale: [B, L, Dv]."""
+        embeddings, patch = self.vision_model.embeddings, self.config.vision_config.patch_size
+        side = self._side(pixels.shape[-1], scale)
+        if side == pixels.shape[-1]:
+            return embeddings(pixels)
+        weight = embeddings.patch_embedding.weight
+        patches = embeddings.patch_embedding(resize(pixels, (side, side)).to(weight.dtype))
+        tokens = to_tokens(embeddings.class_embedding.expand(len(pixels), 1, -1), patches)
+        return tokens + self._positions(side // patch).to(tokens.dtype)
 
     def normalise(self, level: Tensor) -> Tensor:
         """The tower's last LayerNorm (LAVIS' ln_vision): [B, L, Dv] -> [B, L, Dv]."""

@@ -22,6 +22,7 @@ from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.sources import Pretrained, from_run, load
 from gatedcir.models.strategies import STRATEGIES
 from gatedcir.models.text import Tokenizer
+from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.weights import mismatch
 
 
@@ -70,7 +71,7 @@ def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Toke
     config = Config(
         data=DataConfig("CIRR"),
         backbone=BackboneConfig(backbone=name),
-        model=ModelConfig(GatedFusionConfig(strategy="none")),
+        model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="none")),
     )
     torch.manual_seed(config.optim.seed)
     model = _assemble(found.backbone, config)
@@ -127,17 +128,43 @@ def _restore(
 
 
 def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
+    """UserError where the tower does not have the layers, or their fusion is missing."""
     backbone.set_trainable(vision=config.backbone.train_vision)
-    return ComposedRetriever(backbone, fusion=_build_fusion(backbone, config.model.gated_fusion))
+    options = config.model
+    try:
+        visual_fusion = VisualFusion(
+            width=backbone.vision_width,
+            num_layers=len(options.visual_layers),
+            scales=options.visual_scales,
+            scale_fusion=options.scale_fusion,
+            layer_fusion=options.visual_fusion,
+            neck=options.neck,
+            start=options.visual_start,
+        )
+        backbone.check_layers(options.visual_layers)
+    except ValueError as error:
+        raise UserError(
+            f"{error}; change --model.visual-layers or --model.visual-scales."
+        ) from None
+    return ComposedRetriever(
+        backbone,
+        layers=options.visual_layers,
+        scales=options.visual_scales,
+        visual_fusion=visual_fusion,
+        fusion=_build_fusion(backbone, options.gated_fusion),
+        each_scale=config.loss.loss_scale > 0,
+    )
 
 
 def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str, Tensor]:
-    """Prompts and temperature, and the fusion if the model's has the same weights."""
-    fusion = {name: weight for name, weight in own.items() if name.startswith("fusion.")}
-    expected = {n: w for n, w in model.state_dict().items() if n.startswith("fusion.")}
-    if not mismatch(fusion, expected):
-        return own
-    return {name: weight for name, weight in own.items() if name not in fusion}
+    """Prompts and temperature, and each of the two fusions if the model's has the same weights."""
+    taken = dict(own)
+    for prefix in ("fusion.", "visual_fusion."):
+        found = {name: weight for name, weight in own.items() if name.startswith(prefix)}
+        expected = {n: w for n, w in model.state_dict().items() if n.startswith(prefix)}
+        if mismatch(found, expected):
+            taken = {name: weight for name, weight in taken.items() if name not in found}
+    return taken
 
 
 def _resize(backbone: Backbone, image_size: int | None) -> None:

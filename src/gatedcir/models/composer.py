@@ -5,6 +5,7 @@ The one place where both are encoded: training, evaluation, submission and pictu
 T text tokens, D Q-Former width, Dv vision width, E embedding width.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion import Aux, NoFusion
 from gatedcir.models.text import Tokens
-
-LAYERS = (-1,)  # blocks of the vision tower whose outputs are read
+from gatedcir.models.visual_fusion.fusion import VisualFusion
 
 Visual = Tensor | list[Tensor]
-"""An image batch: pixels [B, 3, H, W], or what `levels` makes of them, one [B, L, Dv] a layer."""
+"""An image batch: pixels [B, 3, H, W], or what `levels` makes of them: [B, L, Dv] for each of the
+layers at the first scale, then at the next."""
 
 
 class Encoded(NamedTuple):
@@ -29,19 +30,42 @@ class Encoded(NamedTuple):
     targets: Tensor  # [B, Q, E]
     fusion_mean: Tensor  # [B, D], mean of the fusion pass' outputs
     prompt_mean: Tensor  # [D], mean of the prompts, detached
-    aux: Aux  # the fusion's gate and figures
+    aux: Aux  # the fusions' gates, weights and figures
+    by_scale: dict[float, tuple[Tensor, Tensor]]  # query and targets from each scale alone
 
 
 class ComposedRetriever(nn.Module):
     """Composed image retrieval with the Q-Former and learned sentence-level prompts.
 
-    SPRC (Bai et al., ICLR 2024), with a fusion of text into the reference's visual tokens in front
-    of the Q-Former. With `NoFusion` it is the published model.
+    SPRC (Bai et al., ICLR 2024), with two things in front of the Q-Former: a fusion of the vision
+    tower's layers and scales, of every image, and a fusion of text into the reference's visual
+    tokens. Without them it is the published model.
+
+    Args:
+        backbone: what is pretrained.
+        layers: blocks of the vision tower whose outputs are read, -1 the last.
+        scales: multiples of the image's size at which the tower reads it.
+        visual_fusion: makes one token map of all of these; see `VisualFusion`.
+        fusion: lets the text change the reference's tokens; one of `STRATEGIES`.
+        each_scale: `forward` also gives features from each scale alone.
     """
 
-    def __init__(self, backbone: Backbone, *, fusion: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        layers: Sequence[int] = (-1,),
+        scales: Sequence[float] = (1.0,),
+        visual_fusion: nn.Module | None = None,
+        fusion: nn.Module | None = None,
+        each_scale: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.layers, self.scales, self.each_scale = tuple(layers), tuple(scales), each_scale
+        self.visual_fusion = (
+            VisualFusion(width=backbone.vision_width) if visual_fusion is None else visual_fusion
+        )
         self.fusion = NoFusion() if fusion is None else fusion
         std = backbone.config.qformer_config.initializer_range
         self.prompt_tokens = nn.Parameter(torch.randn_like(backbone.query_tokens) * std)
@@ -52,6 +76,11 @@ class ComposedRetriever(nn.Module):
         """E."""
         return self.backbone.vision_projection.out_features
 
+    def feature_bytes(self, dtype: torch.dtype) -> int:
+        """Size in memory of what `levels` makes of one image."""
+        tokens = sum(self.backbone.token_count(scale) for scale in self.scales)
+        return tokens * len(self.layers) * self.backbone.vision_width * dtype.itemsize
+
     def levels(self, visual: Visual) -> list[Tensor]:
         """The vision tower's outputs that the model reads, before its last LayerNorm.
 
@@ -60,36 +89,49 @@ class ComposedRetriever(nn.Module):
         """
         if not isinstance(visual, Tensor):
             return visual
-        found = self.backbone.vision_levels(visual, LAYERS)
+        found = [
+            level
+            for scale in self.scales
+            for level in self.backbone.vision_levels(visual, self.layers, scale=scale)
+        ]
         kind = visual.device.type
         if torch.is_autocast_enabled(kind):
             found = [level.to(torch.get_autocast_dtype(kind)) for level in found]
         return found
 
-    def visual_tokens(self, visual: Visual) -> Tensor:
-        """[B, L, Dv], normalised, in the Q-Former's precision."""
-        level = self.levels(visual)[-1]
-        return self.backbone.normalise(level.to(self.temp.dtype))
+    def normalised_levels(self, visual: Visual) -> list[Tensor]:
+        """All levels behind the tower's last LayerNorm, in the Q-Former's precision."""
+        return [self.backbone.normalise(x.to(self.temp.dtype)) for x in self.levels(visual)]
+
+    def visual_tokens(self, visual: Visual) -> tuple[Tensor, Aux]:
+        """The one token map that the Q-Former reads: [B, L, Dv], and the visual fusion's aux."""
+        return self.visual_fusion(self.normalised_levels(visual))
 
     def encode_target(self, visual: Visual) -> Tensor:
         """Target features of B images: [B, Q, E], each of norm 1."""
-        tokens = self.visual_tokens(visual)
-        queries = self.backbone.query_tokens.expand(len(tokens), -1, -1)
-        hidden = self.backbone.query_pass(queries, image=tokens)  # [B, Q, D]
-        return _project(self.backbone.vision_projection, hidden)
+        return self._targets(self.visual_tokens(visual)[0])
 
     def encode_query(self, visual: Visual, text: Tokens) -> tuple[Tensor, Aux]:
         """Query features of B reference images and texts.
 
         Returns:
-            [B, E] of norm 1, and aux: the fusion's, and `prompts` [B, Q, D], the outputs of the
+            [B, E] of norm 1, and aux: the fusions', and `prompts` [B, Q, D], the outputs of the
             fusion pass at its query tokens.
         """
-        image, aux = self.fusion(
-            self.visual_tokens(visual),
-            self.backbone.embed_text_normalised(text.input_ids),
-            text.attention_mask,
-        )
+        tokens, aux = self.visual_tokens(visual)
+        query, more = self._query(tokens, text)
+        return query, aux | more
+
+    def _targets(self, tokens: Tensor) -> Tensor:
+        """[B, L, Dv] -> [B, Q, E]."""
+        queries = self.backbone.query_tokens.expand(len(tokens), -1, -1)
+        hidden = self.backbone.query_pass(queries, image=tokens)  # [B, Q, D]
+        return _project(self.backbone.vision_projection, hidden)
+
+    def _query(self, tokens: Tensor, text: Tokens) -> tuple[Tensor, Aux]:
+        """[B, L, Dv] and B texts -> [B, E], and aux."""
+        embedded = self.backbone.embed_text_normalised(text.input_ids)  # [B, T, D]
+        image, aux = self.fusion(tokens, embedded, text.attention_mask)
         words = self.backbone.embed_text(text.input_ids)  # [B, T, D]
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
         mask = _with_queries(text.attention_mask, queries.shape[1])
@@ -120,15 +162,30 @@ class ComposedRetriever(nn.Module):
 
     def forward(self, reference: Visual, target: Visual, text: Tokens) -> Encoded:
         """All features of a batch of triplets."""
-        query, aux = self.encode_query(reference, text)
+        levels = self.normalised_levels(reference), self.normalised_levels(target)
+        tokens, aux = self.visual_fusion(levels[0])
+        query, more = self._query(tokens, text)
         return Encoded(
             query=query,
             text=self.encode_text(text),
-            targets=self.encode_target(target),
-            fusion_mean=aux.pop("prompts").float().mean(1),
+            targets=self._targets(self.visual_fusion(levels[1])[0]),
+            fusion_mean=more.pop("prompts").float().mean(1),
             prompt_mean=self.prompt_tokens.detach().mean((0, 1)),
-            aux=aux,
+            aux=aux | more,
+            by_scale=self._by_scale(*levels, text) if self.each_scale else {},
         )
+
+    def _by_scale(
+        self, references: list[Tensor], targets: list[Tensor], text: Tokens
+    ) -> dict[float, tuple[Tensor, Tensor]]:
+        """Query and target features from the main layer of each scale alone."""
+        first = slice(None, None, len(self.layers))
+        return {
+            scale: (self._query(reference, text)[0], self._targets(target))
+            for scale, reference, target in zip(
+                self.scales, references[first], targets[first], strict=True
+            )
+        }
 
 
 def _project(head: nn.Module, hidden: Tensor) -> Tensor:

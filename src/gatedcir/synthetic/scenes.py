@@ -121,7 +121,7 @@ def draw(scene: Scene, rng: random.Random, *, size: int = 128) -> Image.Image:
     """The scene as an RGB picture of `size` x `size` pixels; `rng` moves each thing a little."""
     picture = Image.new("RGB", (size, size), BACKGROUNDS[scene.background])
     step = size / 3
-    wobble = size / 48
+    wobble = size / 96
     for cell in scene.occupied:
         glyph = _glyph(scene.cells[cell], size)
         x = (cell % 3 + 0.5) * step + rng.uniform(-wobble, wobble) - glyph.width / 2
@@ -133,7 +133,7 @@ def draw(scene: Scene, rng: random.Random, *, size: int = 128) -> Image.Image:
 @functools.cache
 def _glyph(thing: Thing, picture_size: int) -> Image.Image:
     """An RGBA picture of one thing, drawn four times too large and reduced for smooth edges."""
-    radius = round(picture_size * (0.155 if thing.size == "large" else 0.095))
+    radius = round(picture_size * (0.16 if thing.size == "large" else 0.115))
     side = 8 * radius
     mask = Image.new("L", (side, side), 0)
     _fill_shape(ImageDraw.Draw(mask), thing.shape, side)

@@ -1,0 +1,90 @@
+"""Scales, layers, neck: all that is read of an image, made into the one map the Q-Former reads.
+
+Shapes: B batch, L visual tokens, N layers, S scales, Dv vision width.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
+from gatedcir.models.visual_fusion.necks import NECKS
+from gatedcir.models.visual_fusion.scale_sizes import check_scales
+from gatedcir.models.visual_fusion.scale_tokens import SCALE_FUSIONS
+from gatedcir.models.visual_fusion.start import ResidualStart
+
+Aux = dict[str, Tensor]
+
+
+class VisualFusion(nn.Module):
+    """Scale fusion level by level, then layer fusion, then a neck.
+
+    Every stage is "none" or an entry of its dict. The first layer at scale 1.0 is the main map:
+    with `start="identity"` the output is that map at step 0, so that a pretrained Q-Former sees
+    what it knows; with `start="seed"` it is what the stages give from their random weights.
+
+    Raises:
+        ValueError: layers or scales without a fusion for them.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        num_layers: int = 1,
+        scales: Sequence[float] = (1.0,),
+        scale_fusion: str = "none",
+        layer_fusion: str = "none",
+        neck: str = "none",
+        start: Literal["identity", "seed"] = "identity",
+    ) -> None:
+        super().__init__()
+        scales = check_scales(scales)
+        for count, fusion, what in (
+            (num_layers, layer_fusion, "visual_fusion"),
+            (len(scales), scale_fusion, "scale_fusion"),
+        ):
+            if (count > 1) != (fusion != "none"):
+                raise ValueError(f"{what} is {fusion}, which does not go with {count} of them")
+        stages = _Stages(
+            nn.ModuleList(
+                SCALE_FUSIONS[scale_fusion](width=width, scales=scales) for _ in range(num_layers)
+            ),
+            LAYER_FUSIONS[layer_fusion](width=width, num_levels=num_layers),
+            NECKS[neck](width=width),
+        )
+        main = scales.index(1.0) * num_layers
+        changes = (scale_fusion, layer_fusion, neck) != ("none",) * 3
+        self.fuse: nn.Module = (
+            ResidualStart(stages, width, main=main) if changes and start == "identity" else stages
+        )
+
+    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Aux]:
+        """S * N maps [B, L, Dv], all layers of the first scale first, to one.
+
+        Returns:
+            [B, L, Dv] with the L of scale 1.0, and what the stages report.
+        """
+        return self.fuse(levels)
+
+
+class _Stages(nn.Module):
+    """The three stages one after the other."""
+
+    def __init__(self, scale_fusions: nn.ModuleList, layer_fusion: nn.Module, neck: nn.Module):
+        super().__init__()
+        self.scale_fusions, self.layer_fusion, self.neck = scale_fusions, layer_fusion, neck
+
+    def forward(self, levels: list[Tensor]) -> tuple[Tensor, Aux]:
+        count = len(self.scale_fusions)
+        fused, weights = [], []
+        for layer, fusion in enumerate(self.scale_fusions):
+            tokens, aux = fusion(levels[layer::count])
+            fused.append(tokens)
+            weights += [aux["scale_weights"]] if "scale_weights" in aux else []
+        tokens, of_layers = self.layer_fusion(fused)
+        tokens, of_neck = self.neck(tokens)
+        of_scales = {"scale_weights": torch.stack(weights, dim=1)} if weights else {}
+        return tokens, {**of_scales, **of_layers, **of_neck}  # scale_weights [B, N, S]

@@ -1,0 +1,204 @@
+"""Scales, layers and neck together, in front of the Q-Former."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gatedcir.config import BackboneConfig, Config, DataConfig, LossConfig, ModelConfig
+from gatedcir.models.build import build, checkpoint_of, restore
+from gatedcir.models.visual_fusion.fusion import VisualFusion
+from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
+from gatedcir.models.visual_fusion.necks import NECKS
+from gatedcir.models.visual_fusion.scale_tokens import SCALE_FUSIONS
+from gatedcir.objective import losses_of, total_loss
+
+WIDTH = 16
+SCALES = (0.5, 1.0, 1.5)
+
+
+def levels(*, layers=1, scales=(1.0,), batch=2):
+    """Maps of a 4 x 4 grid at scale 1.0, all layers of the first scale first."""
+    generator = torch.Generator().manual_seed(0)
+    sides = [round(4 * scale) for scale in scales for _ in range(layers)]
+    return [torch.randn(batch, 1 + side * side, WIDTH, generator=generator) for side in sides]
+
+
+KINDS = [
+    *({"layer_fusion": name, "num_layers": 2} for name in LAYER_FUSIONS if name != "none"),
+    *({"scale_fusion": name, "scales": SCALES} for name in SCALE_FUSIONS if name != "none"),
+    *({"neck": name} for name in NECKS if name != "none"),
+    {
+        "layer_fusion": "dynamic",
+        "num_layers": 2,
+        "scale_fusion": "absi",
+        "scales": SCALES,
+        "neck": "unet",
+    },
+]
+
+
+def inputs_of(kind):
+    return levels(layers=kind.get("num_layers", 1), scales=kind.get("scales", (1.0,)))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_identity_start_is_the_main_map_and_the_seed_start_is_not(kind):
+    torch.manual_seed(0)
+    maps = inputs_of(kind)
+    main = maps[kind.get("scales", (1.0,)).index(1.0) * kind.get("num_layers", 1)]
+    assert torch.equal(VisualFusion(width=WIDTH, **kind)(maps)[0], main)
+    fused, _ = VisualFusion(width=WIDTH, **kind, start="seed")(maps)
+    assert fused.shape == main.shape
+    assert not torch.allclose(fused, main, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_all_parameters_learn_after_the_gain_has(kind):
+    torch.manual_seed(0)
+    module = VisualFusion(width=WIDTH, **kind)
+    torch.nn.init.constant_(module.fuse.gain, 0.5)
+    fused, _ = module(inputs_of(kind))
+    fused.square().sum().backward()
+    silent = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert not silent
+
+
+def test_nothing_to_fuse_gives_the_map_itself():
+    [only] = levels()
+    fused, aux = VisualFusion(width=WIDTH)([only])
+    assert fused is only
+    assert not aux
+    assert not list(VisualFusion(width=WIDTH).parameters())
+
+
+def test_scales_are_fused_level_by_level_before_the_layers():
+    maps = levels(layers=2, scales=SCALES)
+    fusion = VisualFusion(
+        width=WIDTH,
+        num_layers=2,
+        scales=SCALES,
+        scale_fusion="mean",
+        layer_fusion="mean",
+        start="seed",
+    )
+    one = SCALE_FUSIONS["mean"](width=WIDTH, scales=SCALES)
+    expected = (one(maps[0::2])[0] + one(maps[1::2])[0]) / 2
+    torch.testing.assert_close(fusion(maps)[0], expected)
+
+
+def test_weights_of_all_scales_and_layers_are_reported():
+    torch.manual_seed(0)
+    kind = {"num_layers": 2, "scales": SCALES, "scale_fusion": "absi", "layer_fusion": "dynamic"}
+    _, aux = VisualFusion(width=WIDTH, **kind)(levels(layers=2, scales=SCALES))
+    assert aux["scale_weights"].shape == (2, 2, 3)  # [B, N, S]
+    assert aux["layer_weights"].shape == (2, 2)  # [B, N]
+    assert aux["layer_gates"].shape == (2, 2, 17)  # [B, N, L]
+    torch.testing.assert_close(aux["layer_weights"].sum(1), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_layers": 2}, "visual_fusion is none"),
+        ({"scales": (0.5, 1.0)}, "scale_fusion is none"),
+        ({"layer_fusion": "mean"}, "visual_fusion is mean"),
+        ({"scales": (0.5,), "scale_fusion": "mean"}, "hold 1.0"),
+    ],
+)
+def test_stages_without_use_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        VisualFusion(width=WIDTH, **settings)
+
+
+def test_every_stage_at_the_width_of_vit_g():
+    with torch.device("meta"):  # counted, not filled
+        module = VisualFusion(
+            width=1408,
+            num_layers=2,
+            scales=SCALES,
+            scale_fusion="hierarchical",
+            layer_fusion="dynamic",
+            neck="pyramid-pooling",
+        )
+    sizes = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in module.fuse.module.named_children()
+    }
+    assert sizes["layer_fusion"] == 5_419_140
+    assert sizes["scale_fusions"] % 2 == 0  # two layers alike
+    assert sum(sizes.values()) + 1408 == sum(p.numel() for p in module.parameters())
+
+
+def config_of(**model):
+    return Config(
+        data=DataConfig("CIRR"),
+        backbone=BackboneConfig("blip2_cir_align_prompt"),
+        model=ModelConfig(**model),
+    )
+
+
+FULL = {
+    "visual_layers": (-1, -4),
+    "visual_fusion": "dynamic",
+    "visual_scales": (0.5, 1.0),
+    "scale_fusion": "hierarchical",
+    "neck": "pyramid",
+}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 2, 3, 64, 64, generator=generator)
+    return images[0], images[1], ["make it red", "a larger one"]
+
+
+def test_the_whole_model_starts_as_the_plain_one_and_survives_a_checkpoint(batch):
+    reference, target, texts = batch
+    plain, tokenizer = build(config_of())
+    config = config_of(**FULL)
+    fused, _ = build(config)
+    tokens = tokenizer(texts)
+    plain.eval(), fused.eval()
+    with torch.no_grad():
+        assert torch.equal(
+            fused.backbone.normalise(fused.levels(target)[2]), plain.visual_tokens(target)[0]
+        )
+        assert torch.equal(fused.encode_target(target), plain.encode_target(target))
+        torch.nn.init.constant_(fused.visual_fusion.fuse.gain, 0.3)
+        expected = fused.encode_query(reference, tokens)[0]
+        saved = checkpoint_of(fused, tokenizer, config, epoch=1, metrics={}, provenance={})
+        again, _, _ = restore(saved)
+        assert torch.equal(again.encode_query(reference, tokens)[0], expected)
+        levels = fused.levels(reference)
+        assert fused.feature_bytes(torch.float32) == sum(level[0].nbytes for level in levels)
+
+
+def test_each_scale_is_contrasted_with_its_weight(batch):
+    reference, target, texts = batch
+    config = replace(config_of(**FULL), loss=LossConfig(loss_scale=0.7))
+    model, tokenizer = build(config)
+    model.eval()
+    found = model(reference, target, tokenizer(texts))
+    ids = torch.arange(2)
+    losses = losses_of(found, ids, model.temp)
+    expected = 0
+    for scale, weight in ((0.5, 0.5), (1.0, 1.0)):
+        query, targets = found.by_scale[scale]
+        logits = torch.einsum("be,gqe->bgq", query, targets).amax(-1) / model.temp
+        expected += weight * torch.nn.functional.cross_entropy(logits, ids)
+    torch.testing.assert_close(losses["loss_scale"], expected)
+    without = total_loss({n: v for n, v in losses.items() if n != "loss_scale"}, config.loss)
+    torch.testing.assert_close(total_loss(losses, config.loss), without + 0.7 * expected)
+
+
+def test_an_image_at_scale_one_is_read_as_it_is(batch):
+    model, _ = build(config_of())
+    backbone, image = model.backbone, batch[0]
+    assert torch.equal(
+        backbone.vision_levels(image, (-1,), scale=1.0)[0], backbone.vision_levels(image, (-1,))[0]
+    )
+    assert [backbone.token_count(scale) for scale in (0.5, 1.0, 1.5)] == [17, 65, 145]
+    half = backbone.vision_levels(image, (-1, -4), scale=0.5)
+    assert [level.shape for level in half] == [(2, 17, 128)] * 2
