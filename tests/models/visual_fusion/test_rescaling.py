@@ -47,9 +47,11 @@ def test_values_worked_by_hand():
 
 def test_modes_differ_and_reach_both_directions():
     x = torch.randn(1, 1, 8, 8)
-    small = [Rescale(0.5, mode)(x) for mode in ("nearest", "bilinear", "bicubic")]
-    large = [Rescale(0.5, mode).inverse(x) for mode in ("nearest", "bilinear", "bicubic")]
-    for maps in (small, large):
+    modes = ("nearest", "bilinear", "bicubic")
+    small = [Rescale(0.5, mode)(x) for mode in modes]
+    large = [Rescale(0.5, mode).inverse(x) for mode in modes]
+    back = [MultiScaleTransform([0.5], mode).inverse([x], (16, 16))[0] for mode in modes]
+    for maps in (small, large, back):
         assert not any(torch.equal(a, b) for a, b in pairwise(maps))
 
 
