@@ -76,7 +76,7 @@ class _Trainer:
     resumed: Checkpoint | None
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the triplets; means of the losses and of the fusion's figures, and costs."""
+        """One pass over the triplets; means of losses and of the fusion's figures, and costs."""
         config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
