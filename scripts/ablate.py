@@ -1,5 +1,6 @@
 """Train all cells of a grid with several seeds and say what the differences are worth."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,4 +70,6 @@ def _check(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    # As for Ctrl-C, what was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_command(main)
