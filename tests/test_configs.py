@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gatedcir.ablation.grid import read_grid
 from gatedcir.config import Config, flags_of, parse, read_yaml, to_dict
+from gatedcir.models.gated_fusion import STRATEGIES
 from gatedcir.option_checks import check_ranges
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-FILES = sorted(CONFIGS.rglob("*.y*ml"))
+FILES = sorted(CONFIGS.glob("*.y*ml"))
+GRIDS = sorted((CONFIGS / "ablations").glob("*.y*ml"))
 
 
 def read(path, *more):
@@ -42,7 +45,42 @@ def test_every_option_of_a_file_arrives(path):
     assert [type(arrived[name]) for name in given] == [type(value) for value in given.values()]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_file_is_a_config_or_a_grid():
+    assert sorted(CONFIGS.rglob("*.*")) == sorted([*FILES, *GRIDS])
+    assert "gating.yaml" in {path.name for path in GRIDS}
+
+
+@pytest.mark.parametrize("config", ["cirr.yaml", "fashioniq.yaml", "tiny.yaml"])
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.name)
+def test_every_option_of_a_grid_arrives_whatever_it_is_run_with(path, config):
+    shared = read(CONFIGS / config, *(["--dataset", "CIRR"] if config == "tiny.yaml" else []))
+    grid = read_grid(path, shared, seeds=3)
+    assert [cell.name for cell in grid.cells] == list(read_yaml(path)["cells"])
+    own = set()
+    for cell in grid.cells:
+        arrived, given = dict(pairs(to_dict(cell.config))), dict(pairs(cell.overrides))
+        assert given
+        assert {name: arrived[name] for name in given} == given
+        assert [type(arrived[name]) for name in given] == [type(v) for v in given.values()]
+        own |= given.keys()
+    rest = [
+        {name: value for name, value in pairs(to_dict(cell.config)) if name not in own}
+        for cell in grid.cells
+    ]
+    assert all(values == rest[0] for values in rest)
+
+
+def test_the_gating_grid_holds_what_it_is_to_compare():
+    grid = read_grid(CONFIGS / "ablations" / "gating.yaml", read(CONFIGS / "cirr.yaml"), seeds=5)
+    found = {cell.name: cell.config.model.gated_fusion for cell in grid.cells}
+    assert grid.baseline == "none"
+    assert {fusion.strategy for fusion in found.values()} == set(STRATEGIES)
+    alphas = {f.alpha_init for f in found.values() if (f.strategy, f.start) == ("gated", "seed")}
+    assert alphas == {0.1, 0.5, 1.0}
+    assert found["gated-identity"].start == "identity"
+
+
+@pytest.mark.parametrize("path", [*FILES, *GRIDS], ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_a_file_gives_no_option_twice(path):
     # The YAML reader keeps the last of two equal keys in silence.
     stack = [yaml.compose(path.read_text(encoding="utf-8"))]

@@ -16,6 +16,7 @@ from gatedcir.errors import UserError
 from gatedcir.models import sources
 from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever
+from gatedcir.resources import peak_memory
 from gatedcir.step import TrainingStep, make_accelerator, make_step
 
 TINY_IMAGE, TINY_FEATURES = (3, 64, 64), (65, 128)
@@ -131,7 +132,7 @@ def test_the_precision_is_the_commands(seen):
 
 @pytest.mark.usefixtures("quick")
 def test_memory_is_what_the_process_held():
-    before = module._peak(torch.device("cpu"))
+    before = peak_memory(torch.device("cpu"))
     assert 100 * 2**20 < before < 100 * 2**30
     held = torch.ones(before // 4 + 2**26)  # more bytes than any time before
     del held

@@ -46,6 +46,7 @@ def test_the_published_command_trains_in_the_default_folders(home, monkeypatch, 
     train = pd.read_csv(run / "train_metrics.csv")
     logged = {"loss_itc", "loss_rtc", "loss_align", "gate_mean", "gate_std", "alpha"}
     assert logged | {"fusion_change"} < set(train.columns)
+    assert train["peak_memory_gib"].between(0.1, 100).all()
     names = {path.name for path in run.rglob("*")}
     assert {"config.yaml", "provenance.json", "best.pt", "last.pt"} < names
     assert any(name.startswith("events.") for name in names)

@@ -11,6 +11,9 @@ import pytest
 from conftest import SHORT
 from PIL import Image
 
+from gatedcir.ablation.grid import read_grid
+from gatedcir.config import Config, parse
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -20,6 +23,7 @@ COMMANDS = [
 ]
 FEW = "--train 24 --val 6 --test 6".split()
 SHORTER = {
+    "ablate.py": [*SHORT, "--num-epochs", "1", "--seeds", "1", "--grid", "few.yaml"],
     "blip_fine_tune_2.py": [*SHORT, "--num-epochs", "1"],
     "make_synthetic.py": FEW,
     "visualize_gates.py": [],
@@ -35,6 +39,7 @@ def workplace(home):
     for name in ("src", "scripts", "configs", "data_preparation"):
         (home / name).symlink_to(ROOT / name)
     Image.new("RGB", (80, 60), "red").save(home / "dog.jpg")
+    (home / "few.yaml").write_text("baseline: one\ncells: {one: {}}\n")
     return home
 
 
@@ -58,6 +63,13 @@ def test_command(line, workplace, monkeypatch):
     more = [] if "--resume" in flags else SHORTER[Path(script).name]
     monkeypatch.setattr(sys, "argv", [script, *flags, *more])
     runpy.run_path(script, run_name="__main__")
+
+
+def test_the_readmes_grid_is_one(tmp_path):
+    [text] = re.findall(r"```yaml\n(baseline.*?)```", README, re.DOTALL)
+    (tmp_path / "grid.yaml").write_text(text)
+    shared = parse(Config, ["--dataset", "CIRR"], description="")
+    assert len(read_grid(tmp_path / "grid.yaml", shared, seeds=5).cells) == 3
 
 
 def test_demo(tmp_path, capsys):

@@ -53,7 +53,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(home, cirr_run, tmp_path, mon
     assert expected.keys() == found.keys()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     for table in ("train_metrics.csv", "validation_metrics.csv"):
-        drop = {"triplets_per_second"}  # a wall-clock figure
+        drop = {"triplets_per_second", "peak_memory_gib"}  # of the machine, not of the training
         one, two = (pd.read_csv(folder / table) for folder in (cirr_run, run))
         columns = [c for c in one.columns if c not in drop]
         pd.testing.assert_frame_equal(one[columns], two[columns])
@@ -89,6 +89,9 @@ def test_a_checkpoint_carries_all_that_evaluation_needs(cirr_run):
     assert all(torch.equal(v, saved.weights[n]) for n, v in model.state_dict().items())
     assert config.model.gated_fusion.strategy == "gated"
     assert saved.provenance["versions"]["torch"] == torch.__version__
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    assert saved.provenance["parameters"] == sum(size for size, _ in sizes)
+    assert saved.provenance["trainable_parameters"] == sum(size for size, learns in sizes if learns)
     assert saved.metrics["recall_at50"] > 0
     _, original = build(config)
     texts = ["make the red circle blue", "zyzzyva!"]

@@ -4,8 +4,6 @@ Shapes: B triplets, L visual tokens, Dv vision width.
 """
 
 import random
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,12 +19,12 @@ from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever, Visual
 from gatedcir.models.text import Tokenizer
 from gatedcir.option_checks import check_negatives, check_ranges
+from gatedcir.resources import GIB, MIB, count_parameters, peak_memory
 from gatedcir.step import TrainingStep, make_accelerator, make_step
 from gatedcir.validate import Evaluator, autocast, move
 
 _STEPS = 2  # the first one also makes the optimiser's state
 _WORDS = 40  # more than the 32 tokens of a text, fewer than the words that are cut off
-_MIB, _GIB = 2**20, 2**30
 Result = TypeVar("Result")
 
 
@@ -78,7 +76,8 @@ def dry_run(config: Config) -> str | None:
 def measure(step: TrainingStep) -> Measured:
     """Two training steps and one evaluation batch of random data, as the step's config has them."""
     config, model, device = step.config, step.model, step.device
-    parameters = list(model.parameters())
+    parameters = count_parameters(model)
+    trained = parameters["trainable_parameters"]
     generator = torch.Generator().manual_seed(config.optim.seed)
     batch, vision, cached, make = config.optim.batch_size, None, 0, _pixels(model, generator)
     if may_cache(config):
@@ -99,8 +98,8 @@ def measure(step: TrainingStep) -> Measured:
     return Measured(
         device=str(device),
         precision=str(step.precision or torch.float32).removeprefix("torch."),
-        trained=sum(p.numel() for p in parameters if p.requires_grad),
-        frozen=sum(p.numel() for p in parameters if not p.requires_grad),
+        trained=trained,
+        frozen=parameters["parameters"] - trained,
         inputs=tuple(references.shape if isinstance(references, Tensor) else references[0].shape),
         text_tokens=step.tokenizer(texts[:batch]).input_ids.shape[1],
         vision=vision,
@@ -109,7 +108,7 @@ def measure(step: TrainingStep) -> Measured:
         steps=tuple(times),
         evaluation=evaluation,
         evaluated=Evaluator.batch_size,
-        peak=_peak(device),
+        peak=peak_memory(device),
     )
 
 
@@ -124,7 +123,7 @@ def report(found: Measured, config: Config) -> str:
     if found.vision is not None:
         lines["images"] = f"features {shape}, cached"
         lines["vision pass"] = f"{found.vision:.3f} s an image, once, ahead of training"
-        lines["cache"] = f"{found.cached / _MIB:.2f} MiB an image"
+        lines["cache"] = f"{found.cached / MIB:.2f} MiB an image"
         if config.run.cache_features == "auto":
             lines["cache"] += (
                 f"; auto reads pixels instead for more than {found.room} images here, which "
@@ -136,7 +135,7 @@ def report(found: Measured, config: Config) -> str:
         f"{found.evaluation:.2f} s for {found.evaluated} images and {found.evaluated} queries"
     )
     kind = "of the GPU" if found.device.startswith("cuda") else "of the process"
-    lines["peak memory"] = f"{found.peak / _GIB:.2f} GiB {kind}"
+    lines["peak memory"] = f"{found.peak / GIB:.2f} GiB {kind}"
     title = f"dry run of {config.backbone.backbone} on {found.device}, {found.precision}"
     return "\n".join([title, *(f"  {name:<14}{text}" for name, text in lines.items())])
 
@@ -182,10 +181,3 @@ def _timed(call: Callable[[], Result], device: torch.device) -> tuple[Result, fl
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return result, time.perf_counter() - start
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

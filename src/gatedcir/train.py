@@ -22,6 +22,7 @@ from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, checkpoint_of
 from gatedcir.option_checks import changed_flags, check_negatives, check_ranges
+from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.retrieval.report import HEADLINE, format_report
 from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder
 from gatedcir.step import TrainingStep, make_accelerator, make_step
@@ -75,7 +76,7 @@ class _Trainer:
     resumed: Checkpoint | None
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the triplets; the means of the losses and of the fusion's figures."""
+        """One pass over the triplets; means of losses and of the fusion's figures, and costs."""
         config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
@@ -105,6 +106,7 @@ class _Trainer:
             "temp": model.temp.item(),
             "learning_rate": self.step.schedule.get_last_lr()[0],
             "triplets_per_second": triplets / seconds,
+            "peak_memory_gib": peak_memory(self.accelerator.device) / GIB,
         }
 
     def snapshot(self, epochs: int, metrics: dict[str, float]) -> Checkpoint:
@@ -160,6 +162,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
             "device": str(accelerator.device),
             "processes": accelerator.num_processes,
             "seed": config.optim.seed,
+            **count_parameters(model),
             "data": {split.name: split.protocol for split in (*train_splits, *splits)},
         },
         resumed=resumed,

@@ -1,0 +1,75 @@
+"""Train all cells of a grid with several seeds and say what the differences are worth."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gatedcir.config import Config, parse
+from gatedcir.errors import UserError, run_command
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which cells, how often, and where to."""
+
+    training: Annotated[Config, tyro.conf.arg(name="")]
+    """What all cells share; --seed is the first one."""
+    grid: Path
+    """YAML file with the cells, each of them options over the shared ones."""
+    output: Path
+    """Folder for the runs and the report; finished runs in it are not run again."""
+    seeds: int = 5
+    """Seeds of every cell; a cell may ask for fewer."""
+    jobs: int = 1
+    """Runs at a time; they share the processor's cores, and the GPU."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run what is not finished; write the report; exit with status 1 if runs failed."""
+    options = parse(Options, argv, description="Compare cells of options over several seeds.")
+    _check(options)
+    from gatedcir.ablation.grid import read_grid
+    from gatedcir.ablation.runs import check_folders, execute, runs_of
+    from gatedcir.ablation.write import write_all
+
+    grid = read_grid(options.grid, options.training, seeds=options.seeds)
+    runs = runs_of(grid, options.output)
+    check_folders(runs)
+    waiting = [run for run in runs if not run.is_finished()]
+    print(f"{len(grid.cells)} cells, {len(runs)} runs, {len(runs) - len(waiting)} finished before")
+    execute(waiting, jobs=options.jobs)
+    title = f"Ablation of {options.grid.stem} on {options.training.data.dataset}"
+    print(f"report: {write_all(options.output, grid, runs, title=title)}")
+    failed = [run for run in runs if not run.is_finished()]
+    for run in failed:
+        print(f"failed: {run.cell}, seed {run.seed}: {run.failure()}", file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+def _check(options: Options) -> None:
+    for flag, value in (("seeds", options.seeds), ("jobs", options.jobs)):
+        if value < 1:
+            raise UserError(f"--{flag} {value} is out of range; give a number of 1 or more.")
+    run = options.training.run
+    for flag, given in (
+        ("output-dir", run.output_dir is not None),
+        ("resume", run.resume is not None),
+        ("dry-run", run.dry_run),
+    ):
+        if given:
+            raise UserError(
+                f"--{flag} is for one run; leave it out, as every run of a grid has its folder "
+                "in --output, where a stopped grid goes on."
+            )
+
+
+if __name__ == "__main__":
+    # As for Ctrl-C, what was started is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    run_command(main)

@@ -1,0 +1,168 @@
+"""The runs of a grid: one training command each, in a process of its own, in any number at a time.
+
+A run's folder is what tells whether it is done, so that a stopped ablation goes on where it was.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from gatedcir.ablation.grid import Grid, chosen
+from gatedcir.checkpoint import write_text
+from gatedcir.config import CONFIG_FILE, Config, flags_of, read_yaml, to_dict
+from gatedcir.errors import UserError
+from gatedcir.option_checks import changed_flags
+from gatedcir.run_folder import TRAIN, VALIDATION
+
+TRAINER = Path(__file__).parents[2] / "blip_fine_tune_2.py"
+OUTPUT, ERRORS, FAILURE = "output.log", "errors.log", "failure.txt"
+LOGS = {OUTPUT, ERRORS, FAILURE}  # what a run that failed at once leaves
+_TAIL = 2**16  # bytes of a log that are searched for its last line
+_PAUSE = 0.2  # seconds from one look at the processes to the next
+_REFRESH = 10  # seconds from one drawing of the bar to the next while nothing ends
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell with one seed."""
+
+    cell: str
+    seed: int
+    config: Config
+
+    @property
+    def path(self) -> Path:
+        """Its folder."""
+        assert self.config.run.output_dir is not None
+        return self.config.run.output_dir
+
+    def is_finished(self) -> bool:
+        """Whether its tables hold all epochs, and its process did not fail."""
+        files = [self.path / name for name in (TRAIN, VALIDATION)]
+        if (self.path / FAILURE).exists() or not all(file.is_file() for file in files):
+            return False
+        last = self.config.optim.num_epochs - 1
+        return all(pd.read_csv(file)["epoch"].max() == last for file in files)
+
+    def failure(self) -> str | None:
+        """Why it failed, or None."""
+        file = self.path / FAILURE
+        return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def runs_of(grid: Grid, output: Path) -> list[Run]:
+    """All runs, one seed of all cells after the other, so that a stopped ablation has pairs."""
+    most = max(cell.seeds for cell in grid.cells)
+    runs = []
+    for number in range(most):
+        for cell in grid.cells:
+            if number < cell.seeds:
+                seed = cell.config.optim.seed + number
+                path = output / "runs" / cell.name / f"seed{seed}"
+                config = replace(
+                    cell.config,
+                    optim=replace(cell.config.optim, seed=seed),
+                    run=replace(cell.config.run, output_dir=path),
+                )
+                runs.append(Run(cell.name, seed, config))
+    return runs
+
+
+def check_folders(runs: Sequence[Run]) -> None:
+    """UserError if a run's folder holds a run with other options, or what is no run at all."""
+    for run in runs:
+        if not run.path.exists():
+            continue
+        if not (run.path / CONFIG_FILE).is_file():
+            if not run.path.is_dir() or {file.name for file in run.path.iterdir()} - LOGS:
+                raise UserError(f"{run.path} is no run; remove it or name another --output.")
+            continue
+        before, now = read_yaml(run.path / CONFIG_FILE), to_dict(run.config)
+        # Free for a run that goes on, but not for runs that are compared.
+        also = [
+            name for name in ("data-path", "validation-frequency") if before.get(name) != now[name]
+        ]
+        for flag in (*changed_flags(before, now), *also):
+            raise UserError(
+                f"{run.path} was run with another {flag} than this grid asks for; name another "
+                "--output, or remove that folder."
+            )
+
+
+def command_of(config: Config) -> list[str]:
+    """The training command with these options, of which it names those that are not defaults."""
+    return [sys.executable, str(TRAINER), *flags_of(chosen(config))]
+
+
+def execute(runs: Sequence[Run], *, jobs: int) -> None:
+    """Run all, `jobs` at a time; a run that fails leaves the reason in its folder, others go on.
+
+    What an unfinished run left is removed first. Processes share the cores that one would use.
+    """
+    threads = str(max(1, torch.get_num_threads() // jobs))
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    waiting, active = list(reversed(runs)), dict[Run, subprocess.Popen]()
+    # No smoothing: the drawings between two ends would count as waiting for a run.
+    bar = tqdm(
+        total=len(runs), desc="runs", unit="run", mininterval=_REFRESH, miniters=0, smoothing=0
+    )
+    with bar:
+        try:
+            while waiting or active:
+                while waiting and len(active) < jobs:
+                    run = waiting.pop()
+                    active[run] = _start(run, environment)
+                time.sleep(_PAUSE)
+                for run, process in list(active.items()):
+                    if process.poll() is not None:
+                        del active[run]
+                        _note_failure(run, process.returncode)
+                        bar.update()
+                names = ", ".join(f"{run.cell} {run.seed}" for run in active)
+                bar.set_postfix_str(names, refresh=False)
+                bar.update(0)
+        finally:
+            for process in active.values():
+                process.terminate()
+            for process in active.values():
+                process.wait()
+
+
+def _start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
+    shutil.rmtree(run.path, ignore_errors=True)
+    run.path.mkdir(parents=True)
+    command = command_of(run.config)
+    with (run.path / OUTPUT).open("wb") as output, (run.path / ERRORS).open("wb") as errors:
+        return subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
+
+
+def _note_failure(run: Run, status: int) -> None:
+    """Write down why a process failed, if it did."""
+    if status == 0 and run.is_finished():
+        return
+    line = _last_line(run.path / ERRORS)
+    if status < 0:
+        reason = f"killed by {signal.Signals(-status).name}" + (f" after: {line}" if line else "")
+    elif status == 0:
+        reason = "ended without all of its epochs"
+    else:
+        reason = line or f"ended with status {status} and no message"
+    write_text(run.path / FAILURE, reason + "\n")
+
+
+def _last_line(path: Path) -> str:
+    """The last line of a log that is not blank; progress bars end theirs by a carriage return."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().decode("utf-8", errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

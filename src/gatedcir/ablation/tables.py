@@ -1,0 +1,118 @@
+"""Runs -> one row a run -> one row a cell, as plain tables.
+
+Columns of a metric m in a cell's row: m (the mean), m_low, m_high (its interval), m_difference,
+m_difference_low, m_difference_high and m_p (against the baseline, over the `pairs` of runs that
+share a seed); empty where there is none.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from gatedcir.ablation.grid import Grid
+from gatedcir.ablation.runs import Run
+from gatedcir.run_folder import TRAIN, VALIDATION
+from gatedcir.statistics import Estimate, compare, estimate
+
+FINISHED, FAILED = "finished", "failed"
+PARAMETERS = ("trainable_parameters", "parameters")
+COSTS = (*PARAMETERS, "seconds_per_step", "peak_memory_gib")
+_NOTHING = Estimate(math.nan, None, None, 0)
+_ABOUT = ("cell", "seed", "status", "reason", "git", "device")
+
+
+def table_of_runs(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row a run: its status, the metrics of its last epoch, and its costs."""
+    table = pd.DataFrame([_row(run) for run in runs])
+    # Whole numbers, beside the blanks of failed runs too.
+    return table.astype({name: "Int64" for name in PARAMETERS if name in table})
+
+
+def metrics_of(runs: pd.DataFrame) -> list[str]:
+    """The metrics among the columns of a table of runs."""
+    return [name for name in runs.columns if name not in (*_ABOUT, *COSTS)]
+
+
+def table_of_cells(runs: pd.DataFrame, grid: Grid, headline: str) -> pd.DataFrame:
+    """One row a cell that has a finished run, the highest mean of the headline metric first."""
+    done = runs[runs["status"] == FINISHED]
+    metrics = metrics_of(runs)
+    by_cell = {str(name): table.set_index("seed") for name, table in done.groupby("cell")}
+    baseline = by_cell.get(grid.baseline)
+    rows = []
+    for cell in grid.cells:
+        table = by_cell.get(cell.name)
+        if table is None:
+            continue
+        pairs: list[int] = []
+        if baseline is not None and cell.name != grid.baseline:
+            pairs = [seed for seed in table.index if seed in baseline.index]
+        row: dict[str, Any] = {"cell": cell.name, "seeds": len(table), "pairs": len(pairs)}
+        for metric in metrics:
+            row |= _interval(metric, estimate(table[metric].tolist()))
+            others = table[metric][:0] if baseline is None else baseline[metric]
+            row |= _comparison(metric, table[metric][pairs].tolist(), others[pairs].tolist())
+        row |= {name: int(table[name].iloc[0]) for name in PARAMETERS}
+        row["seconds_per_step"] = table["seconds_per_step"].mean()
+        row["peak_memory_gib"] = table["peak_memory_gib"].max()
+        rows.append(row)
+    if not rows:
+        return pd.DataFrame()
+    return pd.DataFrame(rows).sort_values(headline, ascending=False, kind="stable")
+
+
+def curves_of(runs: Sequence[Run], metric: str) -> dict[str, dict[int, float]]:
+    """Each cell's metric by epoch, the mean over its finished seeds."""
+    tables: dict[str, list[pd.Series]] = {}
+    for run in runs:
+        if run.is_finished():
+            series = pd.read_csv(run.path / VALIDATION).set_index("epoch")[metric]
+            tables.setdefault(run.cell, []).append(series)
+    means = {cell: pd.concat(found, axis=1).mean(axis=1) for cell, found in tables.items()}
+    return {cell: dict(zip(m.index.tolist(), m.tolist(), strict=True)) for cell, m in means.items()}
+
+
+def _row(run: Run) -> dict[str, Any]:
+    row: dict[str, Any] = {"cell": run.cell, "seed": run.seed}
+    if not run.is_finished():
+        return row | {"status": FAILED, "reason": run.failure()}
+    provenance = json.loads((run.path / "provenance.json").read_text(encoding="utf-8"))
+    train = pd.read_csv(run.path / TRAIN)
+    [last] = pd.read_csv(run.path / VALIDATION).tail(1).drop(columns="epoch").to_dict("records")
+    batch = run.config.optim.batch_size * provenance["processes"]
+    return row | {
+        "status": FINISHED,
+        "reason": None,
+        "git": provenance["git"],
+        "device": ", ".join(dict.fromkeys(provenance["devices"])),
+        **{str(name): value for name, value in last.items()},
+        **{name: provenance[name] for name in PARAMETERS},
+        "seconds_per_step": float((batch / train["triplets_per_second"]).mean()),
+        "peak_memory_gib": float(train["peak_memory_gib"].max()),
+    }
+
+
+def _interval(name: str, found: Estimate) -> dict[str, float]:
+    low, high = (math.nan if end is None else end for end in (found.low, found.high))
+    return {name: found.mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def _comparison(
+    metric: str, values: Sequence[float], baseline: Sequence[float]
+) -> dict[str, float]:
+    if not values:
+        return _interval(f"{metric}_difference", _NOTHING) | {f"{metric}_p": math.nan}
+    found = compare(values, baseline)
+    p = math.nan if found.p is None else found.p
+    return _interval(f"{metric}_difference", found.difference) | {f"{metric}_p": p}
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table whole or not at all, numbers with all their digits."""
+    unfinished = path.with_name(path.name + ".unfinished")
+    table.to_csv(unfinished, index=False)
+    unfinished.replace(path)

@@ -1,0 +1,82 @@
+"""What a few seeds say: means with their intervals, and differences of paired runs."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean and the interval that holds it at the level `LEVEL`; without one for one value."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The mean of paired differences, and how likely so large a one is without any effect."""
+
+    difference: Estimate
+    p: float | None
+    """Two-sided p-value of the paired t-test; None for fewer than two pairs or equal differences,
+    whose spread of zero tests nothing."""
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Mean of one value or more and its percentile bootstrap interval over them.
+
+    Percentiles, as BCa (Efron and Tibshirani, 1993) corrects by the jackknife, which fails on
+    equal values and wavers on as few as seeds are. Over few values it is too narrow: of normal
+    ones, it holds the true mean in 76% of the cases with three, 83% with five, 91% with ten. The
+    draws are fixed, so that equal values have equal intervals.
+
+    >>> estimate([31.0, 31.0, 31.0])
+    Estimate(mean=31.0, low=31.0, high=31.0, count=3)
+    >>> estimate([31.0])
+    Estimate(mean=31.0, low=None, high=None, count=1)
+
+    Raises:
+        ValueError: no value.
+    """
+    if not values:
+        raise ValueError("an estimate needs a value")
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return Estimate(mean, None, None, 1)
+    found = stats.bootstrap(
+        (np.asarray(values, dtype=float),),
+        np.mean,
+        confidence_level=LEVEL,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Estimate(mean, float(found.low), float(found.high), len(values))
+
+
+def compare(values: Sequence[float], baseline: Sequence[float]) -> Comparison:
+    """Values minus the baseline's, pair by pair: values[i] and baseline[i] share a seed.
+
+    The test is the paired t-test (Student, 1908).
+
+    >>> found = compare([3.0, 5.0, 7.0], [1.0, 2.0, 3.0])  # differences of 2, 3 and 4
+    >>> found.difference.mean, round(found.p, 4)  # t = 3 / (1 / sqrt(3)), two degrees of freedom
+    (3.0, 0.0351)
+
+    Raises:
+        ValueError: no pair, or not as many values as the baseline has.
+    """
+    differences = [one - other for one, other in zip(values, baseline, strict=True)]
+    found = estimate(differences)
+    if len(differences) < 2 or math.isclose(min(differences), max(differences), abs_tol=1e-9):
+        return Comparison(found, None)
+    return Comparison(found, float(stats.ttest_rel(values, baseline).pvalue))
