@@ -11,7 +11,7 @@ from gatedcir.models.visual_fusion.scale_sizes import check_scales, scaled_size
         ((352, 352), 0.5, 32, (160, 160)),  # 176, halfway, goes down as 528 does
         ((352, 352), 1.0, 32, (352, 352)),
         ((352, 352), 1.5, 32, (512, 512)),
-        ((320, 320), 0.55, 32, (160, 160)),  # 176.00000000000003 is 176
+        ((800, 800), 1.1, 32, (864, 864)),  # a little more than halfway, by rounding alone
         ((350, 353), 1.0, 32, (352, 352)),
         ((224, 224), 0.5, 14, (112, 112)),
         ((224, 224), 1.5, 14, (336, 336)),

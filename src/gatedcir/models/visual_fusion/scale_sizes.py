@@ -35,6 +35,6 @@ def scaled_size(size: tuple[int, int], scale: float, multiple: int) -> tuple[int
     """
     if min(*size, scale, multiple) <= 0:
         raise ValueError(f"size {size}, scale {scale} and multiple {multiple} must be positive")
-    # Rounded first, since 0.55 * 320 is a little more than 176.
+    # Rounded first: a product may be a little more than halfway by its last bit alone.
     height, width = (math.ceil(round(side * scale / multiple, 6) - 0.5) for side in size)
     return max(1, height) * multiple, max(1, width) * multiple
