@@ -1,9 +1,10 @@
 """Pretrain the embedded tiny BLIP-2 on captioned synthetic scenes and garments.
 
-Image-text contrastive, as BLIP-2's first stage: the best of an image's Q projected query tokens
-against the caption's [CLS], in both directions. A batch is made of groups of near-identical
-pictures, so that what tells them apart must be seen. Only combinations of the train split are
-shown. Writes a folder in the hub's layout; under two hours on two CPU cores with the defaults.
+First the vision tower learns to name what every place shows, then, with the tower frozen, the
+Q-Former learns to read captions: of single things, then of their places, then of whole pictures
+among near-identical ones. Contrasted with whole pictures from the start, nothing learns where
+things are. Only combinations of the train split are shown. Writes a folder in the hub's layout;
+under two hours on two CPU cores.
 """
 
 import json
@@ -11,164 +12,234 @@ import random
 import re
 import shutil
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from tiny_lessons import Naming, Reading, labels_of, split_places
+from tiny_pictures import GROUP, IMAGE_SIZE, Pictures, Shown, describe, draw
+from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import BertTokenizer, get_cosine_schedule_with_warmup
 
 from gatedcir.assemble import precision_of
 from gatedcir.config import parse
-from gatedcir.data.transforms import make_transform
 from gatedcir.errors import run_command
+from gatedcir.losses import token_similarity
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.text import Tokenizer, Tokens
-from gatedcir.synthetic import edits, garment_text, garments, scene_families, scenes
+from gatedcir.models.text import Tokenizer
+from gatedcir.synthetic import edits, garment_text, scenes
 from gatedcir.validate import autocast
 
-IMAGE_SIZE = 64
 CAPTION_LENGTH = 56  # whole captions of four things; fine-tuning reads shorter texts
+_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+WHOLE, NEARLY = 0.75, 0.8  # share of captions with every detail; what the others keep of them
+PART = 0.6  # most that is kept of a caption that goes with its image
+_ENCODED = 256  # pictures that the frozen tower sees at a time
+_TESTED = 800  # pictures of an evaluation
 
 
 @dataclass
 class Options:
-    """What to train and for how long."""
+    """Where to, and how much."""
 
     output: Path
-    """Folder to write; made anew at every save."""
-    steps: int = 3000
-    """Optimiser steps."""
-    groups: int = 24
-    """Groups of near-identical pictures in a batch, half scenes and half garments."""
-    group_size: int = 8
-    """Pictures in a group."""
-    learning_rate: float = 1e-3
-    """Peak of the cosine."""
+    """Folder to write; made anew after every lesson."""
+    share: float = 1.0
+    """Share of the steps and pictures of every lesson, for a trial."""
     seed: int = 0
     """Seed of weights and pictures."""
-    save_every: int = 500
-    """Steps between saves and evaluations."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """So many steps on batches with so many groups of each kind of picture."""
+
+    name: str
+    steps: int
+    learning_rate: float
+    groups: dict[str, int]
+
+
+# How many groups of each kind there are to learn from.
+DRAWN = {"few": 2500, "crowded": 5000, "moved": 2500, "near": 3500, "garments": 1500}
+NAMING = Lesson("naming", 1000, 1.2e-3, {"crowded": 7, "few": 3, "near": 4, "garments": 2})
+READING = (
+    Lesson("single things", 300, 6e-4, {"few": 24}),
+    Lesson("their places", 300, 6e-4, {"moved": 16, "few": 4, "near": 4}),
+    Lesson("whole pictures", 1000, 6e-4, {"near": 10, "moved": 4, "few": 2, "garments": 8}),
+)
 
 
 def build_vocabulary() -> list[str]:
     """WordPiece entries: specials, every printable ASCII character alone and inside, and words."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
     letters = string.ascii_lowercase + string.digits
     words = scenes.words() | edits.words() | garment_text.words()
     pieces = {piece for word in words for piece in re.findall(r"[a-z0-9]+", word.lower())}
     characters = [*letters, *string.punctuation, *("##" + letter for letter in letters)]
-    return list(dict.fromkeys([*special, *characters, *sorted(pieces)]))
+    return list(dict.fromkeys([*_SPECIAL, *characters, *sorted(pieces)]))
 
 
-class CaptionedGroups(IterableDataset):
-    """An endless stream of batches: uint8 pictures [B, 3, H, W] and their B captions."""
+class School:
+    """The model, what it learns from, and what it has learnt."""
 
-    def __init__(self, *, groups: int, group_size: int, seed: int, split: str) -> None:
-        self.groups, self.group_size, self.seed, self.split = groups, group_size, seed, split
+    def __init__(self, options: Options) -> None:
+        torch.manual_seed(options.seed)
+        self.options = options
+        self.rng = random.Random(options.seed)
+        words = build_vocabulary()
+        self.wordpiece = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
+        self.tokenizer = Tokenizer(self.wordpiece, max_length=CAPTION_LENGTH)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.precision = precision_of("auto", self.device)
+        self.model = Backbone.from_config(tiny_config(len(words)))
+        vision = self.model.config.vision_config
+        side = vision.image_size // vision.patch_size
+        with torch.no_grad():
+            # transformers leaves the queries at zero, where all of them would stay alike.
+            nn.init.normal_(self.model.query_tokens, std=0.02)
+            positions = self.model.vision_model.embeddings.position_embedding
+            positions[0, 1:] = split_places(vision.hidden_size, side)
+        self.model.to(self.device).train()
+        # For matrices this small, CPUs are twice as fast without the fused kernel.
+        self.model.set_attention("eager" if self.device.type == "cpu" else "sdpa")
+        self.naming = Naming(vision.hidden_size, side=side).to(self.device)
+        self.reading = Reading(self.model).to(self.device)
+        self.pictures = {
+            kind: draw(kind, "train", groups=self._part(groups, least=30), seed=options.seed)
+            for kind, groups in DRAWN.items()
+        }
+        self.tests = {
+            (kind, split): draw(kind, split, groups=self._part(_TESTED // GROUP, least=2), seed=1)
+            for kind in ("few", "moved", "near", "garments")
+            for split in ("train", "val")
+        }
+        self.history: list[dict] = []
 
-    def __iter__(self) -> Iterator[tuple[Tensor, list[str]]]:
-        rng = random.Random(self.seed)
-        transform = make_transform("targetpad", size=IMAGE_SIZE)
-        while True:
-            pictures, captions = [], []
-            for number in range(self.groups):
-                # Most captions are complete: a partial one may fit several of its group.
-                keep = 1.0 if rng.random() < 0.75 else 0.8
-                if number % 2 == 0:
-                    for scene in scene_families.sample_near_scenes(
-                        self.split, rng, self.group_size
-                    ):
-                        pictures.append(transform(scenes.draw(scene, rng)))
-                        captions.append(scenes.describe(scene, rng, keep=keep))
-                else:
-                    category = rng.choice(tuple(garments.ATTRIBUTES))
-                    near = garments.family(category, self.split, rng).garments
-                    for garment in rng.sample(near, self.group_size):
-                        pictures.append(transform(garments.draw(garment)))
-                        captions.append(garment_text.describe(garment, rng, partial=1 - keep))
-            yield torch.stack(pictures), captions
+    def teach_naming(self, lesson: Lesson) -> None:
+        """The tower: pixels to names."""
+        labels = {kind: labels_of(self.pictures[kind].shown) for kind in lesson.groups}
+        vision = [*self.model.vision_model.parameters(), *self.naming.parameters()]
+        optimizer, schedule, steps = self._optimizer(vision, lesson)
+        for _ in (bar := tqdm(range(steps), lesson.name, unit="step")):
+            chosen = self._choose(lesson)
+            pixels = torch.cat([self.pictures[k].normalised(at) for k, at in chosen.items()])
+            with autocast(self.device, self.precision):
+                [level] = self.model.vision_levels(pixels.to(self.device), (-1,))
+                tokens = self.model.normalise(level)
+            names = {
+                name: torch.cat([labels[k][name][at] for k, at in chosen.items()]).to(self.device)
+                for name in labels["few"]
+            }
+            losses = self.naming.losses(tokens.float(), names)
+            _update(torch.stack(list(losses.values())).sum(), optimizer, schedule, vision)
+            bar.set_postfix({name: f"{value.item():.2f}" for name, value in losses.items()})
+        self._record(lesson, steps)
+
+    def teach_reading(self, lessons: Sequence[Lesson]) -> None:
+        """The Q-Former: captions and the frozen tower's features to one another."""
+        self.model.set_trainable(vision=False)
+        kinds = {kind for lesson in lessons for kind in lesson.groups}
+        features = {kind: self._encode(self.pictures[kind]) for kind in sorted(kinds)}
+        learning = [p for p in self.model.parameters() if p.requires_grad]
+        learning.append(self.reading.log_temperature)
+        for lesson in lessons:
+            optimizer, schedule, steps = self._optimizer(learning, lesson)
+            for _ in (bar := tqdm(range(steps), lesson.name, unit="step")):
+                # Kind by kind, as captions of one kind are about equally long.
+                parts = [
+                    self._read(features[kind][at], [self.pictures[kind].shown[i] for i in at])
+                    for kind, at in self._choose(lesson).items()
+                ]
+                text, query, images = (torch.cat(some) for some in zip(*parts, strict=True))
+                losses = self.reading.losses(text, query, images)
+                _update(torch.stack(list(losses.values())).sum(), optimizer, schedule, learning)
+                bar.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
+            self._record(lesson, steps)
+
+    def _read(self, level: Tensor, shown: Sequence[Shown]) -> tuple[Tensor, ...]:
+        """Features of whole or nearly whole captions, of parts with images, and of images."""
+        captions = [
+            describe(one, self.rng, keep=1.0 if self.rng.random() < WHOLE else NEARLY)
+            for one in shown
+        ]
+        parts = [describe(one, self.rng, keep=self.rng.random() * PART) for one in shown]
+        with autocast(self.device, self.precision):
+            return self.reading.features(
+                level.float().to(self.device),
+                self.tokenizer(captions).to(self.device),
+                self.tokenizer(parts).to(self.device),
+            )
+
+    def _part(self, number: int, *, least: int) -> int:
+        return max(least, round(number * self.options.share))
+
+    def _optimizer(
+        self, parameters: list[nn.Parameter], lesson: Lesson
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler, int]:
+        """AdamW, warm-up and cosine over the lesson's steps."""
+        steps = self._part(lesson.steps, least=1)
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": 0.05},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=lesson.learning_rate, betas=(0.9, 0.98))
+        return optimizer, get_cosine_schedule_with_warmup(optimizer, steps // 20, steps), steps
+
+    def _choose(self, lesson: Lesson) -> dict[str, list[int]]:
+        """A batch: indices of pictures by kind."""
+        return {
+            kind: self.pictures[kind].sample_groups(groups, self.rng)
+            for kind, groups in lesson.groups.items()
+        }
+
+    @torch.no_grad()
+    def _encode(self, pictures: Pictures) -> Tensor:
+        """The tower's last layer, in half precision: [P, L, Dv]."""
+        found = []
+        for start in tqdm(range(0, len(pictures.shown), _ENCODED), "vision features", leave=False):
+            pixels = pictures.normalised(slice(start, start + _ENCODED)).to(self.device)
+            with autocast(self.device, self.precision):
+                found.append(self.model.vision_levels(pixels, (-1,))[0].half().cpu())
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def _record(self, lesson: Lesson, steps: int) -> None:
+        """R@1 of whole captions among all tested pictures of a kind, in percent; saves."""
+        row: dict = {"lesson": lesson.name, "steps": steps}
+        for (kind, split), pictures in self.tests.items():
+            rng = random.Random(0)
+            captions = [describe(one, rng, keep=1.0) for one in pictures.shown]
+            tokens = self.tokenizer(captions).to(self.device)
+            level = self._encode(pictures).float().to(self.device)
+            text, _, images = self.reading.features(level, tokens, tokens)
+            found = token_similarity(text, images).argmax(1).cpu()
+            right = (found == torch.arange(len(found))).double().mean().item()
+            row[f"{split}_{kind}"] = round(100 * right, 1)
+        tqdm.write(json.dumps(row))
+        self.history.append(row)
+        save(self.model, self.wordpiece, self.options.output, self.history)
 
 
-def similarities(model: Backbone, pixels: Tensor, tokens: Tokens) -> Tensor:
-    """Cosine of every caption with the best query token of every picture: [texts, images]."""
-    image = model.normalise(model.vision_levels(pixels, (-1,))[0])  # [B, L, Dv]
-    queries = model.query_tokens.expand(len(pixels), -1, -1)
-    targets = model.vision_projection(model.query_pass(queries, image=image))  # [B, Q, E]
-    text = model.text_pass(model.embed_text(tokens.input_ids), mask=tokens.attention_mask)
-    captions = model.text_projection(text[:, 0])  # [B, E]
-    targets, captions = F.normalize(targets, dim=-1), F.normalize(captions, dim=-1)
-    return torch.einsum("te,iqe->tiq", captions, targets).amax(-1)
-
-
-@torch.no_grad()
-def evaluate(model: Backbone, tokenizer: Tokenizer, split: str, *, count: int = 1000) -> float:
-    """Text-to-image R@1 in percent among unrelated pictures of a split."""
-    stream = iter(CaptionedGroups(groups=count, group_size=1, seed=1, split=split))
-    pixels, captions = next(stream)
-    device = model.query_tokens.device
-    model.eval()
-    found = similarities(model, pixels.to(device), tokenizer(captions).to(device)).argmax(1)
-    model.train()
-    return (found.cpu() == torch.arange(count)).double().mean().item() * 100
+def _update(
+    loss: Tensor,
+    optimizer: torch.optim.Optimizer,
+    schedule: torch.optim.lr_scheduler.LRScheduler,
+    parameters: list[nn.Parameter],
+) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    optimizer.step()
+    schedule.step()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train, and save every so often."""
-    options = parse(Options, argv, description="Pretrain the embedded tiny BLIP-2.")
-    torch.manual_seed(options.seed)
-    words = build_vocabulary()
-    wordpiece = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
-    tokenizer = Tokenizer(wordpiece, max_length=CAPTION_LENGTH)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = Backbone.from_config(tiny_config(len(words))).to(device)
-    # For matrices this small, CPUs are twice as fast without the fused kernel.
-    model.set_attention("eager" if device.type == "cpu" else "sdpa")
-    # transformers leaves them at zero, where all query tokens would stay alike.
-    torch.nn.init.normal_(model.query_tokens, std=0.02)
-    log_temperature = torch.nn.Parameter(torch.tensor(0.07, device=device).log())
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": 0.05},
-            {"params": [*others, log_temperature], "weight_decay": 0.0},
-        ],
-        lr=options.learning_rate,
-        betas=(0.9, 0.98),
-    )
-    schedule = get_cosine_schedule_with_warmup(optimizer, options.steps // 20, options.steps)
-    data = CaptionedGroups(
-        groups=options.groups, group_size=options.group_size, seed=options.seed, split="train"
-    )
-    batches = iter(DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
-    model.train()
-    history = []
-    bar = tqdm(range(1, options.steps + 1), unit="step")
-    for step in bar:
-        pixels, captions = next(batches)
-        with autocast(device, precision_of("auto", device)):
-            logits = similarities(model, pixels.to(device), tokenizer(captions).to(device))
-        logits = logits.float() / log_temperature.exp().clamp(0.01, 0.5)
-        labels = torch.arange(len(logits), device=device)
-        loss = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if step % 20 == 0:
-            hits = (logits.argmax(1) == labels).double().mean().item() * 100
-            bar.set_postfix(loss=f"{loss.item():.3f}", hits=f"{hits:.0f}%")
-        if step % options.save_every == 0 or step == options.steps:
-            recalls = {split: evaluate(model, tokenizer, split) for split in ("train", "val")}
-            history.append({"step": step, "loss": loss.item(), **recalls})
-            bar.write(json.dumps(history[-1]))
-            save(model, wordpiece, options.output, history)
+    """Draw, teach, save."""
+    school = School(parse(Options, argv, description="Pretrain the embedded tiny BLIP-2."))
+    school.teach_naming(NAMING)
+    school.teach_reading(READING)
 
 
 def tiny_config(vocabulary: int) -> dict:
@@ -191,7 +262,7 @@ def tiny_config(vocabulary: int) -> dict:
             "intermediate_size": 512,
             "max_position_embeddings": 64,
             "use_qformer_text_input": True,
-            # Pictures never repeat: nothing to over-fit to, and dropout is slow on CPUs.
+            # Hardly a picture is seen twice: little to over-fit to, and dropout is slow on CPUs.
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },

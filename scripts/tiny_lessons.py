@@ -1,0 +1,158 @@
+"""What the embedded backbone is taught: to name what it sees, and to read captions.
+
+Shapes: B pictures, L visual tokens, T text tokens, C cells, D width, E embedding width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from tiny_pictures import Shown
+from torch import Tensor, nn
+
+from gatedcir.losses import token_similarity
+from gatedcir.models.backbone import Backbone
+from gatedcir.models.composer import ComposedRetriever
+from gatedcir.models.text import Tokens
+from gatedcir.models.visual_fusion.grid import to_map
+from gatedcir.synthetic.garments import ATTRIBUTES
+from gatedcir.synthetic.scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, Scene
+
+_SIDE = 3  # cells a side of a scene
+_OF_THINGS = {"shape": SHAPES, "colour": tuple(COLOURS), "texture": TEXTURES, "size": SIZES}
+_OF_GARMENTS = {
+    (category, name): tuple(values)
+    for category, attributes in ATTRIBUTES.items()
+    for name, values in attributes.items()
+}
+_UNSAID = -100  # what cross_entropy leaves out
+
+
+def labels_of(shown: Sequence[Shown]) -> dict[str, Tensor]:
+    """What there is to name, for each head of `Naming`.
+
+    `shape` and so on: [B, C], for shape with one more value for an empty cell; `background` and
+    each attribute of garments: [B]. What a picture does not have is left out by cross_entropy.
+    """
+    count = len(shown)
+    found = {name: torch.full((count, _SIDE**2), _UNSAID) for name in _OF_THINGS}
+    found["background"] = torch.full((count,), _UNSAID)
+    found |= {f"{c}-{n}": torch.full((count,), _UNSAID) for c, n in _OF_GARMENTS}
+    for row, one in enumerate(shown):
+        if not isinstance(one, Scene):
+            for (category, name), values in _OF_GARMENTS.items():
+                if one.category == category:
+                    found[f"{category}-{name}"][row] = values.index(one[name])
+            continue
+        found["background"][row] = list(BACKGROUNDS).index(one.background)
+        for cell, thing in enumerate(one.cells):
+            if thing is None:
+                found["shape"][row, cell] = len(SHAPES)
+                continue
+            for name, all_values in _OF_THINGS.items():
+                found[name][row, cell] = all_values.index(getattr(thing, name))
+    return found
+
+
+class Naming(nn.Module):
+    """Linear heads over the vision tower's tokens that name what every place shows.
+
+    The captions of a whole picture teach a tower neither place nor shape nor texture: the
+    contrastive loss rests on colours, sizes and backgrounds, which an average over the picture
+    tells. Here each cell's tokens, averaged, must name the thing in it, each token must know its
+    place, the image's own token the background, and all tokens together a garment.
+    """
+
+    def __init__(self, width: int, *, side: int) -> None:
+        super().__init__()
+        self.things = nn.ModuleDict(
+            {n: nn.Linear(width, len(v) + (n == "shape")) for n, v in _OF_THINGS.items()}
+        )
+        self.garments = nn.ModuleDict(
+            {f"{c}-{n}": nn.Linear(width, len(v)) for (c, n), v in _OF_GARMENTS.items()}
+        )
+        self.background = nn.Linear(width, len(BACKGROUNDS))
+        self.row, self.column = nn.Linear(width, side), nn.Linear(width, side)
+        self.side = side
+
+    def forward(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Tokens [B, L, Dv] -> logits by name: [B, C, values] for things, else [B, values]."""
+        image, patches = to_map(tokens)
+        cells = F.adaptive_avg_pool2d(patches, _SIDE).flatten(2).transpose(1, 2)  # [B, C, Dv]
+        mean = tokens.mean(1)
+        return {
+            **{name: head(cells) for name, head in self.things.items()},
+            **{name: head(mean) for name, head in self.garments.items()},
+            "background": self.background(image[:, 0]),
+        }
+
+    def losses(self, tokens: Tensor, labels: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Cross-entropies by name; those of garments as one mean, each attribute counted once."""
+        logits = self.forward(tokens)
+        found = {
+            name: F.cross_entropy(logits[name].flatten(0, -2), labels[name].flatten())
+            for name in (*self.things, "background")
+            if (labels[name] >= 0).any()
+        }
+        of_garments = [
+            F.cross_entropy(logits[name], labels[name], reduction="sum") for name in self.garments
+        ]
+        said = sum((labels[name] >= 0).sum() for name in self.garments)
+        found["garment"] = torch.stack(of_garments).sum() / said.clamp(min=1)  # type: ignore[union-attr]
+        places = torch.arange(self.side, device=tokens.device)
+        row = self.row(tokens[:, 1:]).unflatten(1, (self.side, self.side))  # [B, side, side, side]
+        column = self.column(tokens[:, 1:]).unflatten(1, (self.side, self.side))
+        for name, logit, label in (("row", row, places[:, None]), ("column", column, places)):
+            every = label.expand(len(tokens), self.side, self.side)
+            found[name] = F.cross_entropy(logit.flatten(0, 2), every.flatten()) / 2
+        return found
+
+
+class Reading(nn.Module):
+    """Which image a caption is of, and which an image with a part of its caption is.
+
+    The first is BLIP-2's image-text contrast: the best of an image's Q projected query tokens
+    against the caption's [CLS]. The second asks the same of the query that composed retrieval makes
+    of an image and a text: what the text does not say must come from the image.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.retriever = ComposedRetriever(backbone)
+        self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
+
+    def features(self, level: Tensor, captions: Tokens, parts: Tokens) -> tuple[Tensor, ...]:
+        """Images [B, L, Dv], whole captions and parts -> captions', queries', images' features."""
+        backbone = self.retriever.backbone
+        words = backbone.embed_text(captions.input_ids)
+        text = backbone.text_pass(words, mask=captions.attention_mask)[:, 0]
+        return (
+            F.normalize(backbone.text_projection(text).float(), dim=-1),  # [B, E]
+            self.retriever.encode_query([level], parts)[0],  # [B, E]
+            self.retriever.encode_target([level]),  # [B, Q, E]
+        )
+
+    def losses(self, text: Tensor, query: Tensor, images: Tensor) -> dict[str, Tensor]:
+        """Cross-entropies in both directions by name."""
+        temperature = self.log_temperature.exp().clamp(0.01, 0.5)
+        labels = torch.arange(len(images), device=images.device)
+        found = {}
+        for name, feature in (("captions", text), ("parts", query)):
+            logits = token_similarity(feature, images) / temperature
+            both = F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
+            found[name] = both / 2
+        return found
+
+
+def split_places(width: int, side: int, *, amplitude: float = 0.25) -> Tensor:
+    """Fixed 2-D positions to start from, sines of row and column: [side * side, width].
+
+    Random ones of the usual size drown in the patches: no place is then learned for long.
+    """
+    quarter = width // 4
+    rates = side ** -torch.linspace(0, 1, quarter)
+    angles = torch.arange(side)[:, None] * rates * torch.pi / 2
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)  # [side, width / 2]
+    rows = line[:, None].expand(side, side, -1)
+    columns = line[None].expand(side, side, -1)
+    return amplitude * torch.cat([rows, columns], dim=-1).flatten(0, 1)
