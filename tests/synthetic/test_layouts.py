@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(written, layout, 
     command = [sys.executable, str(script), *arguments(layout, tmp_path / "again")]
     subprocess.run(command, env=environment, check=True, capture_output=True)
     again = contents(tmp_path / "again")
-    assert len(again) > 150
+    assert len(again) > 100
     assert again == contents(written[layout])
 
 
@@ -202,7 +202,7 @@ def test_neither_the_text_alone_nor_the_picture_alone_finds_the_garment(category
     assert 0 < by_image / len(queries) < 0.12
 
 
-@pytest.mark.parametrize("size", [1, 25, 26, 60])
+@pytest.mark.parametrize("size", [1, 9, 10, 40])
 def test_families_hold_exactly_the_queries_asked_for(size):
     families = _draw_families("val", size, seed=0)
     assert sum(len(family.queries) for family in families) == size
@@ -210,14 +210,14 @@ def test_families_hold_exactly_the_queries_asked_for(size):
 
 def test_ambiguous_queries_are_replaced_by_others(monkeypatch):
     """With the same family drawn twice, each of its queries has two answers."""
-    twin = sample_family("val", random.Random(0), queries=25)
+    twin = sample_family("val", random.Random(0), queries=9)
     drawn = iter([twin, twin])
     monkeypatch.setattr(
         "gatedcir.synthetic.layouts.sample_family",
         lambda *args, **options: next(drawn, None) or sample_family(*args, **options),
     )
-    families = _draw_families("val", 26, seed=0)
-    assert [len(family.queries) for family in families] == [0, 0, 25, 1]
+    families = _draw_families("val", 10, seed=0)
+    assert [len(family.queries) for family in families] == [0, 0, 9, 1]
     assert [family.scenes for family in families[:2]] == [twin.scenes] * 2
 
 

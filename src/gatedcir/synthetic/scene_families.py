@@ -29,7 +29,7 @@ from gatedcir.synthetic.scenes import (
     split_of,
 )
 
-FACTORS = 4
+FACTORS = 3
 NEGATIVES = 4
 _ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "texture": TEXTURES, "size": SIZES}
 
@@ -73,8 +73,9 @@ def sample_family(split: str, rng: random.Random, *, queries: int) -> Family:
     found: dict[tuple[int, int], Query] = {}
     while len(found) < queries:
         start = rng.choice(grid)
-        # Mostly compound: a single change leaves the target among the reference's eight nearest.
-        asked = rng.sample(range(FACTORS), rng.choice((1, 2, 2, 2, 2)))
+        # A single change leaves the target among the reference's six nearest, a compound one among
+        # the three scenes that the text fits: some of each, so that neither input is enough.
+        asked = rng.sample(range(FACTORS), rng.choice((1, 1, 2)))
         end = list(start)
         for number in asked:
             others = [s for s in range(len(factors[number].states)) if s != start[number]]
@@ -108,7 +109,7 @@ def _sample_grid(
 
 
 def _sample_factors(split: str, rng: random.Random) -> list[Factor]:
-    """Four factors on disjoint slots; together with the background's they fill a whole scene."""
+    """Three factors on disjoint slots; together with the background's they fill a whole scene."""
     cells = rng.sample(range(len(CELLS)), len(CELLS))
     backgrounds = tuple((name,) for name in rng.sample(list(BACKGROUNDS), 3))
     # Where the background is no factor it has a single state and cannot be asked for.
@@ -150,7 +151,8 @@ def _thing_states(split: str, rng: random.Random) -> list[Thing | None]:
             state = sample_thing(rng, split)
         else:
             attribute = rng.choice(tuple(_ATTRIBUTES))
-            state = replace(base, **{attribute: rng.choice(_ATTRIBUTES[attribute])})
+            others = [v for v in _ATTRIBUTES[attribute] if v != getattr(base, attribute)]
+            state = replace(base, **{attribute: rng.choice(others)})
             if not allowed_in(state, split):
                 continue
         if state not in states:
