@@ -50,7 +50,9 @@ def in_chunks(model, chunks):
 def chunks_of(model, tokenizer, images):
     tokens = tokenizer(TEXTS)
     masks = tokens.attention_mask.tensor_split(CHUNKS)
-    parts = zip(*(split(i, CHUNKS) for i in images), tokens[0].tensor_split(CHUNKS), masks)
+    parts = zip(
+        *(split(i, CHUNKS) for i in images), tokens[0].tensor_split(CHUNKS), masks, strict=True
+    )
     return [
         lambda r=r, t=t, ids=ids, mask=mask: model(r, t, type(tokens)(ids, mask))
         for r, t, ids, mask in parts
@@ -113,7 +115,7 @@ def test_a_step_in_chunks_moves_the_weights_as_one_in_one_piece():
         chosen = replace(config, optim=replace(config.optim, accumulate=count, warmup=0.0))
         step = make_step(chosen, make_accelerator(), model, tokenizer, steps_per_epoch=2)
         step.optimizer.param_groups[0]["eps"] = step.optimizer.param_groups[1]["eps"] = 1e-3
-        loss, losses, aux = step(*images, TEXTS, TARGET_IDS)
+        loss, _, aux = step(*images, TEXTS, TARGET_IDS)
         assert not aux["gate"].isnan().any()
         results.append((loss.detach(), {n: v.clone() for n, v in model.state_dict().items()}))
     (loss, weights), *others = results

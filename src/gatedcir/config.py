@@ -144,7 +144,7 @@ class OptimConfig:
     batch_size: int = 64
     """Triplets a step and process; each is contrasted with the targets of all processes."""
     accumulate: int = 1
-    """Parts in which a step computes its batch, with the loss and gradients of the whole batch: less
+    """Parts in which a step computes its batch, with the loss and gradients of the whole: less
     memory, one more forward pass."""
     learning_rate: float = 1e-5
     """Peak learning rate."""
