@@ -143,6 +143,9 @@ class OptimConfig:
     """Epochs; warm-up and cosine decay span exactly these."""
     batch_size: int = 64
     """Triplets a step and process; each is contrasted with the targets of all processes."""
+    accumulate: int = 1
+    """Parts in which a step computes its batch, with the loss and gradients of the whole: less
+    memory, one more forward pass."""
     learning_rate: float = 1e-5
     """Peak learning rate."""
     warmup: float = 0.02

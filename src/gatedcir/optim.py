@@ -20,6 +20,7 @@ def make_optimizer(
         lr=options.learning_rate,
         betas=_BETAS,
         eps=_EPS,
+        fused=True,  # one pass over the weights: several times quicker, on CPUs too
     )
     steps = options.num_epochs * steps_per_epoch
     warmup = int(options.warmup * steps)

@@ -14,6 +14,7 @@ def check_ranges(config: Config) -> None:
     for flag, value, least in (
         ("num-epochs", config.optim.num_epochs, 1),
         ("batch-size", config.optim.batch_size, 1),
+        ("accumulate", config.optim.accumulate, 1),
         ("validation-frequency", config.run.validation_frequency, 1),
         ("num-workers", config.data.num_workers, 0),
         ("learning-rate", config.optim.learning_rate, 0),
@@ -26,6 +27,11 @@ def check_ranges(config: Config) -> None:
     ):
         if not least <= value < math.inf:  # which NaN is not either
             raise UserError(f"--{flag} {value} is out of range; give a number of {least} or more.")
+    if config.optim.accumulate > config.optim.batch_size:
+        raise UserError(
+            f"--accumulate {config.optim.accumulate} leaves parts of a batch of "
+            f"{config.optim.batch_size} empty; pass at most --batch-size."
+        )
     check_visual(config.model)
     if config.loss.loss_itm != 0:
         raise UserError(

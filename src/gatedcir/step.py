@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from gatedcir.accumulate import Forward, backward_in_chunks, split
 from gatedcir.assemble import precision_of
 from gatedcir.config import Config
-from gatedcir.models.composer import ComposedRetriever, Visual
+from gatedcir.models.composer import ComposedRetriever, Encoded, Visual
 from gatedcir.models.gated_fusion import Aux
-from gatedcir.models.text import Tokenizer
+from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.optim import make_optimizer
 from gatedcir.validate import autocast, move
@@ -40,19 +42,50 @@ class TrainingStep:
         """Learn from B triplets, as `collate` gives them.
 
         Returns:
-            The loss before the update, its terms, and the fusion's aux.
+            The loss before the update, its terms, and the fusion's aux (of the last chunk).
         """
-        inputs = move(references, self.device), move(targets, self.device)
-        with autocast(self.device, self.precision):
-            found = self.wrapped(*inputs, self.tokenizer(texts).to(self.device))
-        losses = losses_of(found, target_ids.to(self.device), self.model.temp)
-        loss = total_loss(losses, self.config.loss)
-        self._update(loss)
+        tokens = self.tokenizer(texts)
+        count = self.config.optim.accumulate
+        chunks: list[Forward] = [
+            partial(self._encode, *parts)
+            for parts in zip(
+                split(references, count),
+                split(targets, count),
+                map(Tokens, *(part.tensor_split(count) for part in tokens)),
+                strict=True,
+            )
+        ]
+        loss_of = partial(self._loss_of, target_ids.to(self.device))
+        self.optimizer.zero_grad()
+        if count == 1:
+            found = chunks[0]()
+            loss, losses = loss_of(found, self.model.temp)
+            self.scaler.scale(loss).backward()
+        else:
+            loss, losses, found = backward_in_chunks(
+                self.wrapped,
+                chunks,
+                temperature=self.model.temp,
+                loss_of=loss_of,
+                scale=self.scaler.scale,
+                device=self.device,
+            )
+        self._update()
         return loss, losses, found.aux
 
-    def _update(self, loss: Tensor) -> None:
-        self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()
+    def _encode(self, references: Visual, targets: Visual, texts: Tokens) -> Encoded:
+        """Features of triplets, computed on the model's device in its precision."""
+        inputs = move(references, self.device), move(targets, self.device)
+        with autocast(self.device, self.precision):
+            return self.wrapped(*inputs, texts.to(self.device))
+
+    def _loss_of(
+        self, target_ids: Tensor, found: Encoded, temperature: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = losses_of(found, target_ids, temperature)
+        return total_loss(losses, self.config.loss), losses
+
+    def _update(self) -> None:
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
         self.scaler.step(self.optimizer)

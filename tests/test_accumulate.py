@@ -1,0 +1,133 @@
+"""A batch in chunks gives the loss and the gradients of the whole batch."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import SHORT
+
+from gatedcir.accumulate import backward_in_chunks, split
+from gatedcir.config import Config, LossConfig, parse
+from gatedcir.errors import UserError
+from gatedcir.models.build import build
+from gatedcir.objective import losses_of, total_loss
+from gatedcir.option_checks import check_ranges
+from gatedcir.step import make_accelerator, make_step
+
+BATCH, CHUNKS = 5, 2
+TARGET_IDS = torch.tensor([0, 1, 2, 1, 3])  # one target in both chunks
+CPU = torch.device("cpu")
+TEXTS = ["is red", "has two blue circles", "is larger and has no hole", "the same", "is striped"]
+SCALES = "--model.visual-scales 0.5 1.0 --model.scale-fusion mean --loss-scale 0.3".split()
+
+
+def model_and_batch(*flags):
+    config = parse(Config, ["--dataset", "CIRR", *SHORT, *flags], description="")
+    model, tokenizer = build(config)
+    generator = torch.Generator().manual_seed(1)
+    images = [torch.randn(BATCH, 3, 64, 64, generator=generator) for _ in range(2)]
+    with torch.no_grad():
+        references, targets = ([x.float() for x in model.levels(i)] for i in images)
+    return config, model, tokenizer, (references, targets)
+
+
+def loss_of(found, temperature):
+    losses = losses_of(found, TARGET_IDS, temperature)
+    return total_loss(losses, LossConfig(loss_scale=0.3)), losses
+
+
+def gradients_of(model):
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def in_chunks(model, chunks):
+    model.zero_grad()
+    return backward_in_chunks(
+        model, chunks, temperature=model.temp, loss_of=loss_of, scale=lambda x: x, device=CPU
+    )
+
+
+def chunks_of(model, tokenizer, images):
+    tokens = tokenizer(TEXTS)
+    masks = tokens.attention_mask.tensor_split(CHUNKS)
+    parts = zip(
+        *(split(i, CHUNKS) for i in images), tokens[0].tensor_split(CHUNKS), masks, strict=True
+    )
+    return [
+        lambda r=r, t=t, ids=ids, mask=mask: model(r, t, type(tokens)(ids, mask))
+        for r, t, ids, mask in parts
+    ]
+
+
+def agree(model, loss, expected_loss, expected):
+    torch.testing.assert_close(loss, expected_loss, atol=1e-6, rtol=1e-6)
+    found = gradients_of(model)
+    assert found.keys() == expected.keys()
+    assert "temp" in found
+    largest = max(g.abs().max() for g in expected.values())
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-6 * largest, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("flags", [[], SCALES], ids=["plain", "scales"])
+def test_chunks_equal_the_whole_batch(flags):
+    _, model, tokenizer, images = model_and_batch(*flags)
+    model.eval()
+    expected_loss, expected_terms = loss_of(model(*images, tokenizer(TEXTS)), model.temp)
+    expected_loss.backward()
+    expected = gradients_of(model)
+    loss, terms, _ = in_chunks(model, chunks_of(model, tokenizer, images))
+    agree(model, loss, expected_loss.detach(), expected)
+    assert terms.keys() == expected_terms.keys()
+
+
+def test_dropout_is_the_same_in_both_passes():
+    _, model, tokenizer, images = model_and_batch()
+    model.train()
+    chunks = chunks_of(model, tokenizer, images)
+    torch.manual_seed(7)
+    # The whole batch with its graph, drawn in the same order.
+    parts = [chunk() for chunk in chunks]
+    whole = parts[0]._replace(
+        query=torch.cat([p.query for p in parts]),
+        text=torch.cat([p.text for p in parts]),
+        targets=torch.cat([p.targets for p in parts]),
+        fusion_mean=torch.cat([p.fusion_mean for p in parts]),
+    )
+    expected_loss, _ = loss_of(whole, model.temp)
+    expected_loss.backward()
+    expected, next_draw = gradients_of(model), torch.rand(3)
+    torch.manual_seed(7)
+    loss, _, _ = in_chunks(model, chunks)
+    agree(model, loss, expected_loss.detach(), expected)
+    assert torch.equal(torch.rand(3), next_draw)
+    torch.manual_seed(8)  # and the test would notice other numbers
+    assert not torch.allclose(in_chunks(model, chunks)[0], loss, atol=1e-4)
+
+
+def test_a_step_in_chunks_moves_the_weights_as_one_in_one_piece():
+    config, model, tokenizer, images = model_and_batch("--batch-size", str(BATCH))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    results = []
+    for count in (1, CHUNKS, BATCH):
+        model.load_state_dict(before)
+        model.eval()
+        chosen = replace(config, optim=replace(config.optim, accumulate=count, warmup=0.0))
+        step = make_step(chosen, make_accelerator(), model, tokenizer, steps_per_epoch=2)
+        step.optimizer.param_groups[0]["eps"] = step.optimizer.param_groups[1]["eps"] = 1e-3
+        loss, _, aux = step(*images, TEXTS, TARGET_IDS)
+        assert not aux["gate"].isnan().any()
+        results.append((loss.detach(), {n: v.clone() for n, v in model.state_dict().items()}))
+    (loss, weights), *others = results
+    assert not torch.equal(weights["temp"], before["temp"])
+    for other_loss, other in others:
+        torch.testing.assert_close(other_loss, loss, atol=1e-6, rtol=1e-6)
+        for name, value in weights.items():
+            torch.testing.assert_close(other[name], value, atol=1e-8, rtol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("count", ["0", "9"])
+def test_parts_that_cannot_be(count):
+    flags = ["--dataset", "CIRR", *SHORT, "--accumulate", count]
+    with pytest.raises(UserError, match="--accumulate"):
+        check_ranges(parse(Config, flags, description=""))
