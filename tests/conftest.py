@@ -8,6 +8,7 @@ import torch
 from published_model import golden, published, sprc_file
 
 import blip_fine_tune_2
+from gatedcir.errors import UserError
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 __all__ = ["golden", "published", "sprc_file"]  # fixtures of the published model
@@ -25,6 +26,15 @@ def home(tmp_path_factory) -> Path:
 
 
 SHORT = "--backbone tiny --batch-size 8 --num-workers 0 --mixed-precision fp32".split()
+
+
+def bad(command, flags, *words):
+    """The message of a UserError, one line that holds the words."""
+    with pytest.raises(UserError) as caught:
+        command.main([str(flag) for flag in flags])
+    message = str(caught.value).strip().splitlines()[-1]
+    assert all(word in message for word in words), message
+    return message
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,17 @@
 """The shipped YAML files say only what the program knows."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from gatedcir.ablation.grid import read_grid
-from gatedcir.config import Config, flags_of, parse, read_yaml, to_dict
+from gatedcir.config import Config, ModelConfig, flags_of, parse, read_yaml, to_dict
 from gatedcir.models.strategies import STRATEGIES
+from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
+from gatedcir.models.visual_fusion.necks import NECKS
+from gatedcir.models.visual_fusion.scale_tokens import SCALE_FUSIONS
 from gatedcir.option_checks import check_ranges
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -74,10 +78,53 @@ def test_the_gating_grid_holds_what_it_is_to_compare():
     grid = read_grid(CONFIGS / "ablations" / "gating.yaml", read(CONFIGS / "cirr.yaml"), seeds=5)
     found = {cell.name: cell.config.model.gated_fusion for cell in grid.cells}
     assert grid.baseline == "none"
-    assert {fusion.strategy for fusion in found.values()} == set(STRATEGIES)
+    of_one_text_vector = {"gated", "additive", "interpolate", "none"}
+    assert {fusion.strategy for fusion in found.values()} == of_one_text_vector
     alphas = {f.alpha_init for f in found.values() if (f.strategy, f.start) == ("gated", "seed")}
     assert alphas == {0.1, 0.5, 1.0}
     assert found["gated-identity"].start == "identity"
+
+
+def grid_of(name):
+    grid = read_grid(CONFIGS / "ablations" / name, read(CONFIGS / "cirr.yaml"), seeds=5)
+    return grid.baseline, {cell.name: cell.config.model for cell in grid.cells}
+
+
+def test_the_attention_grid_holds_every_strategy_that_attends_and_its_two_controls():
+    baseline, found = grid_of("attention.yaml")
+    fusions = {name: model.gated_fusion for name, model in found.items()}
+    assert baseline == "none"
+    strategies = [fusion.strategy for fusion in fusions.values()]
+    attending = {name for name in STRATEGIES if name.startswith(("attentive", "contextual"))}
+    assert len(attending) == 3
+    assert set(strategies) == {"none", "gated", *attending}
+    assert {(f.start, f.alpha_init) for f in fusions.values()} == {("identity", 0.5)}
+
+
+def test_the_visual_grid_holds_every_kind_one_at_a_time():
+    baseline, found = grid_of("visual.yaml")
+    assert found[baseline] == replace(ModelConfig(), gated_fusion=found[baseline].gated_fusion)
+    for kinds, name in (
+        (LAYER_FUSIONS, "visual_fusion"),
+        (SCALE_FUSIONS, "scale_fusion"),
+        (NECKS, "neck"),
+    ):
+        assert {getattr(model, name) for model in found.values()} == set(kinds)
+    assert {model.visual_start for model in found.values()} == {"identity", "seed"}
+    assert {model.visual_layers for model in found.values()} == {(-1,), (-1, -2), (-1, -4)}
+    for model in found.values():
+        kinds = model.visual_fusion, model.scale_fusion, model.neck
+        assert sum(kind != "none" for kind in kinds) <= 1
+    assert len({model.gated_fusion for model in found.values()}) == 1
+
+
+def test_the_fusion_grid_crosses_the_two_fusions():
+    baseline, found = grid_of("fusion.yaml")
+    cells = {(m.gated_fusion.strategy, m.visual_fusion, m.scale_fusion) for m in found.values()}
+    gated, layers, scales = zip(*cells, strict=True)
+    assert len(set(gated)) == len(set(layers)) == len(set(scales)) == 2
+    assert len(cells) == len(found) == 4
+    assert found[baseline].gated_fusion.strategy == found[baseline].visual_fusion == "none"
 
 
 @pytest.mark.parametrize("path", [*FILES, *GRIDS], ids=lambda path: str(path.relative_to(CONFIGS)))

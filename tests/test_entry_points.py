@@ -9,13 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import visualize_gates
-from conftest import SHORT
+from conftest import SHORT, bad
 from PIL import Image
 
 import blip_fine_tune_2
 import blip_validate
 import cirr_test_submission
-from gatedcir.errors import UserError
 
 SRC = Path(__file__).parents[1] / "src"
 PUBLISHED = (
@@ -100,15 +99,6 @@ def test_gate_maps_of_a_dataset_and_of_one_image(home, cirr_run, tmp_path, capsy
     files = capsys.readouterr().out.split()[-3:]
     assert sorted(map(str, tmp_path.iterdir())) == sorted(files)
     assert all(Image.open(file).width > 300 for file in files)
-
-
-def bad(command, flags, *words):
-    """The message of a UserError, one line that holds the words."""
-    with pytest.raises(UserError) as caught:
-        command.main([str(flag) for flag in flags])
-    message = str(caught.value).strip().splitlines()[-1]
-    assert all(word in message for word in words), message
-    return message
 
 
 def trained(folder, run, *more):

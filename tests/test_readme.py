@@ -26,6 +26,7 @@ SHORTER = {
     "ablate.py": [*SHORT, "--num-epochs", "1", "--seeds", "1", "--grid", "few.yaml"],
     "blip_fine_tune_2.py": [*SHORT, "--num-epochs", "1"],
     "make_synthetic.py": FEW,
+    "visualize_fusion.py": ["--num", "1"],
     "visualize_gates.py": [],
     "blip_validate.py": [],
     "cirr_test_submission.py": [],

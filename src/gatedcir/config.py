@@ -283,6 +283,8 @@ def to_dict(config: Any) -> dict[str, Any]:
             nested = to_dict(value)
             # Groups other than `model` have no prefix: their options stand at the top.
             result |= {name: nested} if item.name in ("model", "gated_fusion") else nested
+        elif isinstance(value, tuple):
+            result[name] = list(value)  # as YAML gives it back
         else:
             result[name] = str(value) if isinstance(value, Path) else value
     return result

@@ -56,6 +56,11 @@ class Evaluator:
         """Whether `explain` gives a gate."""
         return hasattr(self.model.fusion, "gate")
 
+    @property
+    def has_visual_fusion(self) -> bool:
+        """Whether `fuse` makes another map of what it reads."""
+        return bool(self.model.visual_fusion.changes)
+
     @torch.inference_mode()
     def index(self, split: Split) -> TokenIndex:
         """The gallery's target features, streamed into an index in gallery order."""
@@ -88,6 +93,17 @@ class Evaluator:
         with autocast(self.device, self.precision):
             tokens = self.tokenizer(texts).to(self.device)
             return self.model.encode_query(pixels.to(self.device), tokens)[1]
+
+    @torch.inference_mode()
+    def fuse(self, pixels: Tensor) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
+        """What the visual fusion reads of images [B, 3, H, W], what it makes of it, and its aux.
+
+        Returns:
+            All layers of the first scale, then of the next, [B, L, Dv] each; [B, L, Dv]; aux.
+        """
+        with autocast(self.device, self.precision):
+            levels = self.model.normalised_levels(pixels.to(self.device))
+            return levels, *self.model.visual_fusion(levels)
 
     def _encode(self, images: Visual, texts: list[str]) -> Tensor:
         return self.model.encode_query(images, self.tokenizer(texts).to(self.device))[0]

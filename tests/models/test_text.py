@@ -77,3 +77,11 @@ def test_tokens_move_together():
     tokens = Tokens(torch.ones(1, 2), torch.zeros(1, 2)).to("meta")
     assert isinstance(tokens, Tokens)
     assert {tensor.device.type for tensor in tokens} == {"meta"}
+
+
+def test_words_are_put_together_again_with_the_places_of_their_tokens(wordpiece):
+    expected = [("[CLS]", [0]), ("make", [1]), ("smaller", [2, 3]), ("small", [4]), ("[SEP]", [5])]
+    assert Tokenizer(wordpiece).words("Make smaller SMALL") == expected
+    cut = Tokenizer(wordpiece, max_length=4)
+    places = [place for _, some in cut.words("make it red smaller") for place in some]
+    assert places == list(range(cut(["make it red smaller"]).input_ids.shape[1]))

@@ -215,7 +215,7 @@ class Backbone(nn.Module):
         count = len(self.vision_model.encoder.layers)
         found = [layer % count for layer in layers if -count <= layer < count]
         if len(found) != len(layers) or not found:
-            raise ValueError(f"layers {list(layers)} of a tower with {count} blocks")
+            raise ValueError(f"a tower of {count} blocks has no layers {list(layers)}")
         return found
 
     def vision_levels(

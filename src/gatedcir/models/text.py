@@ -49,3 +49,18 @@ class Tokenizer:
             return_tensors="pt",
         )
         return Tokens(encoded["input_ids"], encoded["attention_mask"])
+
+    def words(self, caption: str) -> list[tuple[str, list[int]]]:
+        """Each word of a caption, and the places (of T) of the tokens that it was cut into."""
+        encoded = self.wordpiece([clean(caption)], truncation=True, max_length=self.max_length)
+        tokens = self.wordpiece.convert_ids_to_tokens(encoded["input_ids"][0])
+        found: list[tuple[str, list[int]]] = []
+        before = None
+        for place, (token, word) in enumerate(zip(tokens, encoded.word_ids(0), strict=True)):
+            if word is not None and word == before:
+                start, places = found[-1]
+                found[-1] = (start + token.removeprefix("##"), [*places, place])
+            else:
+                found.append((token, [place]))
+            before = word
+        return found

@@ -39,7 +39,7 @@ def save_gate_figure(
     size = (2.1 * columns + 0.6, 2.8 + 0.2 * len(lines))  # inches
     figure = Figure(figsize=size, layout="constrained")
     axes: Sequence[Axes] = figure.subplots(1, columns, squeeze=False)[0]
-    _show(axes[0], reference)
+    show(axes[0], reference)
     axes[1].imshow(reference.image, interpolation="nearest")
     heat = axes[1].imshow(gate, cmap="hot", alpha=0.65)
     axes[1].set_title("Gate Activation Map", fontsize=9)
@@ -47,13 +47,14 @@ def save_gate_figure(
     bar = figure.colorbar(heat, ax=axes[1], shrink=0.8)
     bar.ax.tick_params(labelsize=7)
     for axis, picture in zip(axes[2:], others, strict=True):
-        _show(axis, picture)
+        show(axis, picture)
     figure.suptitle("\n".join(lines), fontsize=10, parse_math=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
 
-def _show(axis: Axes, picture: Picture) -> None:
+def show(axis: Axes, picture: Picture) -> None:
+    """The image with its title and frame."""
     axis.imshow(picture.image, interpolation="nearest")
     axis.set_title(picture.title, fontsize=9, color=_RIGHT if picture.right else "black")
     axis.set_xticks([])

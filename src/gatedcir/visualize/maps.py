@@ -19,11 +19,49 @@ def gate_map(gate: Tensor) -> Tensor:
     >>> gate_map(torch.tensor([[[9.0], [0.0], [0.2], [0.4], [1.0]]])).tolist()
     [[[0.0, 0.20000000298023224], [0.4000000059604645, 1.0]]]
     """
-    patches = gate[:, 1:].mean(-1)  # [B, h * w]
-    side = math.isqrt(patches.shape[1])
-    if side * side != patches.shape[1]:
-        raise ValueError(f"{patches.shape[1]} patches do not form a square")
-    return patches.unflatten(1, (side, side))
+    return patch_maps(gate.mean(-1))
+
+
+def patch_maps(values: Tensor) -> Tensor:
+    """A value for each token, laid out as the image: [..., L] -> [..., h, w], without the CLS.
+
+    Raises:
+        ValueError: the patches do not form a square.
+    """
+    return _square(values[..., 1:])
+
+
+def _square(patches: Tensor) -> Tensor:
+    """[..., h * w] -> [..., h, w]."""
+    side = math.isqrt(patches.shape[-1])
+    if side * side != patches.shape[-1]:
+        raise ValueError(f"{patches.shape[-1]} patches do not form a square")
+    return patches.unflatten(-1, (side, side))
+
+
+def feature_map(tokens: Tensor) -> Tensor:
+    """What the patches differ in most: their first principal component, [L, Dv] -> [h, w].
+
+    In standard deviations over the patches, and 0 where all are equal. A component has no sign of
+    its own: it is turned so that what few patches show stands out as high. The mean over the
+    channels would not do, since a LayerNorm makes it nearly the same everywhere.
+
+    Raises:
+        ValueError: the patches do not form a square.
+
+    >>> feature_map(torch.tensor([[9.0, 9.0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, -4.0]]))
+    tensor([[-0.5774, -0.5774],
+            [-0.5774,  1.7321]])
+    """
+    patches = tokens[1:].float()
+    patches = patches - patches.mean(0)
+    values, vectors = torch.linalg.eigh(patches @ patches.T)  # [h * w], [h * w, h * w]
+    # Rounding leaves equal patches with a spread of about a millionth of their size.
+    if values[-1] <= 1e-10 * tokens.float().square().sum():
+        return _square(torch.zeros_like(values))
+    scores = vectors[:, -1] * len(patches) ** 0.5  # of norm 1, mean 0
+    scores = scores * (1 if scores.pow(3).sum() >= 0 else -1)
+    return _square(scores)
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -56,9 +56,11 @@ class VisualFusion(nn.Module):
             NECKS[neck](width=width),
         )
         main = scales.index(1.0) * num_layers
-        changes = (scale_fusion, layer_fusion, neck) != ("none",) * 3
+        self.changes = (scale_fusion, layer_fusion, neck) != ("none",) * 3
         self.fuse: nn.Module = (
-            ResidualStart(stages, width, main=main) if changes and start == "identity" else stages
+            ResidualStart(stages, width, main=main)
+            if self.changes and start == "identity"
+            else stages
         )
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Aux]:

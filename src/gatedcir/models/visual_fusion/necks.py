@@ -20,6 +20,7 @@ from gatedcir.models.visual_fusion.networks import (
 )
 from gatedcir.models.visual_fusion.pooling import PyramidPooling
 
+GRID_SCALES = (1.0, 0.5, 0.25)  # of the multi-scale neck
 MAX_HIDDEN = 128  # channels inside a neck: with the tower's own 1408, 3x3 kernels would be huge
 
 
@@ -99,11 +100,11 @@ class MultiScaleNeck(GridNeck):
     aux holds `neck_weights` [B, S, H, H]: how much each patch listens to each scale.
     """
 
-    def __init__(self, *, width: int, scales: Sequence[float] = (1.0, 0.5, 0.25)) -> None:
+    def __init__(self, *, width: int) -> None:
         super().__init__()
         hidden = _hidden(width)
         base = nn.Sequential(nn.Conv2d(width, hidden, 1), *conv_block(hidden, hidden))
-        self.network = MultiScaleModel(scales, base, "attention")
+        self.network = MultiScaleModel(GRID_SCALES, base, "attention")
         self.widen = nn.Conv2d(hidden, width, 1)
 
     def change(self, patches: Tensor) -> Fused:

@@ -1,0 +1,98 @@
+"""What the scripts that draw pictures share: which model, which images, what the model sees."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gatedcir.config import DataConfig, Dataset
+from gatedcir.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatedcir.data.transforms import Transform
+    from gatedcir.validate import Evaluator
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which model, which queries, and where the pictures go."""
+
+    model_path: Path
+    """A run's folder or a checkpoint file, or weights as --backbone of training takes them."""
+    output: Path
+    """Folder for the pictures."""
+    image: Path | None = None
+    """A reference image."""
+    text: str | None = None
+    """How to change the image."""
+    dataset: Dataset | None = None
+    """Take queries of this dataset instead."""
+    data_path: Path | None = None
+    """Its folder; ./cirr_dataset or ./fashionIQ_dataset when not given."""
+    split: str = "val"
+    """Its split."""
+    num: int = 8
+    """How many queries, spread evenly over the split (for FashionIQ, over each category)."""
+    skip_missing: bool = False
+    """Go on without images that have no file."""
+
+    @property
+    def data(self) -> DataConfig:
+        """Which dataset, and how it is read."""
+        assert self.dataset is not None
+        return DataConfig(self.dataset, self.data_path, skip_missing=self.skip_missing)
+
+
+def check(options: Options, *, needs_text: bool) -> None:
+    """Refuse options that name no image, or two kinds of them.
+
+    Raises:
+        UserError: neither or both of --image and --dataset; a --text without an image, missing
+            where it is needed, or too long; a --num below 1.
+    """
+    from gatedcir.data.load import check_caption
+
+    one, text = options.image is not None, options.text is not None
+    stray, missing = text and not one, one and needs_text and not text
+    if one == (options.dataset is not None) or stray or missing:
+        with_text = "with --text TEXT" if needs_text else "[--text TEXT]"
+        raise UserError(f"give either --image FILE {with_text}, or --dataset NAME.")
+    if options.text is not None:
+        check_caption(options.text, where="--text")
+    if options.num < 1:
+        raise UserError(f"--num {options.num} asks for no picture; give 1 or more.")
+
+
+def open_one(options: Options) -> tuple["Evaluator", "Tensor"]:
+    """The model, and the pixels [3, H, W] of the one image."""
+    from gatedcir.assemble import make_evaluator, make_transform, open_checkpoint
+    from gatedcir.data.features import PixelSource
+
+    assert options.image is not None
+    model, tokenizer, config = open_checkpoint(options.model_path)
+    source = PixelSource({"reference": options.image}, make_transform(config, model))
+    return make_evaluator(config, model, tokenizer, source), source["reference"]
+
+
+def chosen(available: int, wanted: int) -> list[int]:
+    """Places of so many queries, spread evenly over all that there are.
+
+    >>> chosen(9, 3), chosen(2, 8)
+    ([0, 4, 8], [0, 1])
+    """
+    return np.linspace(0, available - 1, min(available, wanted)).astype(int).tolist()
+
+
+def file_of(folder: Path, split: str, query: str, what: str = "") -> Path:
+    """Where a query's picture goes."""
+    return folder / f"{split.replace(' ', '-')}-{query}{what}.png"
+
+
+def picture_of(pixels: "Tensor", transform: "Transform") -> "np.ndarray":
+    """The image [H, W, 3] that the model sees."""
+    from gatedcir.visualize.maps import to_picture
+
+    return to_picture(pixels, mean=transform.mean, std=transform.std).numpy()

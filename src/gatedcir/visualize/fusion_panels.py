@@ -1,0 +1,93 @@
+"""What a visual fusion reports of one image -> bars and maps. Pure: no files, no figures.
+
+Shapes: L = 1 + h * w visual tokens (CLS first), N layers, S scales, T text tokens, Dv vision width,
+H x W pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gatedcir.visualize.maps import enlarge, feature_map, patch_maps
+from gatedcir.visualize.panels import Bars, Maps
+
+_MAPS_IN_A_ROW = 6
+
+
+def weight_bars(
+    aux: Mapping[str, Tensor], *, layers: Sequence[int], scales: Sequence[float]
+) -> list[Bars]:
+    """Bars of `layer_weights` [N] and of `scale_weights` [N, S], of those that are there."""
+    names = [f"layer {layer}" for layer in layers]
+    found = []
+    if "layer_weights" in aux:
+        weights = aux["layer_weights"].tolist()
+        found.append(Bars("layer weights", names, {"weight": weights}))
+    if "scale_weights" in aux:
+        columns = aux["scale_weights"].T.tolist()
+        series = {f"{scale}×": column for scale, column in zip(scales, columns, strict=True)}
+        found.append(Bars("scale weights", names, series))
+    return found
+
+
+def layer_gates(gates: Tensor, *, layers: Sequence[int], picture: npt.ArrayLike) -> Maps:
+    """How far each layer's gate opens at each place: [N, L]."""
+    titles = [f"layer {layer}" for layer in layers]
+    return _over("Layer gates", "gate", titles, patch_maps(gates), picture)
+
+
+def neck_weights(weights: Tensor, *, scales: Sequence[float], picture: npt.ArrayLike) -> Maps:
+    """How much each place listens to each of the neck's scales: [S, h, w]."""
+    titles = [f"grid at {scale}×" for scale in scales]
+    return _over(
+        "Weights of the neck's scales", "weight, 1 over the scales", titles, weights, picture
+    )
+
+
+def word_maps(
+    attention: Tensor, *, words: Sequence[tuple[str, Sequence[int]]], picture: npt.ArrayLike
+) -> Maps:
+    """How much of each place's attention a word gets, its tokens' added up: [L, T]."""
+    by_word = torch.stack([attention[:, places].sum(1) for _, places in words])  # [words, L]
+    titles = [word for word, _ in words]
+    title = "Words that each place attends to"
+    return _over(title, "share of the attention", titles, patch_maps(by_word), picture)
+
+
+def feature_grid(
+    levels: Sequence[Tensor], fused: Tensor, *, layers: Sequence[int], scales: Sequence[float]
+) -> Maps:
+    """The first principal component of every level, scale by layer, and of what is made of them.
+
+    Args:
+        levels: all layers of the first scale, then of the next, each [L, Dv] with its own L.
+        fused: [L, Dv], drawn behind the row of scale 1.0.
+        layers: N names.
+        scales: S of them.
+    """
+    rows = []
+    for place, scale in enumerate(scales):
+        of_scale = levels[place * len(layers) : (place + 1) * len(layers)]
+        row = [
+            (f"scale {scale}×, layer {layer}", feature_map(level).numpy())
+            for layer, level in zip(layers, of_scale, strict=True)
+        ]
+        if scale == 1:
+            row.append(("all of them, fused", feature_map(fused).numpy()))
+        rows.append(row)
+    title = "Features: the first principal component over the patches of each map"
+    return Maps(title, "standard deviations", rows)
+
+
+def _over(
+    title: str, unit: str, titles: Sequence[str], maps: Tensor, picture: npt.ArrayLike
+) -> Maps:
+    """Maps [n, h, w] as heat over the image [H, W, 3]."""
+    height, width = np.asarray(picture).shape[:2]
+    named = list(zip(titles, enlarge(maps, (height, width)).numpy(), strict=True))
+    starts = range(0, len(named), _MAPS_IN_A_ROW)
+    rows = [named[start : start + _MAPS_IN_A_ROW] for start in starts]
+    return Maps(title, unit, rows, over=picture)

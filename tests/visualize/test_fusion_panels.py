@@ -1,0 +1,128 @@
+"""What a visual fusion reports, by hand, as bars and maps; and the figure that holds them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gatedcir.visualize.figures import Picture
+from gatedcir.visualize.fusion_panels import (
+    feature_grid,
+    layer_gates,
+    neck_weights,
+    weight_bars,
+    word_maps,
+)
+from gatedcir.visualize.maps import feature_map
+from gatedcir.visualize.panels import Bars, Maps, save_panels
+
+PICTURE = np.zeros((4, 4, 3))
+LAYERS, SCALES = (-1, -4), (0.5, 1.0, 1.5)
+
+
+def titles(maps):
+    return [[title for title, _ in row] for row in maps.rows]
+
+
+def values(maps):
+    return [np.asarray(one) for row in maps.rows for _, one in row]
+
+
+def test_bars_are_grouped_by_layer():
+    weights = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.75, 0.25]])  # [N, S]
+    aux = {"layer_weights": torch.tensor([0.75, 0.25]), "scale_weights": weights}
+    of_layers, of_scales = weight_bars(aux, layers=LAYERS, scales=SCALES)
+    assert of_layers.labels == of_scales.labels == ["layer -1", "layer -4"]
+    assert of_layers.series == {"weight": [0.75, 0.25]}
+    assert of_scales.series == {"0.5×": [0.5, 0.0], "1.0×": [0.25, 0.75], "1.5×": [0.25, 0.25]}
+    assert weight_bars({}, layers=(-1,), scales=(1.0,)) == []
+
+
+def test_gates_lie_over_the_image_layer_by_layer():
+    gates = torch.tensor([[9.0, 0.1, 0.1, 0.1, 0.1], [9.0, 0.2, 0.2, 0.6, 0.6]])  # CLS first
+    found = layer_gates(gates, layers=LAYERS, picture=PICTURE)
+    assert titles(found) == [["layer -1", "layer -4"]]
+    first, second = values(found)
+    np.testing.assert_allclose(first, np.full((4, 4), 0.1), rtol=1e-6)
+    np.testing.assert_allclose(second[[0, 3]], [[0.2] * 4, [0.6] * 4], rtol=1e-6)
+
+
+def test_the_necks_weights_are_a_map_a_scale():
+    weights = torch.stack([torch.full((2, 2), share) for share in (0.5, 0.3, 0.2)])
+    found = neck_weights(weights, scales=(1.0, 0.5, 0.25), picture=PICTURE)
+    assert titles(found) == [["grid at 1.0×", "grid at 0.5×", "grid at 0.25×"]]
+    assert [round(float(one.mean()), 4) for one in values(found)] == [0.5, 0.3, 0.2]
+
+
+def test_a_word_gets_the_attention_of_all_its_tokens():
+    attention = torch.tensor([0.4, 0.3, 0.2, 0.1]).expand(5, 4).clone()  # [L, T]
+    attention[4] = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    words = [("[CLS]", [0]), ("dotted", [1, 2]), ("[SEP]", [3])]
+    found = word_maps(attention, words=words, picture=np.zeros((2, 2, 3)))
+    assert titles(found) == [["[CLS]", "dotted", "[SEP]"]]
+    np.testing.assert_allclose(values(found)[1], [[0.5, 0.5], [0.5, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(values(found)[0], [[0.4, 0.4], [0.4, 0.1]], rtol=1e-6)
+    np.testing.assert_allclose(sum(values(found)), np.ones((2, 2)), rtol=1e-6)
+
+
+def test_many_words_are_broken_into_rows():
+    words = [(f"word {place}", [place]) for place in range(14)]
+    found = word_maps(torch.rand(5, 14), words=words, picture=PICTURE)
+    assert [len(row) for row in found.rows] == [6, 6, 2]
+    assert sum(titles(found), []) == [word for word, _ in words]
+
+
+def test_features_stand_scale_by_layer_and_the_fused_map_behind_its_scale():
+    sides = [side for side in (2, 4, 6) for _ in LAYERS]
+    levels = [torch.randn(1 + side * side, 8) for side in sides]
+    fused = torch.randn(17, 8)
+    found = feature_grid(levels, fused, layers=LAYERS, scales=SCALES)
+    assert titles(found) == [
+        ["scale 0.5×, layer -1", "scale 0.5×, layer -4"],
+        ["scale 1.0×, layer -1", "scale 1.0×, layer -4", "all of them, fused"],
+        ["scale 1.5×, layer -1", "scale 1.5×, layer -4"],
+    ]
+    expected = [*levels[:4], fused, *levels[4:]]
+    for one, tokens in zip(values(found), expected, strict=True):
+        np.testing.assert_array_equal(one, feature_map(tokens))
+
+
+def test_a_feature_map_is_the_principal_component_of_the_patches():
+    pattern = torch.zeros(16)
+    pattern[5] = 1
+    direction = torch.randn(8)
+    tokens = torch.cat([torch.full((1, 8), 99.0), 3 - 2 * pattern[:, None] * direction])
+    expected = (pattern - pattern.mean()) / pattern.std(correction=0)
+    torch.testing.assert_close(feature_map(tokens), expected.view(4, 4))  # the one stands out high
+    noisy = feature_map(torch.randn(17, 8))
+    assert noisy.mean().abs() < 1e-5 and noisy.std(correction=0) == pytest.approx(1, abs=1e-4)
+    assert not feature_map(torch.full((17, 8), 0.3)).any()
+
+
+def draw(path, maps, text="is red", bars=()):
+    reference = Picture(PICTURE, "reference")
+    save_panels(path, reference=reference, text=text, bars=bars, maps=maps)
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def test_a_band_for_each_kind_and_bars_beside_the_image(tmp_path):
+    ramp = np.linspace(0, 1, 16).reshape(4, 4)
+    heat = Maps("Gates", "gate", [[("one", ramp)]], over=PICTURE)
+    grid = Maps("Features", "sd", [[("a $", ramp), ("b", ramp)], [("c", ramp)]])
+    bars = [Bars("weights", ["x", "y"], {"s": [0.5, 0.5], "t": [1.0, 0.0]})]
+    one = draw(tmp_path / "deep" / "one.png", [heat])
+    both = draw(tmp_path / "both.png", [heat, grid], bars=bars)
+    assert both.shape[1] == one.shape[1]  # a band of fewer maps is as wide
+    assert both.shape[0] > 1.5 * one.shape[0]
+    yellow = np.abs(both - (253, 231, 37)).max(-1) <= 2  # the highest of viridis
+    assert yellow.sum() > 3 * 100
+    blue = (both == (0x1F, 0x77, 0xB4)).all(-1)
+    assert blue.sum() > 1000 and np.nonzero(blue)[1].min() > both.shape[1] / 5
+
+
+def test_flat_maps_are_drawn_flat(tmp_path):
+    noise = 0.125 + 1e-8 * np.random.default_rng(0).random((8, 8))
+    figure = draw(tmp_path / "flat.png", [Maps("t", "u", [[("only", noise)]])])
+    middle = np.abs(figure - (33, 145, 140)).max(-1) <= 3  # the middle of viridis
+    assert middle.sum() > 100 * 100
