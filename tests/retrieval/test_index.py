@@ -16,6 +16,12 @@ def build(features, **settings):
     return index
 
 
+def as_on_a_gpu(index):
+    """The same index, searched by fetching tokens; short fetches need no GPU for that."""
+    index._is_on_gpu = True
+    return index
+
+
 def slow_search(features, queries, k):
     similarity = np.einsum("gqe,me->mgq", features, queries).max(axis=2)  # [M, G]
     images = np.full((len(queries), k), -1)
@@ -41,6 +47,8 @@ def test_random_small_integers_full_of_ties(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     monkeypatch.setattr(module, "_FIRST_FETCH", int(rng.integers(1, 40)))
     monkeypatch.setattr(module, "_BLOCK_ENTRIES", int(rng.integers(1, 400)))
+    monkeypatch.setattr(module, "_BLOCK_QUERIES", int(rng.integers(1, 50)))
+    monkeypatch.setattr(module, "_BLOCK_ROWS", int(rng.integers(1, 400)))
     for _ in range(12):
         gallery, tokens, dim = (int(rng.integers(1, high)) for high in (70, 9, 7))
         features = rng.integers(-2, 3, (gallery, tokens, dim)).astype(np.float32)
@@ -49,13 +57,16 @@ def test_random_small_integers_full_of_ties(seed, monkeypatch):
         queries = rng.integers(-2, 3, (int(rng.integers(1, 45)), dim)).astype(np.float32)
         for k in (1, int(rng.integers(1, gallery + 1)), gallery, gallery + 3):
             assert_exact(features, queries, k)
+            assert_exact(features, queries, k, as_on_a_gpu(build(features)))
 
 
-def test_real_valued_features():
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_real_valued_features(on_gpu):
     rng = np.random.default_rng(0)
     features = rng.standard_normal((300, 8, 16)).astype(np.float32)
     queries = rng.standard_normal((50, 16)).astype(np.float32)
-    scores, images = build(features).search(queries, 20)
+    index = as_on_a_gpu(build(features)) if on_gpu else build(features)
+    scores, images = index.search(queries, 20)
     expected_scores, expected_images = slow_search(features, queries, 21)
     clear = (-np.diff(expected_scores, axis=1)).min(axis=1) > 1e-5  # [M]
     assert clear.sum() > 25
@@ -84,7 +95,7 @@ def test_the_best_thousand_tokens_of_three_images_are_not_enough():
 def test_only_unfinished_queries_are_fetched_again(monkeypatch):
     features = np.zeros((2000, 1, 2), dtype=np.float32)
     features[:, 0, 0] = np.arange(2000)  # the first query is certain at once; the second all ties
-    index = build(features)
+    index = as_on_a_gpu(build(features))
     searched = []
 
     class Recorder:

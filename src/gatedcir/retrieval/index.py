@@ -20,15 +20,18 @@ _FIRST_FETCH = 1024
 _GPU_MAX_FETCH = 2048  # the largest k of FAISS' GPU indexes
 _QUERIES_AT_ONCE = 64  # while the features of their images are gathered
 _BLOCK_ENTRIES = 1 << 21  # (query, token) pairs held at once while fetching
+_BLOCK_QUERIES, _BLOCK_ROWS = 512, 4096  # queries and tokens multiplied at once
 
 
 class TokenIndex:
     """Images ranked by the best inner product of a query with any of their token features.
 
     This is late interaction with a single query vector: the similarity of a query [E] to an
-    image [Q, E] is the maximum over its Q tokens. All tokens lie in one flat FAISS index; a
-    search fetches the best tokens, keeps the first one of every image, and fetches more until
-    the answer is certain, so it is exact.
+    image [Q, E] is the maximum over its Q tokens. All tokens lie in one flat FAISS index, and a
+    search is exact. On a GPU, FAISS fetches the best tokens, the first one of every image is kept,
+    and more are fetched until the answer is certain. On a CPU, where keeping a thousand tokens a
+    query in order costs as much as their products, all of them are multiplied, block by block, and
+    only the maximum of each image is kept.
 
     Args:
         dim: E.
@@ -94,16 +97,40 @@ class TokenIndex:
         scores = np.full((len(rows), k), -np.inf, dtype=np.float32)  # [M, k]
         images = np.full((len(rows), k), -1, dtype=np.int64)  # [M, k]
         kept = min(k, len(self))
-        total = self._tokens.ntotal
-        # Fewer than 20 queries are compared one by one; FAISS only multiplies matrices from this
-        # threshold on, and its own threshold makes batches of middling size many times slower.
-        faiss.cvar.distance_compute_blas_threshold = 20
-        tokens = self._tokens
+        if kept:
+            search = self._fetch if self._is_on_gpu else self._multiply
+            search(rows, scores[:, :kept], images[:, :kept])
+        return scores, images
+
+    def _multiply(self, rows: Floats, scores: Floats, images: Integers) -> None:
+        """Fill in scores and images [M, K] of the queries [M, E] by products with all tokens."""
+        flat = faiss.rev_swig_ptr(self._tokens.get_xb(), self._tokens.ntotal * self.dim)
+        tokens = torch.from_numpy(flat).view(len(self), self.tokens_per_image, self.dim)
+        width = max(1, _BLOCK_ROWS // self.tokens_per_image)  # images multiplied at once
+        for start in range(0, len(rows), _BLOCK_QUERIES):
+            some = slice(start, start + _BLOCK_QUERIES)
+            queries = torch.from_numpy(rows[some])  # [m, E]
+            found = torch.cat(
+                [
+                    (queries @ block.flatten(0, 1).T).unflatten(1, block.shape[:2]).amax(-1)
+                    for block in tokens.split(width)
+                ],
+                dim=1,
+            )  # [m, G]
+            best, which = _first_of_equals(found, scores.shape[1])
+            scores[some], images[some] = best.numpy(), which.numpy()
+
+    def _fetch(self, rows: Floats, scores: Floats, images: Integers) -> None:
+        """Fill in scores and images [M, K] of the queries [M, E] by FAISS' search for tokens."""
+        kept, total, tokens = scores.shape[1], self._tokens.ntotal, self._tokens
         fetch = min(total, max(_FIRST_FETCH, kept))
-        pending = np.arange(len(rows) if kept else 0)  # queries without a certain answer
+        pending = np.arange(len(rows))  # queries without a certain answer
         while pending.size:
-            if self._is_on_gpu and tokens is self._tokens and fetch > _GPU_MAX_FETCH:
+            if tokens is self._tokens and fetch > _GPU_MAX_FETCH:
                 tokens = faiss.index_gpu_to_cpu(self._tokens)
+                # From this many queries on FAISS multiplies matrices; its own threshold makes
+                # batches of middling size many times slower.
+                faiss.cvar.distance_compute_blas_threshold = 20
             unfinished = []
             step = max(1, _BLOCK_ENTRIES // fetch)
             for start in range(0, len(pending), step):
@@ -115,12 +142,11 @@ class TokenIndex:
                 certain = best[:, -1] > found[:, -1]  # [m]
                 if fetch == total:
                     certain[:] = True
-                scores[block[certain], :kept] = best[certain]
-                images[block[certain], :kept] = which[certain]
+                scores[block[certain]] = best[certain]
+                images[block[certain]] = which[certain]
                 unfinished.append(block[~certain])
             pending = np.concatenate(unfinished)
             fetch = min(total, 2 * fetch)
-        return scores, images
 
     def similarity(
         self, queries: torch.Tensor | npt.NDArray[np.floating], images: Integers
@@ -136,9 +162,27 @@ class TokenIndex:
             first = images[some].clip(min=0)[..., None] * self.tokens_per_image
             ids = first + np.arange(self.tokens_per_image)  # [m, S, Q]
             features = self._tokens.reconstruct_batch(ids.ravel()).reshape(*ids.shape, self.dim)
-            found[some] = np.einsum("msqe,me->msq", features, rows[some]).max(-1)
+            products = features @ rows[some, None, :, None]  # [m, S, Q, 1]
+            found[some] = products.max((-1, -2))
         found[images < 0] = -np.inf
         return found
+
+
+def _first_of_equals(scores: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `kept` best columns of each row [m, G], equal ones by number: scores and columns.
+
+    >>> _first_of_equals(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 3)[1]
+    tensor([[1, 3, 0]])
+    """
+    which = scores.topk(kept).indices.sort(1).values  # [m, kept]
+    best, order = scores.gather(1, which).sort(dim=1, descending=True, stable=True)
+    which = which.gather(1, order)
+    # Where the last one kept has equals that are not, topk took any of them.
+    cut = (scores >= best[:, -1:]).sum(1) > kept  # [m]
+    if cut.any():
+        tied = scores[cut].sort(dim=1, descending=True, stable=True)
+        best[cut], which[cut] = tied.values[:, :kept], tied.indices[:, :kept]
+    return best, which
 
 
 def _distinct_images(scores: Floats, images: Integers, kept: int) -> tuple[Floats, Integers]:

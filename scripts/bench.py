@@ -1,0 +1,73 @@
+"""What the benchmarks share: times, arithmetic, the machine's own limits, and their table."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+GIGA = 1e9
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the machine can do, measured in place."""
+
+    product: float
+    """Float32 operations a second of matrix products."""
+    bandwidth: float
+    """Bytes a second that copying reads and writes."""
+
+    def __str__(self) -> str:
+        return (
+            f"the machine's own limits: matrix products {self.product / GIGA:.0f} GFLOP/s, "
+            f"memory {self.bandwidth / GIGA:.1f} GB/s, {torch.get_num_threads()} threads"
+        )
+
+
+def seconds(call: Callable[[], Any], *, repeats: int) -> float:
+    """The shortest of some calls: whatever else the machine does only makes a call longer."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def operations(call: Callable[[], Any]) -> int:
+    """Floating-point operations of a call's matrix products, gradients included (2 a product)."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def limits(device: torch.device, *, side: int = 1536, repeats: int = 5) -> Limits:
+    """The rate of a square matrix product, and of a copy larger than any cache."""
+    one, other = (torch.randn(side, side, device=device) for _ in range(2))
+    product = seconds(lambda: torch.mm(one, other), repeats=repeats)
+    source = torch.zeros(1 << 26, device=device)
+    target = torch.zeros_like(source)
+    copy = seconds(lambda: target.copy_(source), repeats=repeats)
+    return Limits(2 * side**3 / product, 2 * source.nbytes / copy)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, the first column left and the others right.
+
+    >>> print(table(["", "s"], [["one", "1.5"]]))
+    |     |   s |
+    |:----|----:|
+    | one | 1.5 |
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    rule = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
+    lines = [
+        " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in (head, *rows)
+    ]
+    return "\n".join([f"| {lines[0]} |", f"|{'|'.join(rule)}|", *(f"| {x} |" for x in lines[1:])])

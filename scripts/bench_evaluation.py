@@ -1,0 +1,134 @@
+"""Time and memory of ranking a gallery from features, against the naive expression.
+
+That one multiplies every query with every image by broadcasting, sorts all similarities, and finds
+references and targets by comparing matrices of names. It is measured on some of the queries, and
+its time for all of them is in proportion.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from bench import limits, seconds, table
+from torch import Tensor
+
+from gatedcir.resources import GIB, peak_memory
+from gatedcir.retrieval.index import TokenIndex
+from gatedcir.retrieval.metrics import cirr_metrics, group_ranks, ranks_in_lists
+
+KEPT = 51  # the 50 that are reported, and the reference
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured; the defaults are CIRR's validation split."""
+
+    queries: int = 4181
+    images: int = 2297
+    tokens: int = 32
+    width: int = 256
+    members: int = 6
+    """Images of a query's group."""
+    naive_queries: int = 64
+    """Queries of the naive expression."""
+    repeats: int = 3
+    """Timed runs of each kind; the shortest counts."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Random features of M queries and G images, and what the queries are after."""
+
+    queries: Tensor  # [M, E]
+    gallery: Tensor  # [G, Q, E]
+    references: np.ndarray  # [M]
+    targets: np.ndarray  # [M]
+    members: np.ndarray  # [M, S], the target first
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure both and print the table."""
+    options = tyro.cli(Options, args=argv, description=__doc__)
+    problem = make_problem(options)
+    few = min(options.naive_queries, options.queries)
+    own, naive = recalls(problem, few), naive_recalls(problem, few)
+    assert np.allclose(own, naive), (own, naive)
+    before = peak_memory(torch.device("cpu"))
+    times = {
+        "this project": seconds(lambda: recalls(problem), repeats=options.repeats),
+        "naive": seconds(lambda: naive_recalls(problem, few), repeats=1) * options.queries / few,
+    }
+    after = peak_memory(torch.device("cpu"))
+    best = limits(torch.device("cpu"))
+    pairs = options.queries * options.images * options.tokens
+    least = 2 * pairs * options.width / best.product
+    print(f"{options.queries} queries, {options.images} images of {options.tokens} tokens")
+    print(f"{best}; the products alone would take {least:.2f} s")
+    rows = [
+        [title, f"{time:.2f}", f"{times['naive'] / time:.1f}", f"{100 * least / time:.0f}%"]
+        for title, time in times.items()
+    ]
+    print(table(["ranking", "s", "ratio", "of the limit"], rows))
+    size = problem.gallery.nbytes + problem.queries.nbytes
+    print(
+        f"features {size / GIB:.2f} GiB; peak {before / GIB:.2f}, at the end {after / GIB:.2f} GiB"
+    )
+
+
+def make_problem(options: Options) -> Problem:
+    """Images around random centres, and queries near their targets."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(options.images, 1, options.width, generator=generator)
+    noise = torch.randn(options.images, options.tokens, options.width, generator=generator)
+    rng = np.random.default_rng(0)
+    step = rng.integers(1, options.images // options.members, options.queries)
+    targets = rng.integers(0, options.images, options.queries)
+    offsets = step[:, None] * np.arange(options.members)  # distinct images
+    members = (targets[:, None] + offsets) % options.images
+    near = torch.randn(options.queries, options.width, generator=generator)
+    return Problem(
+        queries=F.normalize(centres[torch.from_numpy(targets), 0] + 2 * near, dim=-1),
+        gallery=F.normalize(centres + 0.8 * noise, dim=-1),
+        references=members[:, -1],
+        targets=targets,
+        members=members,
+    )
+
+
+def recalls(problem: Problem, count: int | None = None) -> list[float]:
+    """All of CIRR's recalls of the first queries, as evaluation computes them."""
+    _, tokens, width = problem.gallery.shape
+    index = TokenIndex(dim=width, tokens_per_image=tokens)
+    index.add(problem.gallery)
+    queries, references, targets, members = (
+        x[:count] for x in (problem.queries, problem.references, problem.targets, problem.members)
+    )
+    _, images = index.search(queries, KEPT)
+    similarity = index.similarity(queries, members)
+    ranks = ranks_in_lists(images, targets, excluded=references)
+    groups = group_ranks(similarity, members, targets, excluded=references)
+    found = cirr_metrics(ranks, groups)
+    return [found[f"recall_at{k}"] for k in (1, 5, 10, 50)]
+
+
+def naive_recalls(problem: Problem, count: int, *, at_once: int = 4) -> list[float]:
+    """The same by broadcasting and names, a few queries at once as their copies of the gallery."""
+    names = np.array([f"dev-{number}-img0" for number in range(len(problem.gallery))])
+    gallery = problem.gallery.permute(0, 2, 1)  # [G, E, Q]
+    similar = torch.cat(
+        [
+            torch.matmul(some[:, None, None], gallery).squeeze(2).amax(-1)  # [m, G]
+            for some in problem.queries[:count].split(at_once)
+        ]
+    )
+    ordered = names[(1 - similar).argsort(dim=-1).numpy()]  # [M, G]
+    references = names[problem.references[:count]][:, None]
+    kept = ordered[ordered != references].reshape(count, -1)  # [M, G - 1]
+    hits = kept == names[problem.targets[:count]][:, None]
+    return [100 * hits[:, :k].any(1).mean() for k in (1, 5, 10, 50)]
+
+
+if __name__ == "__main__":
+    main()

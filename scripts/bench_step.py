@@ -1,0 +1,142 @@
+"""Time, arithmetic and memory of a training step, against the step of the published trainer.
+
+That one sends references and targets through the frozen vision tower in every step, pads every text
+to 32 tokens, computes in float32 with attention written out, and updates weight by weight. Both
+steps train the same model on random data in the real shapes.
+"""
+
+import random
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+import tyro
+from bench import GIGA, limits, operations, seconds, table
+
+from gatedcir.assemble import place
+from gatedcir.config import BackboneConfig, Config, DataConfig, GatedFusionConfig, ModelConfig
+from gatedcir.models.build import build
+from gatedcir.models.composer import ComposedRetriever, Visual
+from gatedcir.models.text import Tokenizer, Tokens
+from gatedcir.resources import GIB, peak_memory
+from gatedcir.step import TrainingStep, make_accelerator, make_step
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is measured."""
+
+    backbone: str = "tiny"
+    """As in training; random-vit-g is the real size."""
+    batch_size: int = 8
+    """Triplets a step."""
+    repeats: int = 3
+    """Timed steps of each kind, after one that is not timed; the shortest counts."""
+    strategy: Literal["none", "gated"] = "none"
+    """Text-image fusion of the model; none is the published one."""
+    mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Autocast of this project's step; the published one has none."""
+
+
+class PaddedTokenizer(Tokenizer):
+    """Pads every text to the limit."""
+
+    def __call__(self, captions: list[str]) -> Tokens:  # type: ignore[override]
+        """Tokens [B, max_length]."""
+        missing = self.max_length - super().__call__(captions).input_ids.shape[1]
+        return Tokens(
+            *(torch.nn.functional.pad(x, (0, missing)) for x in super().__call__(captions))
+        )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure both steps and print the table."""
+    options = tyro.cli(Options, args=argv, description=__doc__)
+    config = Config(
+        data=DataConfig("CIRR"),
+        backbone=BackboneConfig(backbone=options.backbone),
+        model=ModelConfig(gated_fusion=GatedFusionConfig(strategy=options.strategy)),
+    )
+    own = replace(config, optim=replace(config.optim, mixed_precision=options.mixed_precision))
+    published = replace(config, optim=replace(config.optim, mixed_precision="fp32"))
+    accelerator = make_accelerator()
+    model, tokenizer = build(config)
+    texts = captions(tokenizer, options.batch_size)
+    before, found = limits(accelerator.device), []
+    for title, chosen in (("cached, this project", own), ("uncached, as published", published)):
+        is_own = chosen is own
+        place(model, accelerator.device, chosen)
+        model.float()  # from the tower's half precision, if the first step had it
+        words = tokenizer if is_own else PaddedTokenizer(tokenizer.wordpiece)
+        step = make_step(chosen, accelerator, model, words, steps_per_epoch=options.repeats + 2)
+        if not is_own:
+            model.backbone.set_attention("eager")
+            for group in step.optimizer.param_groups:
+                group["fused"] = None
+        run = Run(step, images(model, options.batch_size, cached=is_own), texts)
+        flops = operations(run)  # also makes the optimiser's state
+        found.append((title, flops, seconds(run, repeats=options.repeats), peak(step)))
+    after = limits(accelerator.device)
+    best = max(before, after, key=lambda limit: limit.product)
+    slowest = found[-1][2]
+    print(f"{options.backbone}, batch of {options.batch_size}, fusion {options.strategy}")
+    print(
+        f"{best} (before: {before.product / GIGA:.0f}, after: {after.product / GIGA:.0f} GFLOP/s)"
+    )
+    head = ["step", "s", "triplets/s", "ratio", "GFLOP", "GFLOP/s", "of the limit", "peak GiB"]
+    rows = [
+        [
+            title,
+            f"{time:.3f}",
+            f"{options.batch_size / time:.2f}",
+            f"{slowest / time:.1f}",
+            f"{flops / GIGA:.1f}",
+            f"{flops / time / GIGA:.1f}",
+            f"{100 * flops / time / best.product:.0f}%",
+            f"{memory / GIB:.2f}",
+        ]
+        for title, flops, time, memory in found
+    ]
+    print(table(head, rows))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training step, again and again."""
+
+    step: TrainingStep
+    batch: tuple[Visual, Visual]
+    texts: list[str]
+
+    def __call__(self) -> None:
+        """Learn from the batch."""
+        self.step.wrapped.train()
+        self.step(*self.batch, self.texts, torch.arange(len(self.texts)))
+
+
+def images(model: ComposedRetriever, count: int, *, cached: bool) -> tuple[Visual, Visual]:
+    """Random references and targets: pixels, or what the cache holds of them."""
+    size, tokens = model.backbone.image_size, model.backbone.token_count()
+    if cached:
+        shape = (count, tokens, model.backbone.vision_width)
+        return [torch.randn(shape)], [torch.randn(shape)]
+    return torch.randn(count, 3, size, size), torch.randn(count, 3, size, size)
+
+
+def captions(tokenizer: Tokenizer, count: int) -> list[str]:
+    """Texts of 5 to 18 words, one token each; CIRR's have 11 words on average."""
+    words = sorted(word for word in tokenizer.wordpiece.get_vocab() if word.isalpha())
+    rng = random.Random(0)
+    return [" ".join(rng.choices(words, k=rng.randint(5, 18))) for _ in range(count)]
+
+
+def peak(step: TrainingStep) -> int:
+    """Most memory so far; a GPU begins to count anew."""
+    found = peak_memory(step.device)
+    if step.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(step.device)
+    return found
+
+
+if __name__ == "__main__":
+    main()
