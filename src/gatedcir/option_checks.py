@@ -27,6 +27,7 @@ def check_ranges(config: Config) -> None:
         if not least <= value < math.inf:  # which NaN is not either
             raise UserError(f"--{flag} {value} is out of range; give a number of {least} or more.")
     check_visual(config.model)
+    check_cache(config.run)
     if config.loss.loss_itm != 0:
         raise UserError(
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
@@ -53,6 +54,15 @@ def check_visual(options: ModelConfig) -> None:
             raise UserError(
                 f"--model.{fusion_flag} {fusion} has nothing to fuse in {given}; name two or more."
             )
+
+
+def check_cache(options: RunConfig) -> None:
+    """Refuse to read from where nothing is kept."""
+    if options.cache_device == "disk" and isinstance(options.cache_features, str):
+        raise UserError(
+            f"--cache-device disk needs a folder, not --cache-features {options.cache_features}; "
+            "name one."
+        )
 
 
 def check_negatives(batch_size: int, processes: int) -> None:
