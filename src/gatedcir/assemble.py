@@ -7,16 +7,15 @@ import torch
 
 from gatedcir.config import Config, DataConfig
 from gatedcir.data import transforms
-from gatedcir.data.features import PixelSource, Source, cache_in_memory, fits_in_memory
+from gatedcir.data.features import PixelSource, Source
 from gatedcir.data.load import load_splits
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
 from gatedcir.models.build import open_trained
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.text import Tokenizer
-from gatedcir.validate import Evaluator, autocast
-
-ENCODE_BATCH = 64  # images, when features are cached
+from gatedcir.validate import Evaluator
+from gatedcir.vision_cache import cached_source, may_cache
 
 
 def precision_of(mixed_precision: str, device: torch.device) -> torch.dtype | None:
@@ -67,32 +66,24 @@ def make_transform(config: Config, model: ComposedRetriever) -> Transform:
     )
 
 
-def may_cache(config: Config) -> bool:
-    """Whether the vision tower's features may stand in for pixels: it is frozen, and not "none"."""
-    return not config.backbone.train_vision and config.run.cache_features != "none"
-
-
-def make_source(config: Config, model: ComposedRetriever, splits: list[Split]) -> Source:
-    """Pixels or cached features of all images of the splits, as the config has it."""
+def make_pixels(config: Config, model: ComposedRetriever, splits: list[Split]) -> PixelSource:
+    """All images of the splits, as the config's transform has them."""
     paths = {name: path for split in splits for name, path in split.paths.items()}
-    pixels = PixelSource(paths, make_transform(config, model))
+    return PixelSource(paths, make_transform(config, model))
+
+
+def make_source(
+    config: Config, model: ComposedRetriever, splits: list[Split], *, may_write: bool = True
+) -> Source:
+    """Pixels or cached features of all images of the splits, as the config has it.
+
+    Without `may_write` a folder of features is read if it holds all images, and else left alone.
+    """
+    pixels = make_pixels(config, model, splits)
     if not may_cache(config):
         return pixels
-    device = model.temp.device
-    precision = precision_of(config.optim.mixed_precision, device)
-    if config.run.cache_features == "auto" and not fits_in_memory(
-        len(paths), model.feature_bytes(precision or torch.float32)
-    ):
-        print(f"vision features of {len(paths)} images do not fit in memory: not cached")
-        return pixels
-
-    def encode(batch: torch.Tensor) -> list[torch.Tensor]:
-        with autocast(device, precision):
-            return model.levels(batch.to(device))
-
-    return cache_in_memory(
-        pixels, encode, batch_size=ENCODE_BATCH, num_workers=config.data.num_workers
-    )
+    precision = precision_of(config.optim.mixed_precision, model.temp.device)
+    return cached_source(config, model, pixels, precision=precision, may_write=may_write)
 
 
 def make_evaluator(
@@ -130,4 +121,6 @@ def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator,
     splits = load_data(data, split)
     model, tokenizer, config = open_checkpoint(path)
     config = replace(config, data=data)
-    return make_evaluator(config, model, tokenizer, make_source(config, model, splits)), splits
+    # The folder is the training's: to evaluate elsewhere, or on other images, must not fill it.
+    source = make_source(config, model, splits, may_write=False)
+    return make_evaluator(config, model, tokenizer, source), splits

@@ -158,6 +158,9 @@ class OptimConfig:
     """Seed of weights, order, captions and dropout."""
     mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast; auto is bf16 where the device computes in it and fp32 elsewhere."""
+    cache_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision in which vision features are cached; auto: as the tower gives them, which changes
+    nothing."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,12 @@ class RunConfig:
     """Save the model whenever its validation is the best so far."""
     save_memory: bool = False
     """Keep the gallery's features off the GPU."""
-    cache_features: Literal["auto", "memory", "none"] = "auto"
-    """Keep the frozen tower's features in memory; auto: if half of what is free suffices."""
+    cache_features: Literal["auto", "memory", "none"] | Path = "auto"
+    """Keep the frozen tower's features: in a folder, made or completed if need be, or in memory;
+    auto: in memory if half of what is free suffices."""
+    cache_device: Literal["auto", "gpu", "ram", "disk"] = "auto"
+    """Where cached features are read from; auto: memory if half of what is free suffices, else the
+    folder."""
     dry_run: bool = False
     """Only measure: two training steps and one evaluation batch of random data in the real shapes;
     no dataset is read and nothing is written."""

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import psutil
 import torch
 from torch import Tensor
 
-from gatedcir.assemble import ENCODE_BATCH, may_cache, place
+from gatedcir.assemble import place
 from gatedcir.config import Config
+from gatedcir.data.memory import free_memory
 from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever, Visual
 from gatedcir.models.text import Tokenizer
@@ -22,6 +22,7 @@ from gatedcir.option_checks import check_negatives, check_ranges
 from gatedcir.resources import GIB, MIB, count_parameters, peak_memory
 from gatedcir.step import TrainingStep, make_accelerator, make_step
 from gatedcir.validate import Evaluator, autocast, move
+from gatedcir.vision_cache import ENCODE_BATCH, may_cache, stored_dtype
 
 _STEPS = 2  # the first one also makes the optimiser's state
 _WORDS = 40  # more than the 32 tokens of a text, fewer than the words that are cut off
@@ -83,6 +84,7 @@ def measure(step: TrainingStep) -> Measured:
     if may_cache(config):
         images = make(min(batch, ENCODE_BATCH))
         levels, seconds = _timed(lambda: _tower(step, images), device)
+        levels = [level.to(stored_dtype(config, step.precision)) for level in levels]
         vision, cached = seconds / len(levels[0]), sum(level[0].nbytes for level in levels)
         make = _features(levels, generator)
     texts = _captions(tokenizer=step.tokenizer, count=max(batch, Evaluator.batch_size))
@@ -104,7 +106,7 @@ def measure(step: TrainingStep) -> Measured:
         text_tokens=step.tokenizer(texts[:batch]).input_ids.shape[1],
         vision=vision,
         cached=cached,
-        room=psutil.virtual_memory().available // 2 // cached if cached else 0,
+        room=free_memory() // 2 // cached if cached else 0,
         steps=tuple(times),
         evaluation=evaluation,
         evaluated=Evaluator.batch_size,
@@ -127,7 +129,7 @@ def report(found: Measured, config: Config) -> str:
         if config.run.cache_features == "auto":
             lines["cache"] += (
                 f"; auto reads pixels instead for more than {found.room} images here, which "
-                "--cache-features none measures"
+                "--cache-features none measures, unless --cache-features names a folder"
             )
     first, *later = found.steps
     lines["training step"] = f"{min(later):.2f} s, the first {first:.2f} s"

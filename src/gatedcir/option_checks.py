@@ -33,6 +33,7 @@ def check_ranges(config: Config) -> None:
             f"{config.optim.batch_size} empty; pass at most --batch-size."
         )
     check_visual(config.model)
+    check_cache(config.run)
     if config.loss.loss_itm != 0:
         raise UserError(
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
@@ -59,6 +60,15 @@ def check_visual(options: ModelConfig) -> None:
             raise UserError(
                 f"--model.{fusion_flag} {fusion} has nothing to fuse in {given}; name two or more."
             )
+
+
+def check_cache(options: RunConfig) -> None:
+    """Refuse to read from where nothing is kept."""
+    if options.cache_device == "disk" and isinstance(options.cache_features, str):
+        raise UserError(
+            f"--cache-device disk needs a folder, not --cache-features {options.cache_features}; "
+            "name one."
+        )
 
 
 def check_negatives(batch_size: int, processes: int) -> None:

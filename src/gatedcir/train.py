@@ -206,7 +206,7 @@ def _make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
         num_workers=config.data.num_workers if dataset.reads_files else 0,
         collate_fn=collate,
         drop_last=True,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_available() and not dataset.source.on_gpu,
     )
 
 

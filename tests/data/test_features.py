@@ -1,21 +1,18 @@
 """Images from files and features from memory."""
 
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from gatedcir.data import features
 from gatedcir.data.features import (
     PixelSource,
     TripletDataset,
     batches,
     cache_in_memory,
     collate,
-    fits_in_memory,
 )
 from gatedcir.data.transforms import make_transform
 from gatedcir.data.triplets import Triplet
@@ -168,12 +165,3 @@ def test_cached_features_can_be_trained_on(source):
     norm = torch.nn.LayerNorm(3)
     norm(references[0]).square().sum().backward()
     assert norm.weight.grad.any()
-
-
-def test_fits_in_half_of_the_free_memory(monkeypatch):
-    free = SimpleNamespace(available=1000)
-    monkeypatch.setattr(features.psutil, "virtual_memory", lambda: free)
-    assert fits_in_memory(5, 100)
-    assert not fits_in_memory(5, 101)
-    assert not fits_in_memory(501, 1)
-    assert fits_in_memory(0, 10**9)

@@ -1,15 +1,14 @@
-"""Images as the model reads them: pixels from files, or the frozen tower's features from memory.
+"""Images as the model reads them: pixels from files, or the frozen tower's features.
 
 Shapes: B batch, L visual tokens, Dv vision width, H x W pixels.
 """
 
-import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Protocol
 
-import psutil
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
@@ -22,10 +21,29 @@ Image = Tensor | list[Tensor]
 """Pixels [3, H, W], or one feature map [L, Dv] a layer; with a leading B for a batch."""
 
 
+Encoder = Callable[[Tensor], list[Tensor]]
+"""Pixels [B, 3, H, W] -> one [B, L, Dv] a layer."""
+
+
+class Source(Protocol):
+    """Where images come from, by name."""
+
+    reads_files: ClassVar[bool]
+    """Whether worker processes help."""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether its tensors are on an accelerator already."""
+
+    def __getitem__(self, name: str, /) -> Image: ...
+
+
 @dataclass(frozen=True)
 class PixelSource:
     """Reads and transforms an image whenever it is asked for."""
 
+    reads_files: ClassVar[bool] = True
+    on_gpu: ClassVar[bool] = False
     paths: dict[str, Path]
     transform: Transform
 
@@ -35,16 +53,23 @@ class PixelSource:
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """Holds the tower's features of every image in memory."""
+    """Holds the tower's features of every image in memory, the CPU's or an accelerator's."""
 
+    reads_files: ClassVar[bool] = False
     rows: dict[str, int]
     levels: list[Tensor]  # one [images, L, Dv] a layer
 
     def __getitem__(self, name: str) -> list[Tensor]:
         return [level[self.rows[name]] for level in self.levels]
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether an accelerator holds them."""
+        return self.levels[0].device.type != "cpu"
 
-Source = PixelSource | FeatureSource
+    def to(self, device: torch.device) -> "FeatureSource":
+        """The same features in another memory."""
+        return FeatureSource(self.rows, [level.to(device) for level in self.levels])
 
 
 class _Images(Dataset):
@@ -62,15 +87,47 @@ def batches(
     source: Source, names: Sequence[str], *, batch_size: int, num_workers: int
 ) -> Iterator[Image]:
     """The images of `names` in order, B at a time."""
-    if isinstance(source, FeatureSource):
-        num_workers = 0  # there is nothing to read
-    return iter(DataLoader(_Images(source, names), batch_size, num_workers=num_workers))
+    loader = DataLoader(
+        _Images(source, names),
+        batch_size,
+        num_workers=num_workers if source.reads_files else 0,
+        pin_memory=torch.cuda.is_available() and not source.on_gpu,
+    )
+    return iter(loader)
 
 
 @torch.inference_mode()
+def encode_images(
+    source: PixelSource,
+    names: Sequence[str],
+    encode: Encoder,
+    *,
+    batch_size: int,
+    num_workers: int,
+    bar: tqdm,
+) -> list[Tensor]:
+    """The features of `names`, each image encoded once: one [images, L, Dv] a layer, on the CPU.
+
+    Raises UserError with the file's name on a broken image.
+    """
+    levels: list[Tensor] = []
+    done = 0
+    for pixels in batches(source, names, batch_size=batch_size, num_workers=num_workers):
+        assert isinstance(pixels, Tensor)
+        found = encode(pixels)
+        if not levels:
+            # Written in place: a list of batches would need twice the memory at the end.
+            levels = [torch.empty(len(names), *f.shape[1:], dtype=f.dtype) for f in found]
+        for level, feature in zip(levels, found, strict=True):
+            level[done : done + len(pixels)] = feature.cpu()
+        done += len(pixels)
+        bar.update(len(pixels))
+    return levels
+
+
 def cache_in_memory(
     source: PixelSource,
-    encode: Callable[[Tensor], list[Tensor]],
+    encode: Encoder,
     *,
     batch_size: int,
     num_workers: int,
@@ -78,33 +135,19 @@ def cache_in_memory(
 ) -> FeatureSource:
     """The features of all images of a source, each encoded once, kept on the CPU.
 
-    `encode` turns pixels [B, 3, H, W] into one [B, L, Dv] a layer. Raises UserError with the
-    file's name on a broken image.
+    Raises UserError with the file's name on a broken image.
     """
     names = sorted(source.paths)
-    levels: list[Tensor] = []
-    done = 0
-    with tqdm(total=len(names), desc="vision features", unit="img", disable=not progress) as bar:
-        for pixels in batches(source, names, batch_size=batch_size, num_workers=num_workers):
-            assert isinstance(pixels, Tensor)
-            found = encode(pixels)
-            if not levels:
-                # Written in place: a list of batches would need twice the memory at the end.
-                levels = [torch.empty(len(names), *f.shape[1:], dtype=f.dtype) for f in found]
-            for level, feature in zip(levels, found, strict=True):
-                level[done : done + len(pixels)] = feature.cpu()
-            done += len(pixels)
-            bar.update(len(pixels))
+    with progress_bar(len(names), show=progress) as bar:
+        levels = encode_images(
+            source, names, encode, batch_size=batch_size, num_workers=num_workers, bar=bar
+        )
     return FeatureSource({name: row for row, name in enumerate(names)}, levels)
 
 
-def fits_in_memory(images: int, bytes_per_image: int) -> bool:
-    """Whether the features of so many images take at most half of the memory that is free.
-
-    Processes of one machine hold them each, and share that half.
-    """
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return images * bytes_per_image * sharing <= psutil.virtual_memory().available // 2
+def progress_bar(images: int, *, show: bool) -> tqdm:
+    """A bar with images a second and the time left."""
+    return tqdm(total=images, desc="vision features", unit="img", disable=not show)
 
 
 class TripletDataset(Dataset):
@@ -123,7 +166,7 @@ class TripletDataset(Dataset):
     @property
     def reads_files(self) -> bool:
         """Whether items are read from files, so that worker processes help."""
-        return isinstance(self.source, PixelSource)
+        return self.source.reads_files
 
     def __len__(self) -> int:
         return len(self.triplets)

@@ -26,6 +26,7 @@ _KEY = "gatedcir"  # of what config.json holds beside the backbone's sizes
 _BACKBONE = "backbone."
 _OWN = ("prompt_tokens", "temp", "fusion.")
 _PLACES = ("data-path", "output-dir", "resume")  # of the machine that trained
+_CACHED_NOWHERE = ("auto", "memory", "none")  # values of cache-features that are no folder
 _TOKENIZER = "tokenizer.json"
 
 
@@ -144,6 +145,8 @@ def check_new(folder: Path) -> None:
 
 def _config(run: Checkpoint) -> dict[str, Any]:
     options = {name: None if name in _PLACES else value for name, value in run.config.items()}
+    if options.get("cache-features") not in _CACHED_NOWHERE:
+        options["cache-features"] = "auto"
     started_from = Path(str(options["backbone"]))
     if started_from.is_absolute():
         options["backbone"] = started_from.name

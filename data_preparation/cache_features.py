@@ -1,0 +1,40 @@
+"""Encode a dataset's images once, for all training commands with the same images and tower."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gatedcir.config import Config, parse
+from gatedcir.errors import UserError, run_command
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Complete the feature cache that training with these flags reads; print where it is."""
+    config = parse(
+        Config, argv, description="Cache the vision features that training with these flags reads."
+    )
+    if not isinstance(config.run.cache_features, Path):
+        raise UserError("there is no folder to write to; pass --cache-features FOLDER.")
+    if config.backbone.train_vision:
+        raise UserError("--train-vision leaves nothing to cache; leave it out.")
+    from gatedcir.assemble import load_data, make_pixels, place, precision_of
+    from gatedcir.models.build import build
+    from gatedcir.option_checks import check_ranges
+    from gatedcir.step import make_accelerator
+    from gatedcir.vision_cache import feature_folder, fill_folder
+
+    check_ranges(config)
+    accelerator = make_accelerator()
+    splits = [split for name in ("train", "val") for split in load_data(config.data, name)]
+    model, _ = build(config)
+    place(model, accelerator.device, config)
+    pixels = make_pixels(config, model, splits)
+    precision = precision_of(config.optim.mixed_precision, accelerator.device)
+    folder = feature_folder(config, model, pixels, precision=precision)
+    fill_folder(folder, config, model, pixels, precision=precision)
+    if accelerator.is_main_process:
+        size = len(pixels.paths) * folder.bytes_per_image
+        print(f"features: {folder.path}, {len(pixels.paths)} images, {size / 2**30:.2f} GiB")
+
+
+if __name__ == "__main__":
+    run_command(main)
