@@ -69,7 +69,7 @@ def test_many_words_are_broken_into_rows():
     words = [(f"word {place}", [place]) for place in range(14)]
     found = word_maps(torch.rand(5, 14), words=words, picture=PICTURE)
     assert [len(row) for row in found.rows] == [6, 6, 2]
-    assert sum(titles(found), []) == [word for word, _ in words]
+    assert [title for row in titles(found) for title in row] == [word for word, _ in words]
 
 
 def test_features_stand_scale_by_layer_and_the_fused_map_behind_its_scale():
