@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from gatedcir.ablation.grid import read_grid
 from gatedcir.config import Config, flags_of, parse, read_yaml, to_dict
@@ -12,6 +13,7 @@ from gatedcir.option_checks import check_ranges
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.y*ml"))
+LAUNCHES = sorted((CONFIGS / "accelerate").glob("*.y*ml"))
 GRIDS = sorted((CONFIGS / "ablations").glob("*.y*ml"))
 
 
@@ -46,7 +48,7 @@ def test_every_option_of_a_file_arrives(path):
 
 
 def test_every_file_is_a_config_or_a_grid():
-    assert sorted(CONFIGS.rglob("*.*")) == sorted([*FILES, *GRIDS])
+    assert sorted(CONFIGS.rglob("*.*")) == sorted([*FILES, *GRIDS, *LAUNCHES])
     assert "gating.yaml" in {path.name for path in GRIDS}
 
 
@@ -78,6 +80,15 @@ def test_the_gating_grid_holds_what_it_is_to_compare():
     alphas = {f.alpha_init for f in found.values() if (f.strategy, f.start) == ("gated", "seed")}
     assert alphas == {0.1, 0.5, 1.0}
     assert found["gated-identity"].start == "identity"
+
+
+def test_accelerate_reads_the_launches():
+    found = {path.stem: load_config_from_file(str(path)) for path in LAUNCHES}
+    processes = {"one_gpu": 1, "eight_gpus": 8, "two_nodes_ddp": 16}
+    assert {name: launch.num_processes for name, launch in found.items()} == processes
+    assert found["two_nodes_ddp"].num_machines == 2
+    # Autocast is the program's own; Accelerate's would be a second one around it.
+    assert {launch.mixed_precision for launch in found.values()} == {"no"}
 
 
 @pytest.mark.parametrize("path", [*FILES, *GRIDS], ids=lambda path: str(path.relative_to(CONFIGS)))
