@@ -133,7 +133,7 @@ def test_weights_in_shards_are_refused(monkeypatch):
         distributed_type = DistributedType.FSDP
 
     monkeypatch.setattr(gatedcir.step, "Accelerator", lambda **_: Sharded())
-    with pytest.raises(UserError, match="FSDP.*eight_gpus"):
+    with pytest.raises(UserError, match=r"FSDP.*eight_gpus"):
         make_accelerator()
 
 

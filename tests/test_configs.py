@@ -8,7 +8,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 
 from gatedcir.ablation.grid import read_grid
 from gatedcir.config import Config, flags_of, parse, read_yaml, to_dict
-from gatedcir.models.gated_fusion import STRATEGIES
+from gatedcir.models.strategies import STRATEGIES
 from gatedcir.option_checks import check_ranges
 
 CONFIGS = Path(__file__).parents[1] / "configs"
