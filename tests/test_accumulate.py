@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import DistributedType
 from conftest import SHORT
 
+import gatedcir.step
 from gatedcir.accumulate import backward_in_chunks, split
 from gatedcir.config import Config, LossConfig, parse
 from gatedcir.errors import UserError
@@ -124,6 +126,15 @@ def test_a_step_in_chunks_moves_the_weights_as_one_in_one_piece():
         torch.testing.assert_close(other_loss, loss, atol=1e-6, rtol=1e-6)
         for name, value in weights.items():
             torch.testing.assert_close(other[name], value, atol=1e-8, rtol=1e-6, msg=name)
+
+
+def test_weights_in_shards_are_refused(monkeypatch):
+    class Sharded:
+        distributed_type = DistributedType.FSDP
+
+    monkeypatch.setattr(gatedcir.step, "Accelerator", lambda **_: Sharded())
+    with pytest.raises(UserError, match=r"FSDP.*eight_gpus"):
+        make_accelerator()
 
 
 @pytest.mark.parametrize("count", ["0", "9"])

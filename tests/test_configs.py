@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from gatedcir.ablation.grid import read_grid
 from gatedcir.config import Config, ModelConfig, flags_of, parse, read_yaml, to_dict
@@ -16,6 +17,7 @@ from gatedcir.option_checks import check_ranges
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.y*ml"))
+LAUNCHES = sorted((CONFIGS / "accelerate").glob("*.y*ml"))
 GRIDS = sorted((CONFIGS / "ablations").glob("*.y*ml"))
 
 
@@ -50,7 +52,7 @@ def test_every_option_of_a_file_arrives(path):
 
 
 def test_every_file_is_a_config_or_a_grid():
-    assert sorted(CONFIGS.rglob("*.*")) == sorted([*FILES, *GRIDS])
+    assert sorted(CONFIGS.rglob("*.*")) == sorted([*FILES, *GRIDS, *LAUNCHES])
     assert "gating.yaml" in {path.name for path in GRIDS}
 
 
@@ -125,6 +127,15 @@ def test_the_fusion_grid_crosses_the_two_fusions():
     assert len(set(gated)) == len(set(layers)) == len(set(scales)) == 2
     assert len(cells) == len(found) == 4
     assert found[baseline].gated_fusion.strategy == found[baseline].visual_fusion == "none"
+
+
+def test_accelerate_reads_the_launches():
+    found = {path.stem: load_config_from_file(str(path)) for path in LAUNCHES}
+    processes = {"one_gpu": 1, "eight_gpus": 8, "two_nodes_ddp": 16}
+    assert {name: launch.num_processes for name, launch in found.items()} == processes
+    assert found["two_nodes_ddp"].num_machines == 2
+    # Autocast is the program's own; Accelerate's would be a second one around it.
+    assert {launch.mixed_precision for launch in found.values()} == {"no"}
 
 
 @pytest.mark.parametrize("path", [*FILES, *GRIDS], ids=lambda path: str(path.relative_to(CONFIGS)))

@@ -16,13 +16,15 @@ import torch
 from conftest import SHORT
 
 import blip_fine_tune_2
+import blip_validate
+from gatedcir import checkpoint
 
 
-def launch(script: str, *arguments: object, limit: int) -> subprocess.CompletedProcess[str]:
+def launch(script: str | Path, *arguments: object, limit: int) -> subprocess.CompletedProcess[str]:
     """Run a script on two processes; past `limit` seconds all of them are killed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    command += ["--local-addr", "127.0.0.1", script, *map(str, arguments)]
+    command += ["--local-addr", "127.0.0.1", str(script), *map(str, arguments)]
     # The host's own name may resolve to an address that nobody answers.
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     root = Path(blip_fine_tune_2.__file__).parent
@@ -51,7 +53,8 @@ def _reach() -> None:
 @pytest.mark.usefixtures("_reach")
 def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     inputs, head = data_parallel.batch_and_head()
-    loss = data_parallel.loss_of(head, inputs, data_parallel.TARGET_IDS)
+    temp = torch.tensor(0.07, requires_grad=True)
+    loss = data_parallel.loss_of(head, inputs, data_parallel.TARGET_IDS, temp)
     loss.backward()
     done = launch(data_parallel.__file__, tmp_path, limit=300)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -59,14 +62,49 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     torch.testing.assert_close(sum(r[0] for r in results) / len(results), loss)
     for _, gradient in results:  # averaged over processes by DDP
         torch.testing.assert_close(gradient, head.weight.grad)
+    for rank in range(data_parallel.PROCESSES):  # and so when each computes its half in chunks
+        chunked = torch.load(tmp_path / f"chunks_{rank}.pt")
+        torch.testing.assert_close(chunked[0], results[rank][0])
+        torch.testing.assert_close(chunked[1], head.weight.grad)
+        torch.testing.assert_close(chunked[2], temp.grad)
 
 
-@pytest.mark.usefixtures("_reach")
-def test_the_command_trains_on_two_processes(home, tmp_path):
+@pytest.fixture(scope="module")
+def run_of_two(_reach, home, tmp_path_factory):
+    """A run of two epochs on two processes, and its flags."""
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
-    flags += ["--num-epochs", "1", "--save-best", "--output-dir", tmp_path / "run"]
-    done = launch(blip_fine_tune_2.__file__, *flags, limit=300)
+    flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training"]
+    run = tmp_path_factory.mktemp("two") / "run"
+    done = launch(blip_fine_tune_2.__file__, *flags, "--output-dir", run, limit=300)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["processes"] == 2
-    assert len(pd.read_csv(tmp_path / "run" / "validation_metrics.csv")) == 1
-    assert (tmp_path / "run" / "checkpoints" / "best.pt").is_file()
+    return run, flags
+
+
+def test_the_command_trains_on_two_processes(run_of_two):
+    run, _ = run_of_two
+    assert json.loads((run / "provenance.json").read_text())["processes"] == 2
+    assert len(pd.read_csv(run / "validation_metrics.csv")) == 2
+    assert (run / "checkpoints" / "last.pt").is_file()
+
+
+def test_recalls_of_two_processes_are_those_of_one(run_of_two, home, tmp_path):
+    run, _ = run_of_two
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+    blip_validate.main([*flags, "--model-path", str(run), "--json", str(tmp_path / "one.json")])
+    one = json.loads((tmp_path / "one.json").read_text())["metrics"]
+    two = pd.read_csv(run / "validation_metrics.csv").iloc[-1]
+    assert {name: two[name] for name in one} == pytest.approx(one)
+
+
+def test_two_processes_resume_exactly(run_of_two, tmp_path):
+    expected, flags = run_of_two
+    run = tmp_path / "run"
+    cut = Path(__file__).with_name("cut_off.py")
+    assert launch(cut, *flags, "--output-dir", run, limit=300).returncode != 0
+    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
+    done = launch(blip_fine_tune_2.__file__, "--resume", run, limit=300)
+    assert done.returncode == 0, done.stdout[-2000:]
+    found, whole = (checkpoint.load(r / "checkpoints" / "last.pt") for r in (run, expected))
+    assert found.epoch == whole.epoch == 2
+    for name, weight in whole.weights.items():
+        torch.testing.assert_close(found.weights[name], weight, msg=name)

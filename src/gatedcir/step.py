@@ -6,12 +6,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from accelerate import Accelerator, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from gatedcir.accumulate import Forward, backward_in_chunks, split
 from gatedcir.assemble import precision_of
 from gatedcir.config import Config
+from gatedcir.errors import UserError
 from gatedcir.models.composer import ComposedRetriever, Encoded, Visual
 from gatedcir.models.gated_fusion import Aux
 from gatedcir.models.text import Tokenizer, Tokens
@@ -19,6 +20,7 @@ from gatedcir.objective import losses_of, total_loss
 from gatedcir.optim import make_optimizer
 from gatedcir.validate import autocast, move
 
+_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
 
 
@@ -114,13 +116,24 @@ def make_accelerator() -> Accelerator:
 
     Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
     whole process by the first run in it.
+
+    Raises:
+        UserError: they are to hold a part of the weights each. Checkpoints, validation and the
+            clipping of gradients need whole ones.
     """
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision="no",
         cpu=not torch.accelerator.is_available(),  # else processes on CPUs stay alone
         kwargs_handlers=[patience],
     )
+    if accelerator.distributed_type in _SHARDED:
+        raise UserError(
+            f"{accelerator.distributed_type.value} spreads the weights over processes, but here "
+            "each process holds all of them; launch with configs/accelerate/eight_gpus.yaml, and "
+            "--accumulate to save memory."
+        )
+    return accelerator
 
 
 def make_step(
