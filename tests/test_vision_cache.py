@@ -171,6 +171,7 @@ def test_evaluation_reads_a_folder_and_never_fills_one(home, cache, tmp_path, mo
     trained(home, run, "--cache-features", cache, "--save-best")
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]
     before = sorted(cache.rglob("*"))
+    capsys.readouterr()
     with monkeypatch.context() as patch:
         patch.setattr(vision_cache, "_encoder", lambda *arguments: pytest.fail)
         blip_validate.main([*flags, "--model-path", str(run)])

@@ -9,6 +9,7 @@ from gatedcir.config import Config, DataConfig
 from gatedcir.data import transforms
 from gatedcir.data.features import PixelSource, Source
 from gatedcir.data.load import load_splits
+from gatedcir.data.resized import check_note
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
 from gatedcir.models.build import open_trained
@@ -67,9 +68,14 @@ def make_transform(config: Config, model: ComposedRetriever) -> Transform:
 
 
 def make_pixels(config: Config, model: ComposedRetriever, splits: list[Split]) -> PixelSource:
-    """All images of the splits, as the config's transform has them."""
+    """All images of the splits, as the config's transform has them.
+
+    Raises UserError if they are copies that were resized for another transform.
+    """
     paths = {name: path for split in splits for name, path in split.paths.items()}
-    return PixelSource(paths, make_transform(config, model))
+    transform = make_transform(config, model)
+    check_note(config.data.folder, transform)
+    return PixelSource(paths, transform)
 
 
 def make_source(

@@ -259,9 +259,16 @@ def test_half_precision_keeps_what_it_can(source, folder):
             torch.testing.assert_close(level.float(), expected[0], rtol=2**-11, atol=2**-25)
 
 
-def test_what_is_not_finite_is_not_written(source, folder):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_what_is_not_finite_is_not_written(source, folder, dtype, value):
+    def spoilt(pixels):
+        levels = [level.to(dtype) for level in encode(pixels)]
+        levels[1][-1, 1, 2] = value
+        return levels
+
     with pytest.raises(UserError, match=r"not all finite.*--cache-dtype"):
-        fill(folder, source, lambda pixels: [level * float("inf") for level in encode(pixels)])
+        fill(replace(folder, dtype=dtype), source, spoilt)
     assert not list(folder.path.glob("*.safetensors"))
 
 

@@ -82,16 +82,23 @@ class Transform:
 
     def __call__(self, image: Image.Image) -> Tensor:
         """An image of any mode and size to [3, size, size] float32, normalised."""
+        square = self.square(image)
+        pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)  # [3, size, size] uint8
+        mean = torch.tensor(self.mean).view(3, 1, 1)
+        std = torch.tensor(self.std).view(3, 1, 1)
+        return pixels.contiguous().float().div_(255).sub_(mean).div_(std)  # [3, size, size]
+
+    def square(self, image: Image.Image) -> Image.Image:
+        """An image of any mode and size, padded, resized and cropped: size x size pixels in RGB.
+
+        It does not change its own results.
+        """
         # RGB comes first: to pad or to interpolate palette indices or alpha makes false colours.
         image = image if image.mode == "RGB" else image.convert("RGB")
         horizontal, vertical = TRANSFORMS[self.kind](*image.size, self.target_ratio)
         if horizontal or vertical:
             image = ImageOps.expand(image, (horizontal, vertical, horizontal, vertical), fill=0)
-        image = _centre_crop(_resize_shorter(image, self.size), self.size)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # [3, size, size] uint8
-        mean = torch.tensor(self.mean).view(3, 1, 1)
-        std = torch.tensor(self.std).view(3, 1, 1)
-        return pixels.contiguous().float().div_(255).sub_(mean).div_(std)  # [3, size, size]
+        return _centre_crop(_resize_shorter(image, self.size), self.size)
 
 
 def make_transform(

@@ -1,0 +1,73 @@
+"""Copy a dataset with its images already padded, resized and cropped for one model."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tqdm import tqdm
+
+from gatedcir.config import DEFAULT_FOLDERS, Dataset, TransformConfig, parse
+from gatedcir.data.load import load_splits
+from gatedcir.data.resized import copy_annotations, copy_images, write_note
+from gatedcir.data.transforms import make_transform
+from gatedcir.errors import UserError, run_command
+
+SPLITS = {"CIRR": ("train", "val", "test1"), "FashionIQ": ("train", "val", "test")}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to copy where."""
+
+    dataset: Dataset
+    """Dataset, in its published layout."""
+    output: Path
+    """Folder to write; must not exist yet, or be empty."""
+    data_path: Path | None = None
+    """Its folder; ./cirr_dataset or ./fashionIQ_dataset when not given."""
+    image_size: int = 224
+    """Side of the model's input in pixels."""
+    num_workers: int = 2
+    """Processes that work."""
+    transform: Annotated[TransformConfig, tyro.conf.arg(name="")] = field(
+        default_factory=TransformConfig
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the copy; images that the annotations name and that are missing are left out."""
+    options = parse(Options, argv, description="Copy a dataset with its images resized.")
+    source = options.data_path or DEFAULT_FOLDERS[options.dataset]
+    output = options.output.resolve()
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise UserError(f"{options.output} is not an empty folder; name a new one with --output.")
+    transform = make_transform(
+        options.transform.transform,
+        size=options.image_size,
+        target_ratio=options.transform.target_ratio,
+    )
+    files: set[Path] = set()
+    for name in SPLITS[options.dataset]:
+        for split in load_splits(options.dataset, source, name, skip_missing=True):
+            files |= {path for path in split.paths.values() if path.is_file()}
+    unfinished = output.with_name(output.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        unfinished.mkdir(parents=True)
+        copy_annotations(source, unfinished)
+        copies = copy_images(
+            source, unfinished, sorted(files), transform, num_workers=options.num_workers
+        )
+        size = sum(f.stat().st_size for f in tqdm(copies, "images", len(files), unit="img"))
+        write_note(unfinished, transform)
+        unfinished.replace(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    print(f"{output}: {len(files)} images of {options.image_size} px, {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,147 @@
+"""How fast the feature cache writes and reads, beside what the disk and the memory can do.
+
+Features are random and of a real size, so that no tower's time is in the figures. Everything is
+measured in one run on one disk: rates of a shared machine differ from one run to the next, and
+only the ratios tell about the cache.
+"""
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gatedcir.config import parse
+from gatedcir.data.feature_folder import FeatureFolder
+from gatedcir.data.features import PixelSource, Source, batches
+from gatedcir.data.transforms import make_transform
+from gatedcir.errors import run_command
+
+_REPEATS = 3  # the best counts: other work on the machine only ever slows down
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is written where."""
+
+    folder: Path
+    """Existing folder on the disk to measure; what is written there is removed again."""
+    images: int = 384
+    """Images whose features are written."""
+    tokens: int = 257
+    """Visual tokens of an image; 257 is ViT-g at 224 px."""
+    width: int = 1408
+    """Numbers a token, of two bytes each; 1408 is ViT-g's."""
+    batch_size: int = 64
+    """Images a batch, drawn at random."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print one line a measurement."""
+    options = parse(Options, argv, description="Measure the feature cache.")
+    size = options.images * options.tokens * options.width * 2
+    print(f"{options.images} images of {size / options.images / 2**20:.2f} MiB", flush=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for name, seconds, yardstick in _measure(options, Path(folder)):
+            line = (
+                f"{name:<26}{options.images / seconds:9.0f} img/s {size / 1e6 / seconds:8.0f} MB/s"
+            )
+            print(
+                line + (f"  {yardstick / seconds:.2f} of {size / yardstick / 1e6:.0f} MB/s"),
+                flush=True,
+            )
+
+
+def _measure(options: Options, folder: Path) -> list[tuple[str, float, float]]:
+    """What was done, its seconds, and the seconds of the plainest way to move as many bytes."""
+    levels = torch.randn(options.images, options.tokens, options.width).to(torch.bfloat16)
+    names = random.Random(0).sample(range(options.images), options.images)
+    order = [f"{name:06}" for name in names]
+    source = _pictures(folder, sorted(order))
+    raw = folder / "raw"
+    disk_write = _best(lambda: _write_raw(raw, levels))
+    store = FeatureFolder.below(
+        folder, {}, shapes=[(options.tokens, options.width)], dtype=torch.bfloat16
+    )
+    written = _seconds(lambda: _fill(store, source, levels, options.batch_size))
+    cold_raw = _seconds(lambda: _read_raw(raw), before=lambda: _forget([raw]))
+    on_disk = store.open(source.paths)
+    shards = list(store.path.glob("*.safetensors"))
+    cold = _seconds(lambda: _read(on_disk, order, options), before=lambda: _forget(shards))
+    copy = torch.empty_like(levels)
+    memory = _best(lambda: copy.copy_(levels))
+    warm = _best(lambda: _read(on_disk, order, options))
+    load = _best(lambda: store.load(source.paths))
+    in_memory = store.load(source.paths)
+    single = _best(lambda: _read(in_memory, order, options))
+    chunks = torch.tensor(names).split(options.batch_size)
+    at_once = _best(lambda: [in_memory.levels[0].index_select(0, rows) for rows in chunks])
+    return [
+        ("write", written, disk_write),
+        ("random rows, cold disk", cold, cold_raw),
+        ("random rows, warm disk", warm, memory),
+        ("load into memory", load, memory),
+        ("random rows, memory", single, memory),
+        ("the same, gathered at once", at_once, memory),
+    ]
+
+
+def _pictures(folder: Path, names: list[str]) -> PixelSource:
+    """Images as small as they can be."""
+    paths = {name: folder / f"{name}.png" for name in names}
+    for number, path in enumerate(paths.values()):
+        Image.new("RGB", (1, 1), (number % 256, number // 256, 0)).save(path)
+    return PixelSource(paths, make_transform("clip", size=1))
+
+
+def _fill(store: FeatureFolder, source: PixelSource, levels: Tensor, batch_size: int) -> None:
+    waiting = iter(levels.split(batch_size))
+    store.fill(
+        source, lambda _: [next(waiting)], batch_size=batch_size, num_workers=0, progress=False
+    )
+
+
+def _read(source: Source, names: list[str], options: Options) -> None:
+    for _ in batches(source, names, batch_size=options.batch_size, num_workers=0):
+        pass
+
+
+def _write_raw(file: Path, levels: Tensor) -> None:
+    with file.open("wb") as written:
+        written.write(levels.view(torch.uint8).numpy().data)
+        os.fsync(written.fileno())
+
+
+def _read_raw(file: Path) -> None:
+    with file.open("rb", buffering=0) as content:
+        while content.read(2**24):
+            pass
+
+
+def _forget(files: list[Path]) -> None:
+    """Make the system read the files from the disk the next time."""
+    for file in files:
+        with file.open("rb") as opened:
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _seconds(call: Callable[[], object], before: Callable[[], None] | None = None) -> float:
+    if before is not None:
+        before()
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _best(call: Callable[[], object]) -> float:
+    return min(_seconds(call) for _ in range(_REPEATS))
+
+
+if __name__ == "__main__":
+    run_command(main)
