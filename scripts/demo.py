@@ -92,6 +92,8 @@ def _train(options: Options, folder: Path, strategy: str) -> Path:
     flags = ["--config", str(CONFIG), "--dataset", "CIRR", "--data-path", str(folder)]
     flags += ["--num-epochs", str(options.num_epochs), "--seed", str(options.seed)]
     flags += ["--validation-frequency", str(options.num_epochs), "--output-dir", str(run)]
+    # One pass of the vision tower serves both runs and all that comes after them.
+    flags += ["--cache-features", str(options.output / "features")]
     flags += ["--model.gated-fusion.strategy", strategy]
     fit(parse(Config, flags, description=""))
     return run

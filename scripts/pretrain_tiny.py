@@ -9,16 +9,16 @@ under two hours on two CPU cores.
 
 import json
 import random
-import re
-import shutil
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from tiny_lessons import Naming, Reading, labels_of, split_places
-from tiny_pictures import GROUP, IMAGE_SIZE, Pictures, Shown, describe, draw
+from tiny_model import SPECIAL, build_vocabulary, save, tiny_config
+from tiny_pictures import GROUP, Pictures, Shown, describe, draw
 from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import BertTokenizer, get_cosine_schedule_with_warmup
@@ -28,12 +28,10 @@ from gatedcir.config import parse
 from gatedcir.errors import run_command
 from gatedcir.losses import token_similarity
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.text import Tokenizer
-from gatedcir.synthetic import edits, garment_text, scenes
+from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.validate import autocast
 
 CAPTION_LENGTH = 56  # whole captions of four things; fine-tuning reads shorter texts
-_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
 WHOLE, NEARLY = 0.75, 0.8  # share of captions with every detail; what the others keep of them
 PART = 0.6  # most that is kept of a caption that goes with its image
 _ENCODED = 256  # pictures that the frozen tower sees at a time
@@ -60,6 +58,8 @@ class Lesson:
     steps: int
     learning_rate: float
     groups: dict[str, int]
+    beside: Literal["words", "parts"] = "words"
+    """What is read beside whole captions."""
 
 
 # How many groups of each kind there are to learn from.
@@ -67,18 +67,9 @@ DRAWN = {"few": 2500, "crowded": 5000, "moved": 2500, "near": 3500, "garments": 
 NAMING = Lesson("naming", 1000, 1.2e-3, {"crowded": 7, "few": 3, "near": 4, "garments": 2})
 READING = (
     Lesson("single things", 300, 6e-4, {"few": 24}),
-    Lesson("their places", 300, 6e-4, {"moved": 16, "few": 4, "near": 4}),
-    Lesson("whole pictures", 1000, 6e-4, {"near": 10, "moved": 4, "few": 2, "garments": 8}),
+    Lesson("their places", 200, 6e-4, {"moved": 16, "few": 4, "near": 4}),
+    Lesson("whole pictures", 450, 5e-4, {"near": 8, "moved": 3, "few": 2, "garments": 5}, "parts"),
 )
-
-
-def build_vocabulary() -> list[str]:
-    """WordPiece entries: specials, every printable ASCII character alone and inside, and words."""
-    letters = string.ascii_lowercase + string.digits
-    words = scenes.words() | edits.words() | garment_text.words()
-    pieces = {piece for word in words for piece in re.findall(r"[a-z0-9]+", word.lower())}
-    characters = [*letters, *string.punctuation, *("##" + letter for letter in letters)]
-    return list(dict.fromkeys([*_SPECIAL, *characters, *sorted(pieces)]))
 
 
 class School:
@@ -105,7 +96,9 @@ class School:
         # For matrices this small, CPUs are twice as fast without the fused kernel.
         self.model.set_attention("eager" if self.device.type == "cpu" else "sdpa")
         self.naming = Naming(vision.hidden_size, side=side).to(self.device)
-        self.reading = Reading(self.model).to(self.device)
+        self.reading = Reading(self.model, mask_id=words.index("[MASK]"), special=len(SPECIAL)).to(
+            self.device
+        )
         self.pictures = {
             kind: draw(kind, "train", groups=self._part(groups, least=30), seed=options.seed)
             for kind, groups in DRAWN.items()
@@ -143,34 +136,47 @@ class School:
         kinds = {kind for lesson in lessons for kind in lesson.groups}
         features = {kind: self._encode(self.pictures[kind]) for kind in sorted(kinds)}
         learning = [p for p in self.model.parameters() if p.requires_grad]
-        learning.append(self.reading.log_temperature)
+        learning += self.reading.own_parameters()
         for lesson in lessons:
             optimizer, schedule, steps = self._optimizer(learning, lesson)
             for _ in (bar := tqdm(range(steps), lesson.name, unit="step")):
-                # Kind by kind, as captions of one kind are about equally long.
-                parts = [
-                    self._read(features[kind][at], [self.pictures[kind].shown[i] for i in at])
+                batch = {
+                    kind: (features[kind][at], [self.pictures[kind].shown[i] for i in at])
                     for kind, at in self._choose(lesson).items()
-                ]
-                text, query, images = (torch.cat(some) for some in zip(*parts, strict=True))
-                losses = self.reading.losses(text, query, images)
+                }
+                with autocast(self.device, self.precision):
+                    losses = self._read(batch, lesson)
                 _update(torch.stack(list(losses.values())).sum(), optimizer, schedule, learning)
                 bar.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
             self._record(lesson, steps)
 
-    def _read(self, level: Tensor, shown: Sequence[Shown]) -> tuple[Tensor, ...]:
-        """Features of whole or nearly whole captions, of parts with images, and of images."""
-        captions = [
-            describe(one, self.rng, keep=1.0 if self.rng.random() < WHOLE else NEARLY)
-            for one in shown
-        ]
-        parts = [describe(one, self.rng, keep=self.rng.random() * PART) for one in shown]
-        with autocast(self.device, self.precision):
-            return self.reading.features(
-                level.float().to(self.device),
-                self.tokenizer(captions).to(self.device),
-                self.tokenizer(parts).to(self.device),
-            )
+    def _read(
+        self, batch: dict[str, tuple[Tensor, list[Shown]]], lesson: Lesson
+    ) -> dict[str, Tensor]:
+        """The losses of a lesson; kind by kind, as captions of one kind are about equally long."""
+        reading = self.reading
+        targets, captions, others = [], [], []
+        for feature, shown in batch.values():
+            level = feature.float().to(self.device)
+            keep = [1.0 if self.rng.random() < WHOLE else NEARLY for _ in shown]
+            tokens = self._tokens(shown, keep)
+            targets.append(reading.targets(level))
+            captions.append(reading.captions(tokens))
+            if lesson.beside == "parts":
+                keep = [self.rng.random() * PART for _ in shown]
+                others.append(reading.parts(level, self._tokens(shown, keep)))
+            else:
+                logits, ids = reading.words(level, tokens)
+                others.append(F.cross_entropy(logits.float(), ids))
+        images = torch.cat(targets)
+        found = {"captions": reading.contrast(torch.cat(captions), images)}
+        if lesson.beside == "parts":
+            return found | {"parts": reading.contrast(torch.cat(others), images)}
+        return found | {"words": torch.stack(others).mean()}
+
+    def _tokens(self, shown: Sequence[Shown], keep: Sequence[float]) -> Tokens:
+        texts = [describe(o, self.rng, keep=k) for o, k in zip(shown, keep, strict=True)]
+        return self.tokenizer(texts).to(self.device)
 
     def _part(self, number: int, *, least: int) -> int:
         return max(least, round(number * self.options.share))
@@ -213,8 +219,8 @@ class School:
             captions = [describe(one, rng, keep=1.0) for one in pictures.shown]
             tokens = self.tokenizer(captions).to(self.device)
             level = self._encode(pictures).float().to(self.device)
-            text, _, images = self.reading.features(level, tokens, tokens)
-            found = token_similarity(text, images).argmax(1).cpu()
+            targets = self.reading.targets(level)
+            found = token_similarity(self.reading.captions(tokens), targets).argmax(1).cpu()
             right = (found == torch.arange(len(found))).double().mean().item()
             row[f"{split}_{kind}"] = round(100 * right, 1)
         tqdm.write(json.dumps(row))
@@ -240,45 +246,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     school = School(parse(Options, argv, description="Pretrain the embedded tiny BLIP-2."))
     school.teach_naming(NAMING)
     school.teach_reading(READING)
-
-
-def tiny_config(vocabulary: int) -> dict:
-    """Six vision blocks and four Q-Former blocks, 128 wide, 64 px, patch 8, 8 queries."""
-    return {
-        "vision_config": {
-            "hidden_size": 128,
-            "intermediate_size": 512,
-            "num_hidden_layers": 6,
-            "num_attention_heads": 4,
-            "image_size": IMAGE_SIZE,
-            "patch_size": 8,
-            "initializer_range": 0.02,
-        },
-        "qformer_config": {
-            "vocab_size": vocabulary,
-            "hidden_size": 128,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "intermediate_size": 512,
-            "max_position_embeddings": 64,
-            "use_qformer_text_input": True,
-            # Hardly a picture is seen twice: little to over-fit to, and dropout is slow on CPUs.
-            "hidden_dropout_prob": 0.0,
-            "attention_probs_dropout_prob": 0.0,
-        },
-        "num_query_tokens": 8,
-        "image_text_hidden_size": 128,
-    }
-
-
-def save(model: Backbone, wordpiece: BertTokenizer, folder: Path, history: list[dict]) -> None:
-    """Half-precision weights, config, vocabulary and history, in the hub's layout."""
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    model.save_pretrained(unfinished, dtype=torch.float16)
-    wordpiece.save_pretrained(unfinished)
-    (unfinished / "pretraining.json").write_text(json.dumps(history, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.replace(folder)
 
 
 if __name__ == "__main__":

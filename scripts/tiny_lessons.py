@@ -26,6 +26,7 @@ _OF_GARMENTS = {
     for name, values in attributes.items()
 }
 _UNSAID = -100  # what cross_entropy leaves out
+MASKED = 0.4  # share of a caption's words
 
 
 def labels_of(shown: Sequence[Shown]) -> dict[str, Tensor]:
@@ -109,39 +110,63 @@ class Naming(nn.Module):
 
 
 class Reading(nn.Module):
-    """Which image a caption is of, and which an image with a part of its caption is.
+    """What the Q-Former learns from captions.
 
-    The first is BLIP-2's image-text contrast: the best of an image's Q projected query tokens
-    against the caption's [CLS]. The second asks the same of the query that composed retrieval makes
-    of an image and a text: what the text does not say must come from the image.
+    `captions` is BLIP-2's image-text contrast: the best of an image's Q projected query tokens
+    against the caption's [CLS]. Beside it stands one of two: `words`, masked words of the caption
+    told by queries, words and image together, in place of BLIP-2's image-grounded generation; or
+    `parts`, the same contrast for the query that composed retrieval makes of the image and a part
+    of its caption, so that what the text does not say must come from the image.
     """
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, *, mask_id: int, special: int) -> None:
         super().__init__()
         self.retriever = ComposedRetriever(backbone)
+        self.mask_id, self.special = mask_id, special
         self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
+        self.transform = nn.Sequential(
+            nn.Linear(backbone.width, backbone.width), nn.GELU(), nn.LayerNorm(backbone.width)
+        )
+        self.bias = nn.Parameter(torch.zeros(backbone.embeddings.word_embeddings.num_embeddings))
 
-    def features(self, level: Tensor, captions: Tokens, parts: Tokens) -> tuple[Tensor, ...]:
-        """Images [B, L, Dv], whole captions and parts -> captions', queries', images' features."""
+    def own_parameters(self) -> list[nn.Parameter]:
+        """What is learnt beside the backbone."""
+        return [self.log_temperature, self.bias, *self.transform.parameters()]
+
+    def targets(self, level: Tensor) -> Tensor:
+        """Images [B, L, Dv], the tower's last layer -> [B, Q, E]."""
+        return self.retriever.encode_target([level])
+
+    def captions(self, captions: Tokens) -> Tensor:
+        """Whole captions -> [B, E]."""
         backbone = self.retriever.backbone
         words = backbone.embed_text(captions.input_ids)
-        text = backbone.text_pass(words, mask=captions.attention_mask)[:, 0]
-        return (
-            F.normalize(backbone.text_projection(text).float(), dim=-1),  # [B, E]
-            self.retriever.encode_query([level], parts)[0],  # [B, E]
-            self.retriever.encode_target([level]),  # [B, Q, E]
-        )
+        hidden = backbone.text_pass(words, mask=captions.attention_mask)
+        return F.normalize(backbone.text_projection(hidden[:, 0]).float(), dim=-1)
 
-    def losses(self, text: Tensor, query: Tensor, images: Tensor) -> dict[str, Tensor]:
-        """Cross-entropies in both directions by name."""
+    def parts(self, level: Tensor, parts: Tokens) -> Tensor:
+        """Images and parts of their captions -> [B, E]."""
+        return self.retriever.encode_query([level], parts)[0]
+
+    def words(self, level: Tensor, captions: Tokens) -> tuple[Tensor, Tensor]:
+        """Logits [words, vocabulary] of the masked words, and which they are [words]."""
+        backbone, ids = self.retriever.backbone, captions.input_ids
+        masked = (torch.rand(ids.shape, device=ids.device) < MASKED) & (ids >= self.special)
+        words = backbone.embed_text(torch.where(masked, self.mask_id, ids))
+        count = backbone.num_query_tokens
+        queries = backbone.query_tokens.expand(len(ids), -1, -1)
+        mask = F.pad(captions.attention_mask, (count, 0), value=1)
+        image, _ = self.retriever.visual_tokens([level])
+        hidden = backbone.query_pass(torch.cat([queries, words], 1), image=image, mask=mask)
+        found = self.transform(hidden[:, count:][masked])
+        return found @ backbone.embeddings.word_embeddings.weight.T + self.bias, ids[masked]
+
+    def contrast(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of [B, E] and [B, Q, E] in both directions: a scalar."""
         temperature = self.log_temperature.exp().clamp(0.01, 0.5)
-        labels = torch.arange(len(images), device=images.device)
-        found = {}
-        for name, feature in (("captions", text), ("parts", query)):
-            logits = token_similarity(feature, images) / temperature
-            both = F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)
-            found[name] = both / 2
-        return found
+        logits = token_similarity(features, targets) / temperature
+        labels = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
 def split_places(width: int, side: int, *, amplitude: float = 0.25) -> Tensor:
