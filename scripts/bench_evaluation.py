@@ -101,9 +101,8 @@ def recalls(problem: Problem, count: int | None = None) -> list[float]:
     _, tokens, width = problem.gallery.shape
     index = TokenIndex(dim=width, tokens_per_image=tokens)
     index.add(problem.gallery)
-    queries, references, targets, members = (
-        x[:count] for x in (problem.queries, problem.references, problem.targets, problem.members)
-    )
+    queries, members = problem.queries[:count], problem.members[:count]
+    references, targets = problem.references[:count], problem.targets[:count]
     _, images = index.search(queries, KEPT)
     similarity = index.similarity(queries, members)
     ranks = ranks_in_lists(images, targets, excluded=references)

@@ -25,8 +25,10 @@ FEW = "--train 24 --val 6 --test 6".split()
 SHORTER = {
     "ablate.py": [*SHORT, "--num-epochs", "1", "--seeds", "1", "--grid", "few.yaml"],
     "blip_fine_tune_2.py": [*SHORT, "--num-epochs", "1"],
+    "cache_features.py": SHORT,
     "make_synthetic.py": FEW,
     "visualize_fusion.py": ["--num", "1"],
+    "resize_images.py": ["--num-workers", "0"],
     "visualize_gates.py": [],
     "blip_validate.py": [],
     "cirr_test_submission.py": [],

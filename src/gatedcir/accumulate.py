@@ -8,7 +8,7 @@ costs one more forward pass, and memory for the graph of one chunk.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ def _join(parts: list[Encoded]) -> Encoded:
     )
 
 
-def _alone(wrapped: nn.Module) -> nullcontext:
+def _alone(wrapped: nn.Module) -> AbstractContextManager:
     """A context in which gradients stay on their process."""
     return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 

@@ -59,9 +59,11 @@ def test_places_of_the_machine_stay_there(cirr_run, hub):
     changed = {name for name, value in run.config.items() if found.config[name] != value}
     assert changed == {"data-path", "output-dir"}
     assert run.provenance.keys() - found.provenance.keys() == {"command"}
-    moved = replace(run, config={**run.config, "backbone": "/home/someone/blip2.pth"})
+    places = {"backbone": "/home/someone/blip2.pth", "cache-features": "/home/someone/features"}
+    moved = replace(run, config={**run.config, **places})
     hub_folder.write(moved, other := hub.parent / "moved")
     assert hub_folder.read(other).config["backbone"] == "blip2.pth"
+    assert hub_folder.read(other).config["cache-features"] == "auto"
     texts = [file.read_text() for file in (*hub.glob("*.json"), *hub.glob("*.md"))]
     assert len(texts) == 4 and not any(str(cirr_run.parent) in text for text in texts)
 
