@@ -42,7 +42,7 @@ class Options:
     """Folder for data, runs and pictures; data that is there is used again, runs are replaced."""
     seed: int = 0
     """Seed of data and training."""
-    train: int = 8000
+    train: int = 7000
     """Training triplets."""
     val: int = 750
     """Validation triplets."""

@@ -13,7 +13,7 @@ from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 __all__ = ["golden", "published", "sprc_file"]  # fixtures of the published model
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-SIZES = {"train": 24, "val": 6, "test": 6}
+SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Weights out again: the same tensors in every layout, or one sentence."""
 
 import json
+from dataclasses import replace
 
 import export_weights
 import pytest
@@ -9,6 +10,7 @@ from published_model import FIXTURES, SPRC, golden_weights, write_file
 
 from gatedcir import checkpoint
 from gatedcir.errors import UserError
+from gatedcir.export import _without_fusion
 from gatedcir.models import hub_folder
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.build import open_trained
@@ -111,6 +113,20 @@ def test_a_hub_folder_has_the_run(cirr_run, out):
 def test_a_fusion_is_not_lost_in_silence(cirr_run, out, kind):
     words = ("gated fusion", f"--format {kind}", "--drop-fusion")
     refused(words, cirr_run, out / "model.pt", kind)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [("visual-layers", [-4], "other layers"), ("neck", "unet", "unet neck")],
+)
+def test_a_visual_fusion_is_not_lost_in_silence(cirr_run, option, value, words):
+    run = checkpoint.load(cirr_run)
+    model = run.config["model"] | {"gated-fusion": {"strategy": "none"}}
+    plain = replace(run, config=run.config | {"model": model})
+    assert "fusion.alpha" not in _without_fusion(plain, "it", "sprc", allowed=False).weights
+    fused = replace(run, config=run.config | {"model": model | {option: value}})
+    with pytest.raises(UserError, match=words):
+        _without_fusion(fused, "it", "sprc", allowed=False)
 
 
 def test_a_fusion_may_be_dropped_aloud(cirr_run, out):

@@ -33,7 +33,7 @@ def config(tmp_path):
         DataConfig("FashionIQ", tmp_path / "a data", num_workers=0),
         optim=OptimConfig(seed=17, learning_rate=3e-5),
         run=RunConfig(output_dir=tmp_path / "deep" / "run", save_best=True),
-        model=ModelConfig(GatedFusionConfig(strategy="additive", alpha_init=-0.25)),
+        model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="additive", alpha_init=-0.25)),
     )
 
 

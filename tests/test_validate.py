@@ -110,9 +110,15 @@ def test_features_do_not_depend_on_the_batch(model, split, source, batch_size):
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
+class Pixels(dict):
+    """Images by name, without files."""
+
+    reads_files = on_gpu = False
+
+
 def test_pixels_and_their_cached_features_agree(model, split):
     torch.manual_seed(2)
-    pixels = {name: torch.randn(3, 4, 4) for name in split.gallery}
+    pixels = Pixels({name: torch.randn(3, 4, 4) for name in split.gallery})
     with torch.no_grad():
         [level] = model.levels(torch.stack(list(pixels.values())))
     cached = FeatureSource({name: row for row, name in enumerate(pixels)}, [level])

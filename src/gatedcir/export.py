@@ -85,12 +85,20 @@ def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) 
 
 
 def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> Checkpoint:
-    """The run without the weights of its fusion; UserError if it has one and must keep it."""
-    strategy = run.config["model"]["gated-fusion"]["strategy"]
-    if strategy != "none" and not allowed:
+    """The run without the weights of its fusions; UserError if it has one and must keep it."""
+    options = run.config["model"]
+    strategy = options["gated-fusion"]["strategy"]
+    has = [f"{strategy} fusion"] if strategy != "none" else []
+    plain = {"visual-layers": [-1], "visual-scales": [1.0]}
+    if any(list(options[option]) != value for option, value in plain.items()):
+        has.append("other layers or scales than the last one at 1.0")
+    if options["neck"] != "none":
+        has.append(f"a {options['neck']} neck")
+    if has and not allowed:
         raise UserError(
-            f"{name} has {strategy} fusion, for which --format {kind} has no place; take --format "
-            "hub, or pass --drop-fusion to lose what it learned."
+            f"{name} has {' and '.join(has)}, for which --format {kind} has no place; take "
+            "--format hub, or pass --drop-fusion to lose what it learned."
         )
-    weights = {n: weight for n, weight in run.weights.items() if not n.startswith("fusion.")}
+    fusions = ("fusion.", "visual_fusion.")
+    weights = {n: weight for n, weight in run.weights.items() if not n.startswith(fusions)}
     return replace(run, weights=weights)

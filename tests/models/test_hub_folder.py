@@ -54,6 +54,15 @@ def test_what_is_written_is_read_bit_for_bit(cirr_run, hub):
     assert found.trainer is None
 
 
+def test_a_visual_fusion_is_read_back(cirr_run, tmp_path):
+    run = checkpoint.load(cirr_run)
+    more = {"visual_fusion.fuse.gain": torch.randn(128)}
+    hub_folder.write(replace(run, weights=run.weights | more), tmp_path / "fused")
+    found = hub_folder.read(tmp_path / "fused").weights
+    assert found.keys() == run.weights.keys() | more.keys()
+    assert torch.equal(found["visual_fusion.fuse.gain"], more["visual_fusion.fuse.gain"])
+
+
 def test_places_of_the_machine_stay_there(cirr_run, hub):
     run, found = checkpoint.load(cirr_run), hub_folder.read(hub)
     changed = {name for name, value in run.config.items() if found.config[name] != value}
