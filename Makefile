@@ -10,7 +10,7 @@ LAVIS := .venv-lavis
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.runtime ## Train on synthetic scenes, print a table, draw gate maps (4 to 7 minutes)
+demo: $(VENV)/.runtime ## Train on synthetic scenes, print a table, draw gate maps (about 5 minutes)
 	$(BIN)/python scripts/demo.py --output demo
 
 test: $(VENV)/.dev ## Run all tests
