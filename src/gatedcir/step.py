@@ -13,8 +13,8 @@ from gatedcir.accumulate import Forward, backward_in_chunks, split
 from gatedcir.assemble import precision_of
 from gatedcir.config import Config
 from gatedcir.errors import UserError
+from gatedcir.models.beginning import Aux
 from gatedcir.models.composer import ComposedRetriever, Encoded, Visual
-from gatedcir.models.gated_fusion import Aux
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.optim import make_optimizer

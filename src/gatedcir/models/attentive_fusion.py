@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gatedcir.models.gated_fusion import Aux, Start, masked_mean
+from gatedcir.models.beginning import Aux, Start, zero
+from gatedcir.models.gated_fusion import masked_mean
 
 Text = Literal["tokens", "contextual", "mean"]
 
@@ -61,10 +62,7 @@ class AttentiveFusion(nn.Module):
         self.delta_net = _mlp(vision_width, vision_width, dropout)
         self.alpha = nn.Parameter(torch.tensor(float(alpha_init)))
         if start == "identity":
-            last = self.delta_net[-1]
-            assert isinstance(last, nn.Linear)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            zero(self.delta_net[-1])
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
         """Fuse [B, L, Dv] with [B, T, D], of which [B, T] counts.

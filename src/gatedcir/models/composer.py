@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion import Aux, NoFusion
+from gatedcir.models.beginning import Aux
+from gatedcir.models.gated_fusion import NoFusion
 from gatedcir.models.text import Tokens
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 

@@ -4,14 +4,12 @@ Shapes: B batch, L visual tokens, T text tokens, D text width, Dv vision width.
 """
 
 from abc import abstractmethod
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Start = Literal["seed", "identity"]
-Aux = dict[str, Tensor]
+from gatedcir.models.beginning import Aux, Start, zero
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -46,10 +44,7 @@ class TextFusion(nn.Module):
             nn.Tanh(),
         )
         if start == "identity":
-            last = self.delta_net[-2]
-            assert isinstance(last, nn.Linear)
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            zero(self.delta_net[-2])
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
         """Fuse [B, L, Dv] with [B, T, D], of which [B, T] counts.

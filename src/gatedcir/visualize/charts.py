@@ -76,11 +76,8 @@ def save_curves(
         )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("validation, mean over seeds", fontsize=9)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.25)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    _save(figure, path)
+    axes.set(xlabel="epoch", ylabel=label)
+    _save_with_legend(figure, path)
 
 
 def save_cost_chart(path: Path, bars: Sequence[Bar], *, baseline: str, label: str) -> None:
@@ -101,9 +98,13 @@ def save_cost_chart(path: Path, bars: Sequence[Bar], *, baseline: str, label: st
             label=bar.name,
         )
     axes.set_title("mean and 95% interval, against time", fontsize=9)
-    axes.set_xlabel("seconds a training step")
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.25)
+    axes.set(xlabel="seconds a training step", ylabel=label)
+    _save_with_legend(figure, path)
+
+
+def _save_with_legend(figure: Figure, path: Path) -> None:
+    """Beside the axes, as there may be many cells."""
+    figure.axes[0].grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     _save(figure, path)
 

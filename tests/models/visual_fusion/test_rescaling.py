@@ -10,7 +10,7 @@ from gatedcir.models.visual_fusion.rescaling import (
     MultiScaleTransform,
     PyramidDownsample,
     Rescale,
-    check_scales,
+    distinct_scales,
 )
 
 
@@ -110,7 +110,7 @@ def test_gradient_passes():
         (lambda: PyramidDownsample(2).get_level(-1, torch.ones(1, 1, 4, 4)), "level -1"),
         (lambda: MultiScaleTransform([]), "scales"),
         (lambda: MultiScaleTransform([1.0, 0.0]), "scales"),
-        (lambda: check_scales([1.0, 1]), "different"),
+        (lambda: distinct_scales([1.0, 1]), "different"),
     ],
 )
 def test_bad_arguments(make, message):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gatedcir.models.visual_fusion.grid import check_name, resize
-from gatedcir.models.visual_fusion.rescaling import check_scales, main_scale
+from gatedcir.models.visual_fusion.rescaling import distinct_scales, main_scale
 
 Fused = tuple[Tensor, dict[str, Tensor]]
 Size = tuple[int, int]
@@ -169,7 +169,7 @@ class ScaleFusion(nn.Module):
         fusion_method: str = "concat",
     ) -> None:
         super().__init__()
-        self.scales = check_scales(scales)
+        self.scales = distinct_scales(scales)
         self.fusion = FeatureFusion([in_channels] * len(self.scales), out_channels, fusion_method)
 
     def compute(self, features: Sequence[Tensor]) -> Fused:

@@ -4,18 +4,16 @@ Shapes: B batch, L visual tokens, N layers, S scales, Dv vision width.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from gatedcir.models.beginning import Aux, Start
 from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
 from gatedcir.models.visual_fusion.necks import NECKS
 from gatedcir.models.visual_fusion.scale_sizes import check_scales
 from gatedcir.models.visual_fusion.scale_tokens import SCALE_FUSIONS
 from gatedcir.models.visual_fusion.start import ResidualStart
-
-Aux = dict[str, Tensor]
 
 
 class VisualFusion(nn.Module):
@@ -38,7 +36,7 @@ class VisualFusion(nn.Module):
         scale_fusion: str = "none",
         layer_fusion: str = "none",
         neck: str = "none",
-        start: Literal["identity", "seed"] = "identity",
+        start: Start = "identity",
     ) -> None:
         super().__init__()
         scales = check_scales(scales)

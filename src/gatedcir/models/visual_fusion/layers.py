@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from gatedcir.models.beginning import Aux
 from gatedcir.models.visual_fusion.levels import (
-    Aux,
     ChannelAttentionFusion,
     ConcatFusion,
     TokenLevels,

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gatedcir.models.beginning import Aux
 from gatedcir.models.visual_fusion.grid import resize
 
-Aux = dict[str, Tensor]
 Down = Literal["max", "antialias"]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gatedcir.models.beginning import Start
 from gatedcir.models.visual_fusion.grid import resize
 from gatedcir.models.visual_fusion.recompute import call
 from gatedcir.models.visual_fusion.scale_integration import (
     ABSI,
     HierarchicalScaleIntegration,
-    Start,
 )
 from gatedcir.models.visual_fusion.scale_loss import Criterion, ScaleAwareLoss
 from gatedcir.models.visual_fusion.scale_selection import AdaptiveScaleSelector

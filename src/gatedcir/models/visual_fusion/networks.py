@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gatedcir.models.visual_fusion.feature_fusion import FUSION_METHODS, Fused
 from gatedcir.models.visual_fusion.grid import SpatialAttention, check_name, resize
 from gatedcir.models.visual_fusion.last_call import Found, LastCall
-from gatedcir.models.visual_fusion.rescaling import MultiScaleTransform, check_scales, main_scale
+from gatedcir.models.visual_fusion.rescaling import MultiScaleTransform, distinct_scales, main_scale
 
 
 def conv_block(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
@@ -69,7 +69,7 @@ class MultiScaleModel(nn.Module):
         Raises:
             ValueError: the scale is there already, or not above 0.
         """
-        self.transform.scales = check_scales([*self.scales, scale])
+        self.transform.scales = distinct_scales([*self.scales, scale])
 
     def remove_scale(self, scale: float) -> None:
         """Process the input at this scale no more.
@@ -79,7 +79,7 @@ class MultiScaleModel(nn.Module):
         """
         if scale not in self.scales:
             raise ValueError(f"there is no scale {scale} to remove: scales are {self.scales}")
-        self.transform.scales = check_scales([kept for kept in self.scales if kept != scale])
+        self.transform.scales = distinct_scales([kept for kept in self.scales if kept != scale])
 
     def compute(self, x: Tensor) -> Fused:
         """[B, in, H, W] -> [B, C, H', W'], and aux: `weights` [B, S, H', W'] of "attention"."""

@@ -23,7 +23,7 @@ def scaled(size: tuple[int, ...], scale: float) -> tuple[int, int]:
     return height, width
 
 
-def check_scales(scales: Sequence[float]) -> list[float]:
+def distinct_scales(scales: Sequence[float]) -> list[float]:
     """The scales as a list.
 
     Raises:
@@ -58,7 +58,7 @@ class MultiScaleTransform(nn.Module):
     def __init__(self, scales: Sequence[float] = (1.0, 0.5, 0.25), mode: str = "bilinear") -> None:
         super().__init__()
         check_name("interpolation mode", mode, MODES)
-        self.scales = check_scales(scales)
+        self.scales = distinct_scales(scales)
         self.mode = mode
 
     def forward(self, x: Tensor) -> list[Tensor]:

@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gatedcir.models.beginning import Aux, Start, zero
 from gatedcir.models.visual_fusion.scale_integration import (
-    Aux,
     ScaleIntegration,
-    Start,
     weigh,
-    zero,
 )
 
 

@@ -5,23 +5,13 @@ Shapes: B batch, S scales, N = H * W positions of the 1.0x map, C channels.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from gatedcir.models.beginning import Aux, Start, zero
 from gatedcir.models.visual_fusion.grid import ChannelAttention, SpatialAttention, resize
 from gatedcir.models.visual_fusion.scale_sizes import check_scales
-
-Start = Literal["seed", "identity"]
-Aux = dict[str, Tensor]
-
-
-def zero(layer: nn.Conv2d | nn.Linear) -> None:
-    """Let the layer give zero, whatever it sees, until it has learned otherwise."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
 
 
 class ScaleIntegration(nn.Module):

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gatedcir.models.beginning import Aux
 from gatedcir.models.visual_fusion.grid import resize, to_map, to_tokens
 from gatedcir.models.visual_fusion.scale_alignment import DeformableScaleIntegration
 from gatedcir.models.visual_fusion.scale_integration import (
     ABSI,
-    Aux,
     HierarchicalScaleIntegration,
     ScaleIntegration,
 )

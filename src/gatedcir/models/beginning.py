@@ -1,0 +1,16 @@
+"""What all fusions share: how they begin, and what they report."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+Start = Literal["seed", "identity"]
+"""seed: act from random weights; identity: change nothing at step 0."""
+Aux = dict[str, Tensor]
+"""Gates, weights and figures by name, beside a fusion's output."""
+
+
+def zero(layer: nn.Module) -> None:
+    """Let a linear layer or convolution give zero, whatever it sees, until it has learned."""
+    for parameter in layer.parameters(recurse=False):
+        nn.init.zeros_(parameter)
