@@ -213,10 +213,10 @@ class Backbone(nn.Module):
             ValueError: no layer, or one that the tower does not have.
         """
         count = len(self.vision_model.encoder.layers)
-        found = [layer % count for layer in layers if -count <= layer < count]
-        if len(found) != len(layers) or not found:
-            raise ValueError(f"a tower of {count} blocks has no layers {list(layers)}")
-        return found
+        absent = [layer for layer in layers if not -count <= layer < count]
+        if absent or not layers:
+            raise ValueError(f"a tower of {count} blocks has no layers {absent}")
+        return [layer % count for layer in layers]
 
     def vision_levels(
         self, pixels: Tensor, layers: Sequence[int], *, scale: float = 1.0
