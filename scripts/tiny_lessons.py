@@ -115,8 +115,9 @@ class Reading(nn.Module):
     `captions` is BLIP-2's image-text contrast: the best of an image's Q projected query tokens
     against the caption's [CLS]. Beside it stands one of two: `words`, masked words of the caption
     told by queries, words and image together, in place of BLIP-2's image-grounded generation; or
-    `parts`, the same contrast for the query that composed retrieval makes of the image and a part
-    of its caption, so that what the text does not say must come from the image.
+    `changed`, the same contrast for the query that composed retrieval makes of another image and
+    what the caption says beyond it, so that what the text leaves out must come from the image, and
+    what it says must win over the image.
     """
 
     def __init__(self, backbone: Backbone, *, mask_id: int, special: int) -> None:
@@ -144,9 +145,9 @@ class Reading(nn.Module):
         hidden = backbone.text_pass(words, mask=captions.attention_mask)
         return F.normalize(backbone.text_projection(hidden[:, 0]).float(), dim=-1)
 
-    def parts(self, level: Tensor, parts: Tokens) -> Tensor:
-        """Images and parts of their captions -> [B, E]."""
-        return self.retriever.encode_query([level], parts)[0]
+    def changed(self, level: Tensor, changes: Tokens) -> Tensor:
+        """Images and what captions say beyond them -> [B, E]."""
+        return self.retriever.encode_query([level], changes)[0]
 
     def words(self, level: Tensor, captions: Tokens) -> tuple[Tensor, Tensor]:
         """Logits [words, vocabulary] of the masked words, and which they are [words]."""

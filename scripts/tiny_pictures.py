@@ -130,3 +130,15 @@ def describe(shown: Shown, rng: random.Random, *, keep: float) -> str:
     if isinstance(shown, Scene):
         return scenes.describe(shown, rng, keep=keep)
     return garment_text.describe(shown, rng, partial=1 - keep)
+
+
+def describe_change(before: Shown, after: Shown, rng: random.Random, *, keep: float) -> str:
+    """What a caption of `after` says that one of `before` would not; each detail as in `describe`.
+
+    Garments are told apart by all their differences, whatever `keep` is.
+    """
+    if isinstance(before, Scene) and isinstance(after, Scene):
+        return scenes.describe_change(before, after, rng, keep=keep)
+    assert isinstance(before, Garment)
+    assert isinstance(after, Garment)
+    return garment_text.describe_change(before, after, rng)

@@ -143,6 +143,9 @@ class OptimConfig:
     """Epochs; warm-up and cosine decay span exactly these."""
     batch_size: int = 64
     """Triplets a step and process; each is contrasted with the targets of all processes."""
+    related: int = 1
+    """Triplets of one pool (CIRR's image set, FashionIQ's category) that stand together in a batch,
+    as hard negatives of one another; 1: batches are random, as published."""
     accumulate: int = 1
     """Parts in which a step computes its batch, with the loss and gradients of the whole: less
     memory, one more forward pass."""

@@ -14,6 +14,7 @@ def check_ranges(config: Config) -> None:
     for flag, value, least in (
         ("num-epochs", config.optim.num_epochs, 1),
         ("batch-size", config.optim.batch_size, 1),
+        ("related", config.optim.related, 1),
         ("accumulate", config.optim.accumulate, 1),
         ("validation-frequency", config.run.validation_frequency, 1),
         ("num-workers", config.data.num_workers, 0),

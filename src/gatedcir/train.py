@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from gatedcir import checkpoint
@@ -18,6 +18,7 @@ from gatedcir.assemble import load_data, make_evaluator, make_source, place
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.config import Config, to_dict
 from gatedcir.data.features import TripletDataset, collate
+from gatedcir.data.order import TripletOrder
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, checkpoint_of
@@ -80,7 +81,7 @@ class _Trainer:
         config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
-        self.loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]
         self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
         sums: dict[str, Tensor] = {}
         start = time.perf_counter()
@@ -191,18 +192,18 @@ def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
 
 def _make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
     """Batches of this process; a last partial one is left out, as negatives must be gathered."""
-    world = dist.get_world_size() if dist.is_initialized() else 1
-    sampler: DistributedSampler = DistributedSampler(
-        dataset,
-        num_replicas=world,
-        rank=dist.get_rank() if dist.is_initialized() else 0,
+    parallel = dist.is_initialized()
+    order = TripletOrder(
+        dataset.triplets,
+        related=config.optim.related,
         seed=config.optim.seed,
-        drop_last=True,
+        process=dist.get_rank() if parallel else 0,
+        processes=dist.get_world_size() if parallel else 1,
     )
     return DataLoader(
         dataset,
         config.optim.batch_size,
-        sampler=sampler,
+        sampler=order,
         num_workers=config.data.num_workers if dataset.reads_files else 0,
         collate_fn=collate,
         drop_last=True,

@@ -81,10 +81,11 @@ def test_missing_images_are_refused_or_skipped(tmp_path):
     [
         ([entry(), {"pairid": 1}], r"entry 1 of .*cap\.rc2\.val\.json lacks the key 'img_set'"),
         ([entry(img_set={"id": 1})], "img_set of entry 0 .*lacks the key 'members'"),
+        ([entry(img_set={"members": NAMES})], "img_set of entry 0 .*lacks the key 'id'"),
         ([{k: v for k, v in entry().items() if k != "target_hard"}], "lacks the key 'target_hard'"),
         ([entry(reference="dev-x")], r"'dev-x', which is not in split\.rc2\.val\.json"),
         ([entry(target_hard="dev-y")], "'dev-y', which is not in"),
-        ([entry(img_set={"members": [["z"]]})], "which is not in"),
+        ([entry(img_set={"id": 1, "members": [["z"]]})], "which is not in"),
         ([entry(caption=None)], "'caption' of the entry 0 .*must hold a str"),
         ([entry(), entry()], "repeats a pairid"),
     ],

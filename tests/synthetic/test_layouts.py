@@ -210,15 +210,16 @@ def test_families_hold_exactly_the_queries_asked_for(size):
 
 def test_ambiguous_queries_are_replaced_by_others(monkeypatch):
     """With the same family drawn twice, each of its queries has two answers."""
-    twin = sample_family("val", random.Random(0), queries=9)
-    drawn = iter([twin, twin])
-    monkeypatch.setattr(
-        "gatedcir.synthetic.layouts.sample_family",
-        lambda *args, **options: next(drawn, None) or sample_family(*args, **options),
-    )
+    monkeypatch.setattr("gatedcir.synthetic.layouts._draw_family", draw_twins)
     families = _draw_families("val", 10, seed=0)
     assert [len(family.queries) for family in families] == [0, 0, 9, 1]
+    twin = draw_twins("val", 0, 9, 0)
     assert [family.scenes for family in families[:2]] == [twin.scenes] * 2
+
+
+def draw_twins(split, seed, queries, number):
+    """The first two families are the same; other processes find this by its name."""
+    return sample_family(split, random.Random(max(number, 1)), queries=queries)
 
 
 def test_a_size_that_cannot_be_drawn_is_said_in_one_sentence(monkeypatch):

@@ -1,6 +1,7 @@
 """Scenes: held-out combinations, pictures that show every attribute, true descriptions."""
 
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 from itertools import combinations, product
@@ -20,6 +21,7 @@ from gatedcir.synthetic.scenes import (
     Thing,
     allowed_in,
     describe,
+    describe_change,
     draw,
     name_thing,
     sample_scene,
@@ -175,6 +177,23 @@ def test_words_are_those_of_descriptions():
     rng = random.Random(2)
     said = set()
     for _ in range(300):
-        said |= set(describe(sample_scene(rng, "train"), rng, keep=0.9).replace(",", "").split())
+        one, other = sample_scene(rng, "train"), sample_scene(rng, "train")
+        texts = describe(one, rng, keep=0.9), describe_change(one, other, rng, keep=0.9)
+        said |= set(" ".join(texts).replace(",", "").split())
     assert said <= words()
     assert words() - said <= {"solid", "an"}
+
+
+def test_a_change_names_what_differs_and_nothing_else():
+    star, moon = Thing("star", "red", "dotted", "small"), Thing("moon", "blue", "striped", "large")
+    before = Scene((star, moon, *[None] * 7), "grey")
+    after = before.replaced({0: None, 4: replace(star, colour="green")})
+    said = {
+        tuple(sorted(re.split(", | and ", describe_change(before, after, random.Random(seed)))))
+        for seed in range(20)
+    }
+    ends = ("small red dotted star", "small green dotted star")
+    assert all(text[1].startswith(f"no {ends[0]} ") for text in said)
+    assert all(text[0].startswith(f"a {ends[1]} ") for text in said)
+    assert not any("moon" in part or "grey" in part for text in said for part in text)
+    assert describe_change(before, before, random.Random(0)) == ""

@@ -54,6 +54,7 @@ def _triplet(entry: object, images: dict[str, Path], *, split: str, where: str) 
         target=None if split == "test1" else field(entry, "target_hard", str, where=where),
         captions=(field(entry, "caption", str, where=where),),
         group=tuple(field(image_set, "members", list, where=f"img_set of {where}")),
+        pool=str(field(image_set, "id", int, where=f"img_set of {where}")),
     )
     for name in (triplet.reference, triplet.target, *triplet.group):
         if name is not None and (not isinstance(name, str) or name not in images):

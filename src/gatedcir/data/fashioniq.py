@@ -67,6 +67,7 @@ def _triplet(entry: object, category: str, split: str, number: int, *, where: st
         reference=field(entry, "candidate", str, where=where),
         target=None if split == "test" else field(entry, "target", str, where=where),
         captions=tuple(captions),
+        pool=category,
     )
 
 

@@ -18,7 +18,8 @@ class Triplet:
     """One query and its answer.
 
     `target` is None where the split publishes none; `group` holds CIRR's image set as published,
-    the reference included, and is empty elsewhere.
+    the reference included, and is empty elsewhere. `pool` names what triplets with much the same
+    images share: the number of CIRR's image set, FashionIQ's category.
     """
 
     query_id: str
@@ -26,6 +27,7 @@ class Triplet:
     target: str | None
     captions: tuple[str, ...]
     group: tuple[str, ...] = ()
+    pool: str = ""
 
 
 @dataclass(frozen=True)

@@ -154,12 +154,29 @@ def describe(garment: Garment, rng: random.Random, *, partial: float = 0.0) -> s
 
     >>> garment = Garment("dress", ("red", "solid", "none", "v", "knee", "tight", "none", "with"))
     >>> print(describe(garment, random.Random(4), partial=1.0))
-    a gown with a belt with a buckle, a red color, bare arms and a v shaped neck
+    a midi dress with a belt, a slim cut, no button placket and one solid color
     """
-    named = list(garment.attributes)
-    rng.shuffle(named)
+    named = rng.sample(garment.attributes, len(garment.attributes))
     if rng.random() < partial:
         named = named[rng.randint(1, len(named) // 2) :]
+    return _describe(garment, named, rng)
+
+
+def describe_change(before: Garment, after: Garment, rng: random.Random) -> str:
+    """A caption of `after` that names only what `before` does not have.
+
+    Raises:
+        ValueError: if the garments are of different categories.
+
+    >>> dress = Garment("dress", ("red", "solid", "none", "v", "knee", "tight", "none", "with"))
+    >>> describe_change(dress, dress.but(belt="none", colour="blue"), random.Random(0))
+    'a blue toned gown with no belt'
+    """
+    differing = before.differences(after)
+    return _describe(after, rng.sample(differing, len(differing)), rng)
+
+
+def _describe(garment: Garment, named: Sequence[str], rng: random.Random) -> str:
     adjectives, nouns = [], []
     for attribute in named:
         before, after = (part.split("|") for part in _phrases(attribute, garment[attribute]))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations, product
 
 from gatedcir.synthetic.garment_picture import draw
-from gatedcir.synthetic.garment_text import captions, describe, words
+from gatedcir.synthetic.garment_text import captions, describe, describe_change, words
 from gatedcir.synthetic.garment_values import (
     ATTRIBUTES,
     RULE,
@@ -31,6 +31,7 @@ __all__ = [
     "answers",
     "captions",
     "describe",
+    "describe_change",
     "draw",
     "family",
     "sample",

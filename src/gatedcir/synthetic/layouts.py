@@ -4,7 +4,7 @@ import itertools
 import json
 import random
 import string
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes
-from gatedcir.synthetic.scene_families import Family, drop_ambiguous, sample_family
+from gatedcir.synthetic.scene_families import Family, Query, drop_ambiguous, sample_family
 from gatedcir.synthetic.scenes import Scene
 
 # How many requests one grid of scenes gives: many in training, where each image may serve often;
@@ -47,7 +47,10 @@ def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[s
                 folder = f"train/{number % 100}" if split == "train" else _CIRR_NAMES[split]
                 files[name] = f"./{folder}/{name}.png"
                 pictures.append((root / folder / f"{name}.png", scene))
-            entries += [_cirr_entry(q, names, next(pair_ids), split, seed) for q in family.queries]
+            entries += [
+                _cirr_entry(query, names, next(pair_ids), number, split, seed)
+                for query in family.queries
+            ]
         rng = random.Random(f"{seed}/{split}/order")
         rng.shuffle(entries)
         order = list(files.items())
@@ -105,10 +108,13 @@ def _draw_families(split: str, size: int, *, seed: int) -> list[Family]:
             surplus = -missing
             last = found[-1]
             return [*found[:-1], Family(last.scenes, last.queries[: len(last.queries) - surplus])]
-        for _ in range(-(-missing // queries)):
-            rng = random.Random(f"{seed}/{split}/{len(drawn)}")
-            drawn.append(sample_family(split, rng, queries=queries))
+        more = range(len(drawn), len(drawn) - (-missing // queries))
+        drawn += _in_parallel(partial(_draw_family, split, seed, queries), more, at_a_time=10)
     raise UserError(f"{size} unambiguous triplets could not be drawn for {split}; ask for fewer.")
+
+
+def _draw_family(split: str, seed: int, queries: int, number: int) -> Family:
+    return sample_family(split, random.Random(f"{seed}/{split}/{number}"), queries=queries)
 
 
 def _draw_queries(
@@ -136,11 +142,13 @@ def _scene_name(split: str, family: int, place: int) -> str:
     return f"{_CIRR_NAMES[split]}-{family}-{place // 2}-img{place % 2}"
 
 
-def _cirr_entry(query: Any, names: list[str], pair: int, split: str, seed: int) -> dict[str, Any]:
+def _cirr_entry(
+    query: Query, names: list[str], pair: int, family: int, split: str, seed: int
+) -> dict[str, Any]:
     members = [names[index] for index in (query.reference, query.target, *query.negatives)]
     random.Random(f"{seed}/{split}/{pair}").shuffle(members)
     reference, target = names[query.reference], names[query.target]
-    image_set = {"id": pair, "members": members, "reference_rank": members.index(reference)}
+    image_set = {"id": family, "members": members, "reference_rank": members.index(reference)}
     entry: dict[str, Any] = {"pairid": pair, "reference": reference}
     if split != "test":
         entry |= {"target_hard": target, "target_soft": {target: 1.0}}
@@ -173,9 +181,12 @@ def _save_garment(task: tuple[Path, garments.Garment]) -> None:
 def _draw_all(save: Any, tasks: list[Any]) -> None:
     for folder in {path.parent for path, _ in tasks}:
         folder.mkdir(parents=True, exist_ok=True)
+    _in_parallel(save, tasks, at_a_time=200)
+
+
+def _in_parallel(call: Callable[[Any], Any], tasks: Iterable[Any], *, at_a_time: int) -> list:
     with ProcessPoolExecutor() as pool:
-        for _ in pool.map(save, tasks, chunksize=200):
-            pass
+        return list(pool.map(call, tasks, chunksize=at_a_time))
 
 
 def _write_json(path: Path, content: Iterable[Any]) -> None:

@@ -226,6 +226,7 @@ def drop_ambiguous(families: list[Family]) -> list[Family]:
     After this, over all scenes of all families, exactly one satisfies each query.
     """
     scenes = [scene for family in families for scene in family.scenes]
+    owners = np.repeat(range(len(families)), [len(family.scenes) for family in families])
     codes: dict[object, int] = {}
     coded = np.array(
         [
@@ -234,19 +235,18 @@ def drop_ambiguous(families: list[Family]) -> list[Family]:
         ]
     )  # [scenes, slots]
 
-    def satisfying(reference: Scene, edits: tuple[Edit, ...]) -> int:
-        touched = {slot for edit in edits for slot in edit.slots}
+    def is_answered_by_others(owner: int, query: Query) -> bool:
+        reference = families[owner].scenes[query.reference]
+        touched = {slot for edit in query.edits for slot in edit.slots}
         kept = [slot for slot in range(BACKGROUND_SLOT + 1) if slot not in touched]
         wanted = [codes[reference[slot]] for slot in kept]
-        alike = np.flatnonzero((coded[:, kept] == wanted).all(1))
-        return sum(broken_parts(reference, edits, scenes[index]) == 0 for index in alike)
+        alike = np.flatnonzero((coded[:, kept] == wanted).all(1) & (owners != owner))
+        return any(broken_parts(reference, query.edits, scenes[index]) == 0 for index in alike)
 
     return [
-        Family(
-            family.scenes,
-            tuple(
-                q for q in family.queries if satisfying(family.scenes[q.reference], q.edits) == 1
-            ),
+        replace(
+            family,
+            queries=tuple(q for q in family.queries if not is_answered_by_others(owner, q)),
         )
-        for family in families
+        for owner, family in enumerate(families)
     ]

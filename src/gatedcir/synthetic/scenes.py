@@ -211,29 +211,54 @@ def describe(scene: Scene, rng: random.Random, *, keep: float = 1.0) -> str:
 
     With `keep` below 1, each attribute word and each place is left out with probability 1 - keep.
     """
+    parts = [
+        _phrase("a", scene.cells[cell], cell, rng, keep)
+        for cell in rng.sample(scene.occupied, len(scene.occupied))
+    ]
+    background = [_background(scene, rng)] if rng.random() < keep else []
+    return " ".join([rng.choice((", ", " and ", ", ")).join(parts), *background])
+
+
+def describe_change(before: Scene, after: Scene, rng: random.Random, *, keep: float = 1.0) -> str:
+    """What a caption of `after` would say that one of `before` would not, and what is gone.
+
+    With `keep` below 1, words are left out as in `describe`.
+
+    >>> star = Thing("star", "red", "dotted", "small")
+    >>> before = Scene((star, *[None] * 8), "white")
+    >>> describe_change(before, Scene((None,) * 9, "pink"), random.Random(1))
+    'no small red dotted star in the top left with a pink background'
+    """
+    differing = [cell for cell in range(len(CELLS)) if before.cells[cell] != after.cells[cell]]
     parts = []
-    for cell in rng.sample(scene.occupied, len(scene.occupied)):
-        thing = scene.cells[cell]
-        assert thing is not None
-        said = tuple(
-            name
-            for name in ("size", "colour", "texture")
-            if rng.random() < keep and not (name == "texture" and thing.texture == "solid")
-        )
-        phrase = "a " + name_thing(thing, attributes=said)
-        if rng.random() < keep:
-            phrase += " " + rng.choice(("at the", "in the", "on the")) + " " + CELLS[cell]
-        parts.append(phrase)
-    background = rng.choice(("on a {} background", "with a {} background", "background {}"))
-    text = rng.choice((", ", " and ", ", ")).join(parts)
-    if rng.random() < keep:
-        text += " " + background.format(scene.background)
-    return text
+    for cell in rng.sample(differing, len(differing)):
+        gone = after.cells[cell] is None
+        thing = before.cells[cell] if gone else after.cells[cell]
+        parts.append(_phrase("no" if gone else "a", thing, cell, rng, keep))
+    background = [_background(after, rng)] if before.background != after.background else []
+    return " ".join([*([rng.choice((", ", " and ")).join(parts)] if parts else []), *background])
+
+
+def _phrase(article: str, thing: Thing | None, cell: int, rng: random.Random, keep: float) -> str:
+    """One thing with its place ("a large red circle at the top left"), without some words."""
+    assert thing is not None
+    said = tuple(
+        name
+        for name in ("size", "colour", "texture")
+        if rng.random() < keep and not (name == "texture" and thing.texture == "solid")
+    )
+    place = f" {rng.choice(('at', 'in', 'on'))} the {CELLS[cell]}" if rng.random() < keep else ""
+    return f"{article} {name_thing(thing, attributes=said)}{place}"
+
+
+def _background(scene: Scene, rng: random.Random) -> str:
+    wording = rng.choice(("on a {} background", "with a {} background", "background {}"))
+    return wording.format(scene.background)
 
 
 def words() -> set[str]:
-    """Every word that `describe` and the names of slots can produce."""
+    """Every word that descriptions and the names of slots can produce."""
     named = [*SHAPES, *COLOURS, *TEXTURES, *SIZES, *BACKGROUNDS, *CELLS]
     return {word for name in named for word in name.split()} | set(
-        "a an and at in on the with background".split()
+        "a an and at in no on the with background".split()
     )
