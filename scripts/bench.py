@@ -16,7 +16,7 @@ class Limits:
     """What the machine can do, measured in place."""
 
     product: float
-    """Float32 operations a second of matrix products."""
+    """Operations a second of matrix products."""
     bandwidth: float
     """Bytes a second that copying reads and writes."""
 
@@ -46,9 +46,15 @@ def operations(call: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def limits(device: torch.device, *, side: int = 1536, repeats: int = 5) -> Limits:
-    """The rate of a square matrix product, and of a copy larger than any cache."""
-    one, other = (torch.randn(side, side, device=device) for _ in range(2))
+def limits(
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    side: int = 1536,
+    repeats: int = 5,
+) -> Limits:
+    """The rate of a square matrix product of a type, and of a copy larger than any cache."""
+    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = seconds(lambda: torch.mm(one, other), repeats=repeats)
     source = torch.zeros(1 << 26, device=device)
     target = torch.zeros_like(source)

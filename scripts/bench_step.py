@@ -11,13 +11,14 @@ from typing import Literal
 
 import torch
 import tyro
+from accelerate import Accelerator
 from bench import GIGA, limits, operations, seconds, table
 
 from gatedcir.assemble import place
 from gatedcir.config import BackboneConfig, Config, DataConfig, GatedFusionConfig, ModelConfig
 from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever, Visual
-from gatedcir.models.text import Tokenizer, Tokens
+from gatedcir.models.text import Tokenizer
 from gatedcir.resources import GIB, peak_memory
 from gatedcir.step import TrainingStep, make_accelerator, make_step
 
@@ -36,17 +37,8 @@ class Options:
     """Text-image fusion of the model; none is the published one."""
     mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast of this project's step; the published one has none."""
-
-
-class PaddedTokenizer(Tokenizer):
-    """Pads every text to the limit."""
-
-    def __call__(self, captions: list[str]) -> Tokens:  # type: ignore[override]
-        """Tokens [B, max_length]."""
-        missing = self.max_length - super().__call__(captions).input_ids.shape[1]
-        return Tokens(
-            *(torch.nn.functional.pad(x, (0, missing)) for x in super().__call__(captions))
-        )
+    compile: bool = False
+    """Compile this project's step."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -57,47 +49,72 @@ def main(argv: list[str] | None = None) -> None:
         backbone=BackboneConfig(backbone=options.backbone),
         model=ModelConfig(gated_fusion=GatedFusionConfig(strategy=options.strategy)),
     )
-    own = replace(config, optim=replace(config.optim, mixed_precision=options.mixed_precision))
+    own = replace(
+        config,
+        optim=replace(config.optim, mixed_precision=options.mixed_precision),
+        run=replace(config.run, compile=options.compile),
+    )
     published = replace(config, optim=replace(config.optim, mixed_precision="fp32"))
     accelerator = make_accelerator()
-    model, tokenizer = build(config)
-    texts = captions(tokenizer, options.batch_size)
-    before, found = limits(accelerator.device), []
-    for title, chosen in (("cached, this project", own), ("uncached, as published", published)):
-        is_own = chosen is own
-        place(model, accelerator.device, chosen)
-        model.float()  # from the tower's half precision, if the first step had it
-        words = tokenizer if is_own else PaddedTokenizer(tokenizer.wordpiece)
-        step = make_step(chosen, accelerator, model, words, steps_per_epoch=options.repeats + 2)
-        if not is_own:
-            model.backbone.set_attention("eager")
-            for group in step.optimizer.param_groups:
-                group["fused"] = None
-        run = Run(step, images(model, options.batch_size, cached=is_own), texts)
-        flops = operations(run)  # also makes the optimiser's state
-        found.append((title, flops, seconds(run, repeats=options.repeats), peak(step)))
-    after = limits(accelerator.device)
-    best = max(before, after, key=lambda limit: limit.product)
-    slowest = found[-1][2]
     print(f"{options.backbone}, batch of {options.batch_size}, fusion {options.strategy}")
-    print(
-        f"{best} (before: {before.product / GIGA:.0f}, after: {after.product / GIGA:.0f} GFLOP/s)"
-    )
+    # One after the other, so that a process' peak memory tells them apart.
+    found = {
+        "cached, this project": measure(own, options, accelerator, published=False),
+        "uncached, as published": measure(published, options, accelerator, published=True),
+    }
+    slowest = max(one.seconds for one in found.values())
     head = ["step", "s", "triplets/s", "ratio", "GFLOP", "GFLOP/s", "of the limit", "peak GiB"]
     rows = [
         [
-            title,
-            f"{time:.3f}",
-            f"{options.batch_size / time:.2f}",
-            f"{slowest / time:.1f}",
-            f"{flops / GIGA:.1f}",
-            f"{flops / time / GIGA:.1f}",
-            f"{100 * flops / time / best.product:.0f}%",
-            f"{memory / GIB:.2f}",
+            f"{title}, {one.precision}",
+            f"{one.seconds:.3f}",
+            f"{options.batch_size / one.seconds:.2f}",
+            f"{slowest / one.seconds:.1f}",
+            f"{one.operations / GIGA:.1f}",
+            f"{one.operations / one.seconds / GIGA:.1f}",
+            f"{100 * one.operations / one.seconds / one.limit:.0f}%",
+            f"{one.memory / GIB:.2f}",
         ]
-        for title, flops, time, memory in found
+        for title, one in found.items()
     ]
     print(table(head, rows))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A step's costs."""
+
+    precision: str  # of its matrix products
+    operations: int  # of its matrix products
+    seconds: float
+    limit: float  # operations a second that the machine's products reach in that precision
+    memory: int  # bytes
+
+
+def measure(
+    config: Config, options: Options, accelerator: Accelerator, *, published: bool
+) -> Measured:
+    """Train on random data with this project's step, or with the published one."""
+    model, tokenizer = build(config)
+    place(model, accelerator.device, config)
+    words = Tokenizer(tokenizer.wordpiece, fixed=published)
+    step = make_step(config, accelerator, model, words, steps_per_epoch=options.repeats + 2)
+    if published:
+        model.backbone.set_attention("eager")
+        for group in step.optimizer.param_groups:
+            group["fused"] = None
+    texts = captions(tokenizer, options.batch_size)
+    run = Run(step, images(model, options.batch_size, cached=not published), texts)
+    precision = step.precision or torch.float32
+    before = limits(accelerator.device, precision)
+    count = operations(run)  # also makes the optimiser's state
+    run()  # compiles, if it is to
+    time = seconds(run, repeats=options.repeats)
+    after = limits(accelerator.device, precision)
+    name = str(precision).removeprefix("torch.")
+    print(f"{name}, before: {before}; after: {after.product / GIGA:.0f} GFLOP/s")
+    limit = max(before.product, after.product)
+    return Measured(name, count, time, limit, peak(step))
 
 
 @dataclass(frozen=True)

@@ -68,11 +68,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(line)
         unfinished.replace(folder)
     runs = {name: _train(options, folder, name) for name in ("gated", "none")}
-    evaluator, splits = open_evaluator(runs["gated"], DataConfig("CIRR", folder), "val")
+    data = DataConfig("CIRR", folder)
+    pretrained, _ = open_evaluator(Path("tiny"), data, "val")
+    evaluator, splits = open_evaluator(runs["gated"], data, "val")
     rankers = _single_input_rankers(evaluator, options.seed)
     rows = {
         "trained, gated fusion": checkpoint.load(runs["gated"]).metrics,
         "trained, no gating": checkpoint.load(runs["none"]).metrics,
+        "not fine-tuned": validate(pretrained, splits),
         **{name: validate(evaluator, splits, encode) for name, encode in rankers.items()},
     }
     print(f"\n{splits[0].name}: {splits[0].protocol}, {len(splits[0].triplets)} queries\n")

@@ -115,8 +115,7 @@ class BackboneConfig:
     run. random-vit-g and random-vit-l are the real sizes with random weights and the tiny
     vocabulary, to try out speed and memory."""
     image_size: int | None = None
-    """Side of the input in pixels; the weights' own when not given, else their positions are
-    interpolated."""
+    """Side of the input in pixels, positions interpolated; the weights' own when not given."""
     train_vision: bool = False
     """Train the vision tower too, for other image domains; its features are then not cached."""
 
@@ -162,8 +161,7 @@ class OptimConfig:
     mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Autocast; auto is bf16 where the device computes in it and fp32 elsewhere."""
     cache_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision in which vision features are cached; auto: as the tower gives them, which changes
-    nothing."""
+    """Precision of cached vision features; auto: as the tower gives them, which changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +186,8 @@ class RunConfig:
     cache_device: Literal["auto", "gpu", "ram", "disk"] = "auto"
     """Where cached features are read from; auto: memory if half of what is free suffices, else the
     folder."""
+    compile: bool = False
+    """Compile the training step (torch.compile, static shapes); the first one is then slow."""
     dry_run: bool = False
     """Only measure: two training steps and one evaluation batch of random data in the real shapes;
     no dataset is read and nothing is written."""

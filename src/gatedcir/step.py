@@ -1,5 +1,7 @@
 """One training step, for the training loop and for dry runs alike."""
 
+import os
+import shutil
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -144,8 +146,17 @@ def make_step(
     *,
     steps_per_epoch: int,
 ) -> TrainingStep:
-    """The step that the config's options make of a model on its device."""
+    """The step that the config's options make of a model on its device.
+
+    Raises:
+        UserError: `compile` on a CPU, without a C++ compiler.
+    """
     device = accelerator.device
+    if config.run.compile:
+        _check_compiler(device)
+        # Texts of one length: another would be compiled anew.
+        tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
+        model.compile(dynamic=False)
     precision = precision_of(config.optim.mixed_precision, device)
     optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
     return TrainingStep(
@@ -159,3 +170,9 @@ def make_step(
         schedule=schedule,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
     )
+
+
+def _check_compiler(device: torch.device) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if device.type == "cpu" and shutil.which(compiler) is None:
+        raise UserError(f"--compile needs the C++ compiler {compiler}; install it or leave it out.")

@@ -33,17 +33,23 @@ def clean(caption: str) -> str:
 
 
 class Tokenizer:
-    """WordPiece tokens of cleaned captions, [CLS] first, cut at `max_length` tokens."""
+    """WordPiece tokens of cleaned captions, [CLS] first, cut at `max_length` tokens.
 
-    def __init__(self, wordpiece: BertTokenizer, *, max_length: int = 32) -> None:
+    They are padded to the longest caption of a batch, or, with `fixed`, all to `max_length`.
+    """
+
+    def __init__(
+        self, wordpiece: BertTokenizer, *, max_length: int = 32, fixed: bool = False
+    ) -> None:
         self.wordpiece = wordpiece
         self.max_length = max_length
+        self.fixed = fixed
 
     def __call__(self, captions: Sequence[str]) -> Tokens:
-        """Tokens of B captions, padded to the longest of them (T <= max_length)."""
+        """Tokens of B captions (T <= max_length)."""
         encoded = self.wordpiece(
             [clean(caption) for caption in captions],
-            padding="longest",
+            padding="max_length" if self.fixed else "longest",
             truncation=True,
             max_length=self.max_length,
             return_tensors="pt",

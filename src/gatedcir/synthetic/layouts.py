@@ -17,7 +17,7 @@ from gatedcir.synthetic.scenes import Scene
 
 # How many requests one grid of scenes gives: many in training, where each image may serve often;
 # few where the gallery should be large.
-_QUERIES_PER_GRID = {"train": 80, "val": 9, "test": 9}
+_QUERIES_PER_GRID = {"train": 40, "val": 9, "test": 9}
 _CIRR_NAMES = {"train": "train", "val": "dev", "test": "test1"}
 _CIRR_FILES = {"train": "train", "val": "val", "test": "test1"}
 _PATIENCE = 20  # rounds of drawing more families before a size is given up

@@ -1,0 +1,63 @@
+"""A compiled training step learns what the plain one does."""
+
+from functools import partial
+
+import pytest
+import torch
+from conftest import SHORT
+from torch import nn
+
+import gatedcir.step
+from gatedcir.config import Config, parse
+from gatedcir.errors import UserError
+from gatedcir.models.backbone import Backbone
+from gatedcir.models.composer import ComposedRetriever
+from gatedcir.models.sources import load
+from gatedcir.models.text import Tokenizer
+from gatedcir.step import make_accelerator, make_step
+
+TEXTS = ["is red", "has two blue circles and is larger"]
+
+
+def learn(*flags):
+    """Loss of a step, and the weights behind it."""
+    config = parse(Config, ["--dataset", "CIRR", *SHORT, *flags], description="")
+    tiny = load("tiny")
+    sizes = tiny.backbone.config.to_dict()
+    for part in ("vision_config", "qformer_config"):
+        sizes[part]["num_hidden_layers"] = 1  # tracing takes seconds a layer
+    torch.manual_seed(0)
+    model = ComposedRetriever(Backbone.from_config(sizes))
+    tokenizer = Tokenizer(tiny.wordpieces)
+    step = make_step(config, make_accelerator(), model, tokenizer, steps_per_epoch=10)
+    generator = torch.Generator().manual_seed(0)
+    tokens = model.backbone.token_count(), model.backbone.vision_width
+    images = [[torch.randn(2, *tokens, generator=generator)] for _ in range(2)]
+    step.wrapped.eval()  # dropout draws otherwise when compiled
+    loss, losses, _ = step(*images, TEXTS, torch.arange(2))
+    return loss, losses, model.state_dict()
+
+
+def test_a_compiled_step_learns_the_same(monkeypatch):
+    calls = []
+
+    def graph_without_code(graph, inputs):
+        calls.append(graph)
+        return graph
+
+    compile_so = partial(nn.Module.compile, backend=graph_without_code)
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **o: compile_so(self, **o))
+    loss, losses, weights = learn()
+    assert not calls
+    found, terms, learnt = learn("--compile")
+    assert calls
+    torch.testing.assert_close(found, loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(terms, losses, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(learnt, weights, atol=1e-5, rtol=1e-4)
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setattr(gatedcir.step.shutil, "which", lambda name: None)
+    monkeypatch.setattr(gatedcir.step.os, "environ", {"CXX": "strange++"})
+    with pytest.raises(UserError, match=r"--compile needs the C\+\+ compiler strange\+\+"):
+        learn("--compile")
