@@ -14,7 +14,7 @@ demo: $(VENV)/.runtime ## Train on synthetic scenes, print a table, draw gate ma
 	$(BIN)/python scripts/demo.py --output demo
 
 test: $(VENV)/.dev ## Run all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-lavis: $(VENV)/.runtime $(LAVIS)/.installed ## Compare with salesforce-lavis itself (docs/lavis.md)
 	rm -rf build/lavis
