@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.errors import UserError, run_command
+from gatedcir.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gatedcir.config import parse
 from gatedcir.errors import UserError, run_command
+from gatedcir.parsing import parse
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 

@@ -9,11 +9,12 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from gatedcir.config import DEFAULT_FOLDERS, Dataset, TransformConfig, parse
+from gatedcir.config import DEFAULT_FOLDERS, Dataset, TransformConfig
 from gatedcir.data.load import load_splits
 from gatedcir.data.resized import copy_annotations, copy_images, write_note
 from gatedcir.data.transforms import make_transform
 from gatedcir.errors import UserError, run_command
+from gatedcir.parsing import parse
 
 SPLITS = {"CIRR": ("train", "val", "test1"), "FashionIQ": ("train", "val", "test")}
 

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.errors import UserError, run_command
+from gatedcir.parsing import parse
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gatedcir.config import parse
 from gatedcir.data.feature_folder import FeatureFolder
 from gatedcir.data.features import PixelSource, Source, batches
 from gatedcir.data.transforms import make_transform
 from gatedcir.errors import run_command
+from gatedcir.parsing import parse
 
 _REPEATS = 3  # the best counts: other work on the machine only ever slows down
 

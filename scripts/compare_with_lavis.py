@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gatedcir.config import parse
 from gatedcir.errors import UserError, run_command
+from gatedcir.parsing import parse
 
 if TYPE_CHECKING:
     from torch import Tensor

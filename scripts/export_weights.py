@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gatedcir.config import parse
 from gatedcir.errors import UserError, run_command
+from gatedcir.parsing import parse
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from picture_inputs import Options, check, chosen, file_of, open_one, picture_of
 
-from gatedcir.config import parse
 from gatedcir.errors import UserError, run_command
+from gatedcir.parsing import parse
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.errors import run_command
+from gatedcir.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:

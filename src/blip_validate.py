@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatedcir.config import FlatData, parse
-from gatedcir.errors import run_command
+from gatedcir.config import FlatData
+from gatedcir.errors import check_file_to_write, run_command
+from gatedcir.parsing import parse
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.retrieval.report import format_report
     from gatedcir.validate import validate
 
+    if options.json is not None:
+        check_file_to_write(options.json, "--json")
     evaluator, splits = open_evaluator(options.model_path, options.data, "val")
     metrics = validate(evaluator, splits)
     source = locate(str(options.model_path))

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatedcir.config import DEFAULT_FOLDERS, DataConfig, parse
-from gatedcir.errors import run_command
+from gatedcir.config import DEFAULT_FOLDERS, DataConfig
+from gatedcir.errors import check_folder_to_write, run_command
+from gatedcir.parsing import parse
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.retrieval.submission import write_submission
     from gatedcir.validate import rank
 
+    check_folder_to_write(options.output_dir, "--output-dir")
     data = DataConfig("CIRR", options.data_path, num_workers=options.num_workers)
     evaluator, [split] = open_evaluator(options.model_path, data, "test1")
     ranking = rank(split, evaluator.index(split), evaluator.queries(split))

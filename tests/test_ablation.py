@@ -17,8 +17,9 @@ from gatedcir.ablation.grid import chosen, read_grid
 from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
 from gatedcir.ablation.write import write_all
-from gatedcir.config import Config, parse, to_dict
+from gatedcir.config import Config
 from gatedcir.errors import UserError
+from gatedcir.parsing import parse, to_dict
 from gatedcir.statistics import compare, estimate
 
 HEADLINE = "mean(R@5+R_s@1)"

@@ -9,11 +9,12 @@ from conftest import SHORT
 
 import gatedcir.step
 from gatedcir.accumulate import backward_in_chunks, split
-from gatedcir.config import Config, LossConfig, parse
+from gatedcir.config import Config, LossConfig
 from gatedcir.errors import UserError
 from gatedcir.models.build import build
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.option_checks import check_ranges
+from gatedcir.parsing import parse
 from gatedcir.step import make_accelerator, make_step
 
 BATCH, CHUNKS = 5, 2

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from gatedcir.assemble import place
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.models.build import build
+from gatedcir.parsing import parse
 from gatedcir.validate import autocast
 
 

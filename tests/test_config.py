@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from gatedcir import config as config_module
-from gatedcir.config import Config, flags_of, from_dict, parse, read_yaml, to_dict
+from gatedcir.config import Config
 from gatedcir.errors import UserError
+from gatedcir.parsing import flags_of, from_dict, parse, read_yaml, to_dict
 
 PACKAGE = Path(config_module.__file__).parent
 PUBLISHED = (
@@ -183,9 +184,10 @@ def test_missing_yaml(tmp_path, yaml_file):
     missing = tmp_path / "none.yaml"
     with pytest.raises(UserError, match=re.escape(str(missing))):
         read_yaml(missing)
-    for wrong in (["--config", str(tmp_path)], ["--resume", yaml_file("dataset: CIRR\n")]):
-        with pytest.raises(UserError, match="no config file"):
-            read(*wrong)
+    with pytest.raises(UserError, match="no config file"):
+        read("--config", str(tmp_path))
+    with pytest.raises(UserError, match=r"no run at .* to resume"):
+        read("--resume", yaml_file("dataset: CIRR\n"))
     binary = tmp_path / "binary.yaml"
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"binary\.yaml"):
@@ -200,8 +202,11 @@ def test_resume_reads_the_options_of_the_run(tmp_path):
     assert (found.data.dataset, found.optim.seed, found.optim.num_epochs) == ("FashionIQ", 7, 20)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(found)), encoding="utf-8")
     assert read("--resume", str(tmp_path)) == found
-    with pytest.raises(UserError, match=r"other.config\.yaml"):
+    with pytest.raises(UserError, match=r"no run at .*other to resume"):
         read("--resume", str(tmp_path / "other"))
+    for flags in (["--config", "other.yaml"], ["--output-dir=elsewhere"]):
+        with pytest.raises(UserError, match=r"--\w+(-dir)? has no effect beside --resume"):
+            read("--resume", str(tmp_path), *flags)
 
 
 def test_every_field_is_read():

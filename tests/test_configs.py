@@ -8,12 +8,13 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from gatedcir.ablation.grid import read_grid
-from gatedcir.config import Config, ModelConfig, flags_of, parse, read_yaml, to_dict
+from gatedcir.config import Config, ModelConfig
 from gatedcir.models.strategies import STRATEGIES
 from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
 from gatedcir.models.visual_fusion.necks import NECKS
 from gatedcir.models.visual_fusion.scale_tokens import SCALE_FUSIONS
 from gatedcir.option_checks import check_ranges
+from gatedcir.parsing import flags_of, parse, read_yaml, to_dict
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(CONFIGS.glob("*.y*ml"))

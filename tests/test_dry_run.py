@@ -10,12 +10,13 @@ from published_model import golden_config
 
 import blip_fine_tune_2
 from gatedcir import dry_run as module
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.dry_run import Measured, measure, report
 from gatedcir.errors import UserError
 from gatedcir.models import sources
 from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever
+from gatedcir.parsing import parse
 from gatedcir.resources import peak_memory
 from gatedcir.step import TrainingStep, make_accelerator, make_step
 

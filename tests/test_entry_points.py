@@ -141,7 +141,7 @@ def test_a_gallery_of_one_image_is_refused(copy):
     one["img_set"] = {**one["img_set"], "members": [name]}
     edit(folder / "cirr/captions/cap.rc2.val.json", lambda _: [one])
     edit(folder / "cirr/image_splits/split.rc2.val.json", lambda images: {name: images[name]})
-    bad(blip_fine_tune_2, trained(folder, run), "cap.rc2.val.json", "target")
+    bad(blip_fine_tune_2, trained(folder, run), "CIRR val", "1 image", "nothing to rank")
 
 
 def test_a_fashioniq_gallery_of_one_image_is_refused(home, tmp_path):

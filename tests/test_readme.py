@@ -12,7 +12,8 @@ from conftest import SHORT
 from PIL import Image
 
 from gatedcir.ablation.grid import read_grid
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
+from gatedcir.parsing import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

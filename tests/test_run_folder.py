@@ -20,10 +20,9 @@ from gatedcir.config import (
     ModelConfig,
     OptimConfig,
     RunConfig,
-    from_dict,
-    read_yaml,
 )
 from gatedcir.errors import UserError
+from gatedcir.parsing import from_dict, read_yaml
 from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder
 
 

@@ -1,6 +1,6 @@
 """A compiled training step learns what the plain one does."""
 
-from functools import partial
+from functools import partialmethod
 
 import pytest
 import torch
@@ -8,12 +8,13 @@ from conftest import SHORT
 from torch import nn
 
 import gatedcir.step
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.sources import load
 from gatedcir.models.text import Tokenizer
+from gatedcir.parsing import parse
 from gatedcir.step import make_accelerator, make_step
 
 TEXTS = ["is red", "has two blue circles and is larger"]
@@ -45,8 +46,8 @@ def test_a_compiled_step_learns_the_same(monkeypatch):
         calls.append(graph)
         return graph
 
-    compile_so = partial(nn.Module.compile, backend=graph_without_code)
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **o: compile_so(self, **o))
+    compiled = partialmethod(nn.Module.compile, backend=graph_without_code)
+    monkeypatch.setattr(nn.Module, "compile", compiled)
     loss, losses, weights = learn()
     assert not calls
     found, terms, learnt = learn("--compile")

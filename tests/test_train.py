@@ -12,12 +12,13 @@ import blip_fine_tune_2
 import gatedcir.train
 from gatedcir import checkpoint
 from gatedcir.assemble import load_data, make_evaluator, make_source
-from gatedcir.config import Config, DataConfig, parse
+from gatedcir.config import Config, DataConfig
 from gatedcir.data.features import FeatureSource, PixelSource, TripletDataset, collate
 from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, restore
 from gatedcir.optim import parameter_groups
+from gatedcir.parsing import parse
 
 
 def config_of(home, *flags) -> Config:

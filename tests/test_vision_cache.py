@@ -13,11 +13,12 @@ import blip_fine_tune_2
 import blip_validate
 from gatedcir import vision_cache
 from gatedcir.assemble import load_data, make_pixels, make_source, place
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.data.features import FeatureSource, PixelSource
 from gatedcir.data.shards import ShardSource
 from gatedcir.errors import UserError
 from gatedcir.models.build import build
+from gatedcir.parsing import parse
 from gatedcir.vision_cache import feature_folder, tower_hash
 
 HALF = {"fp16": 2**-11, "bf16": 2**-8}  # half of the distance to the next number, relative

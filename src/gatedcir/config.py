@@ -1,28 +1,18 @@
 """Every option of every command, once: its name, type, default and meaning.
 
 The dataclasses give the flags (`--learning-rate`, `--model.gated-fusion.strategy`) and the YAML
-keys (`learning-rate`, `model: {gated-fusion: {strategy: ...}}`) alike. A YAML file is read as flags
-written down, so that both go through the same typed parser, which refuses an unknown name and
-suggests the nearest one.
+keys (`learning-rate`, `model: {gated-fusion: {strategy: ...}}`) alike; `parsing` reads both.
 """
 
-import argparse
-import dataclasses
-import sys
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 
 import tyro
-import yaml
-
-from gatedcir.errors import UserError
 
 Dataset = Literal["CIRR", "FashionIQ"]
 DEFAULT_FOLDERS = {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")}
 CONFIG_FILE = "config.yaml"  # in a run's folder
-Options = TypeVar("Options")
 
 
 @dataclass(frozen=True)
@@ -211,90 +201,3 @@ class Config:
     optim: Annotated[OptimConfig, tyro.conf.arg(name="")] = field(default_factory=OptimConfig)
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-
-
-def parse(options: type[Options], argv: Sequence[str] | None, *, description: str) -> Options:
-    """Command-line flags to a dataclass.
-
-    `--config FILE` reads options from a YAML file and `--resume RUN` from that run's; flags given
-    beside them win. A wrong name or value ends the program with one message and status 2.
-
-    Raises:
-        UserError: the file is missing or not a mapping in YAML.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    sources.add_argument("--config", type=Path)
-    sources.add_argument("--resume", type=Path)
-    found, flags = sources.parse_known_args(given)
-    if found.resume is not None:
-        flags = [*flags_of(read_yaml(found.resume / CONFIG_FILE)), *flags]
-        flags += ["--resume", str(found.resume)]
-    if found.config is not None:
-        flags = flags_of(read_yaml(found.config)) + flags
-    return tyro.cli(
-        options,
-        args=flags,
-        description=description + " Options may also stand in a YAML file: --config FILE.",
-    )
-
-
-def from_dict(options: type[Options], values: dict[str, Any]) -> Options:
-    """The dataclass whose resolved form `to_dict` gave."""
-    return tyro.cli(options, args=flags_of(values), console_outputs=False)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        UserError: no such file, not YAML, or no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"there is no config file {path}; configs/ holds examples.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not valid YAML ({reason}); correct that line.") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold a mapping of option names to values.")
-    return content
-
-
-def flags_of(values: dict[str, Any], prefix: str = "") -> list[str]:
-    """Nested options as command-line flags.
-
-    >>> flags_of({"seed": 1, "save-best": True, "model": {"gated-fusion": {"start": "identity"}}})
-    ['--seed', '1', '--save-best', '--model.gated-fusion.start', 'identity']
-    """
-    return list(_flags(values, prefix))
-
-
-def _flags(values: dict[str, Any], prefix: str) -> Iterator[str]:
-    for key, value in values.items():
-        name = str(key).replace("_", "-")
-        if isinstance(value, dict):
-            yield from _flags(value, f"{prefix}{name}.")
-        elif isinstance(value, bool):
-            yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
-        else:
-            yield f"--{prefix}{name}"
-            yield from (map(str, value) if isinstance(value, list | tuple) else [str(value)])
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """A config as plain YAML values with the names of its flags."""
-    result: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        name = item.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            nested = to_dict(value)
-            # Groups other than `model` have no prefix: their options stand at the top.
-            result |= {name: nested} if item.name in ("model", "gated_fusion") else nested
-        elif isinstance(value, tuple):
-            result[name] = list(value)  # as YAML gives it back
-        else:
-            result[name] = str(value) if isinstance(value, Path) else value
-    return result

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -11,6 +12,20 @@ class UserError(Exception):
 def reason_of(error: Exception) -> str:
     """The first line of a library's error, without its full stop."""
     return (str(error).splitlines() or [""])[0].rstrip(".:") or type(error).__name__
+
+
+def check_file_to_write(path: Path, flag: str) -> None:
+    """UserError if a folder is in the place of a file, or a file in that of one of its folders."""
+    if path.is_dir():
+        raise UserError(f"{flag} {path} is a folder; name a file in it.")
+    check_folder_to_write(path.parent, flag)
+
+
+def check_folder_to_write(path: Path, flag: str) -> None:
+    """UserError if a file is in the place of a folder or of one above it."""
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{flag} needs the folder {place}, which is a file; name another.")
 
 
 def run_command(command: Callable[[], None]) -> None:

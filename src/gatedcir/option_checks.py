@@ -8,6 +8,8 @@ from typing import Any
 from gatedcir.config import Config, ModelConfig, RunConfig
 from gatedcir.errors import UserError
 
+MOST_SEED = 2**32  # what NumPy takes
+
 
 def check_ranges(config: Config) -> None:
     """Refuse numbers that no run can work with; UserError names the flag."""
@@ -27,7 +29,10 @@ def check_ranges(config: Config) -> None:
         ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
     ):
         if not least <= value < math.inf:  # which NaN is not either
-            raise UserError(f"--{flag} {value} is out of range; give a number of {least} or more.")
+            limit = "that is finite" if least == -math.inf else f"of {least} or more"
+            raise UserError(f"--{flag} {value} is out of range; give a number {limit}.")
+    if not 0 <= config.optim.seed < MOST_SEED:
+        raise UserError(f"--seed {config.optim.seed} is out of range; give 0 to {MOST_SEED - 1}.")
     if config.optim.accumulate > config.optim.batch_size:
         raise UserError(
             f"--accumulate {config.optim.accumulate} leaves parts of a batch of "

@@ -9,8 +9,9 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 
 from gatedcir.checkpoint import write_json, write_text
-from gatedcir.config import CONFIG_FILE, Config, to_dict
+from gatedcir.config import CONFIG_FILE, Config
 from gatedcir.errors import UserError
+from gatedcir.parsing import to_dict
 
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
 

@@ -16,13 +16,14 @@ from tqdm import tqdm
 from gatedcir import checkpoint
 from gatedcir.assemble import load_data, make_evaluator, make_source, place
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
-from gatedcir.config import Config, to_dict
+from gatedcir.config import Config
 from gatedcir.data.features import TripletDataset, collate
 from gatedcir.data.order import TripletOrder
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, checkpoint_of
 from gatedcir.option_checks import changed_flags, check_negatives, check_ranges
+from gatedcir.parsing import to_dict
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.retrieval.report import HEADLINE, format_report
 from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder

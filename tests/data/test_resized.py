@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 
 from gatedcir.assemble import make_pixels
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.data.load import load_splits
 from gatedcir.data.resized import check_note, copy_images, write_note
 from gatedcir.data.transforms import TRANSFORMS, make_transform, open_image
 from gatedcir.errors import UserError
+from gatedcir.parsing import parse
 
 SIZES = [(9, 9), (31, 10), (10, 31), (13, 11), (101, 200), (5, 4)]
 

@@ -9,7 +9,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from published_model import FIXTURES, SPRC, golden_config, golden_weights, write_file
 
 from gatedcir import checkpoint
-from gatedcir.config import Config, parse
+from gatedcir.config import Config
 from gatedcir.errors import UserError
 from gatedcir.models import locations, sources, vocabulary
 from gatedcir.models.backbone import Backbone
@@ -19,6 +19,7 @@ from gatedcir.models.sizes import VIT_G
 from gatedcir.models.sources import load
 from gatedcir.models.vocabulary import read_wordpieces
 from gatedcir.models.weights import from_sprc
+from gatedcir.parsing import parse
 
 
 def lavis_weights():

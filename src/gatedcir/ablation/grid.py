@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gatedcir.config import Config, DataConfig, from_dict, read_yaml, to_dict
+from gatedcir.config import Config, DataConfig
 from gatedcir.errors import UserError
 from gatedcir.option_checks import check_ranges
+from gatedcir.parsing import from_dict, read_yaml, to_dict
 
 # One dataset and protocol, or the cells' figures cannot be compared; the rest is set for each run.
 FIXED = ("dataset", "fashioniq-protocol", "seed", "output-dir", "resume", "dry-run")

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from gatedcir.ablation.grid import Grid, chosen
 from gatedcir.checkpoint import write_text
-from gatedcir.config import CONFIG_FILE, Config, flags_of, read_yaml, to_dict
+from gatedcir.config import CONFIG_FILE, Config
 from gatedcir.errors import UserError
 from gatedcir.option_checks import changed_flags
+from gatedcir.parsing import flags_of, read_yaml, to_dict
 from gatedcir.run_folder import TRAIN, VALIDATION
 
 TRAINER = Path(__file__).parents[2] / "blip_fine_tune_2.py"

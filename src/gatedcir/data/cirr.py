@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gatedcir.data.triplets import Split, Triplet, field, read_json
+from gatedcir.data.triplets import Split, Triplet, field, read_json, too_few
 from gatedcir.errors import UserError
 
 SPLITS = ("train", "val", "test1")
@@ -29,6 +29,8 @@ def parse_cirr(root: Path, split: str) -> Split:
     relative = {
         name: Path(field(images, name, str, where=f"file {images_file}")) for name in images
     }
+    if len(relative) < 2:  # where no entry could have a reference and a target
+        raise too_few(f"CIRR {split}", len(relative))
     triplets = tuple(
         _triplet(entry, relative, split=split, where=f"entry {number} of {captions_file}")
         for number, entry in enumerate(entries)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gatedcir.data.cirr import parse_cirr
 from gatedcir.data.fashioniq import CATEGORIES, parse_fashioniq
-from gatedcir.data.triplets import Split, check_files, only_used
+from gatedcir.data.triplets import Split, check_files, only_used, too_few
 from gatedcir.errors import UserError
 
 MOST_WORDS = 100
@@ -35,10 +35,7 @@ def load_splits(
 def check_gallery(split: Split) -> None:
     """Refuse a gallery that leaves no choice once the reference is taken out; UserError."""
     if len(split.gallery) < 2 + split.reference_removed:
-        raise UserError(
-            f"the gallery of {split.name} has {len(split.gallery)} image(s), which leaves nothing "
-            "to rank; check the split's file."
-        )
+        raise too_few(split.name, len(split.gallery))
 
 
 def check_caption(caption: str, *, where: str) -> None:

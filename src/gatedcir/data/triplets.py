@@ -88,6 +88,14 @@ def only_used(split: Split) -> Split:
     return replace(split, triplets=triplets, gallery=gallery, paths=paths, protocol=protocol)
 
 
+def too_few(split: str, images: int) -> UserError:
+    """The error of a gallery that leaves no choice."""
+    return UserError(
+        f"the gallery of {split} has {images} image(s), which leaves nothing to rank; check the "
+        "split's file."
+    )
+
+
 def check_files(splits: list[Split], *, skip_missing: bool) -> list[Split]:
     """Make sure that every image of the splits has its file.
 

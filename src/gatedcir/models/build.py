@@ -7,15 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gatedcir.checkpoint import Checkpoint
-from gatedcir.config import (
-    BackboneConfig,
-    Config,
-    DataConfig,
-    GatedFusionConfig,
-    ModelConfig,
-    from_dict,
-    to_dict,
-)
+from gatedcir.config import BackboneConfig, Config, DataConfig, GatedFusionConfig, ModelConfig
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.composer import ComposedRetriever
@@ -24,6 +16,7 @@ from gatedcir.models.strategies import STRATEGIES
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.weights import mismatch
+from gatedcir.parsing import from_dict, to_dict
 
 
 def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
