@@ -13,9 +13,10 @@ from torch import Tensor
 
 from gatedcir import checkpoint
 from gatedcir.assemble import open_evaluator
-from gatedcir.config import Config, DataConfig, parse
+from gatedcir.config import Config, DataConfig
 from gatedcir.errors import run_command
 from gatedcir.models.composer import Visual
+from gatedcir.parsing import parse
 from gatedcir.retrieval.report import format_table
 from gatedcir.synthetic.layouts import write_cirr
 from gatedcir.train import fit
@@ -42,11 +43,11 @@ class Options:
     """Folder for data, runs and pictures; data that is there is used again, runs are replaced."""
     seed: int = 0
     """Seed of data and training."""
-    train: int = 7000
+    train: int = 12000
     """Training triplets."""
     val: int = 750
     """Validation triplets."""
-    num_epochs: int = 2
+    num_epochs: int = 1
     """Epochs of each of the two trainings."""
     num: int = 8
     """Gate maps to draw."""

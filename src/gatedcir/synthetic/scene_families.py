@@ -75,7 +75,7 @@ def sample_family(split: str, rng: random.Random, *, queries: int) -> Family:
         start = rng.choice(grid)
         # A single change leaves the target among the reference's six nearest, a compound one among
         # the three scenes that the text fits: some of each, so that neither input is enough.
-        asked = rng.sample(range(FACTORS), rng.choice((1, 1, 2)))
+        asked = rng.sample(range(FACTORS), rng.choice((1, 2)))
         end = list(start)
         for number in asked:
             others = [s for s in range(len(factors[number].states)) if s != start[number]]
