@@ -243,3 +243,18 @@ def test_a_wrong_dataset_ends_the_process_with_one_message(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_places_that_cannot_be_written_are_named_before_anything_is_read(tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    flags = ["--dataset", "CIRR", "--data-path", tmp_path, "--model-path", "nowhere"]
+    bad(blip_validate, [*flags, "--json", tmp_path], "--json", "is a folder")
+    bad(blip_validate, [*flags, "--json", file / "metrics.json"], "--json", "which is a file")
+    flags = ["--model-path", "nowhere", "--output-dir", file / "below"]
+    bad(cirr_test_submission, flags, "--output-dir", "which is a file")
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296"])
+def test_a_seed_out_of_range_is_named(copy, seed):
+    bad(blip_fine_tune_2, trained(*copy, "--seed", seed), f"--seed {seed}", "4294967295")
