@@ -142,7 +142,7 @@ class Reading(nn.Module):
         """Whole captions -> [B, E]."""
         backbone = self.retriever.backbone
         words = backbone.embed_text(captions.input_ids)
-        hidden = backbone.text_pass(words, mask=captions.attention_mask)
+        hidden = backbone.text_pass(words, mask=captions.attention_mask, kept=slice(0, 1))
         return F.normalize(backbone.text_projection(hidden[:, 0]).float(), dim=-1)
 
     def changed(self, level: Tensor, changes: Tokens) -> Tensor:

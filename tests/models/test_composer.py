@@ -2,15 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from gatedcir.losses import composed_losses, token_similarity
+from gatedcir.models import backbone
 from gatedcir.models.build import open_trained
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.gated_fusion import GatedFusionModule
+from gatedcir.models.qformer import qformer_pass
 from gatedcir.models.text import Tokens
 from gatedcir.models.weights import from_sprc
 from gatedcir.retrieval.index import TokenIndex
@@ -27,14 +30,37 @@ def near(found, expected):
     close(found, expected, 2e-6 * max(1.0, expected.abs().max().item()))
 
 
+class Seen(NamedTuple):
+    """What the Q-Former sees and gives in one pass."""
+
+    embedded: torch.Tensor  # normalised
+    hidden: torch.Tensor  # last
+    kept: slice
+    mask: torch.Tensor | None
+
+    def near(self, golden, name):
+        """Equal to the published numbers, where outputs are wanted and tokens count."""
+        near(self.embedded, golden[f"embeddings_{name}"])
+        expected = golden[f"{name}_last_hidden_state"]
+        if self.mask is not None:
+            expected = expected * self.mask[..., None]
+        near(self.hidden, expected[:, self.kept])
+
+
 @pytest.fixture
-def seen(published):
-    """What the Q-Former sees and gives, pass by pass: (normalised embeddings, last hidden)."""
-    qformer, embedded, passes = published[0].backbone.qformer, [], []
-    qformer.dropout.register_forward_hook(lambda module, args, output: embedded.append(output))
-    qformer.register_forward_hook(
-        lambda module, args, output: passes.append((embedded[-1], output.last_hidden_state))
-    )
+def seen(published, monkeypatch):
+    """All passes of a test."""
+    embedded: list[torch.Tensor] = []
+    passes: list[Seen] = []
+    dropout = published[0].backbone.qformer.dropout
+    dropout.register_forward_hook(lambda module, args, output: embedded.append(output))
+
+    def watched(*inputs, kept=slice(None), mask=None, **options):
+        hidden = qformer_pass(*inputs, kept=kept, mask=mask, **options)
+        passes.append(Seen(embedded[-1], hidden, kept, mask))
+        return hidden
+
+    monkeypatch.setattr(backbone, "qformer_pass", watched)
     return passes
 
 
@@ -62,46 +88,36 @@ def test_the_fusion_pass_alone(published, golden, seen):
     backbone, text = published[0].backbone, published[3]
     words = backbone.embed_text(text.input_ids)
     sequence = torch.cat([backbone.query_tokens.expand(4, -1, -1), words], 1)
-    image = golden["image_embeds_reference"]
-    near(
-        backbone.query_pass(sequence, image=image, mask=mask_of(text)),
-        golden["fusion_last_hidden_state"],
-    )
-    near(seen[0][0], golden["embeddings_fusion"])
+    backbone.query_pass(sequence, image=golden["image_embeds_reference"], mask=mask_of(text))
+    seen[0].near(golden, "fusion")
 
 
 def test_the_text_pass_alone(published, golden, seen):
     backbone, text = published[0].backbone, published[3]
     prompts = golden["fusion_last_hidden_state"][:, :32]
     sequence = torch.cat([prompts, backbone.embed_text(text.input_ids)], 1)
-    near(backbone.text_pass(sequence, mask=mask_of(text)), golden["text_last_hidden_state"])
-    near(seen[0][0], golden["embeddings_text"])
+    backbone.text_pass(sequence, mask=mask_of(text))
+    seen[0].near(golden, "text")
 
 
 def test_the_target_pass_alone(published, golden, seen):
     backbone = published[0].backbone
     queries = backbone.query_tokens.expand(4, -1, -1)
-    found = backbone.query_pass(queries, image=golden["image_embeds_target"])
-    near(found, golden["target_last_hidden_state"])
-    near(seen[0][0], golden["embeddings_target"])
+    backbone.query_pass(queries, image=golden["image_embeds_target"])
+    seen[0].near(golden, "target")
 
 
 def test_the_prompt_only_pass_alone(published, golden, seen):
     model, _, _, text = published
     close(model.encode_text(text), golden["text_only_feat"])
-    [(embedded, hidden)] = seen
-    near(embedded, golden["embeddings_text_only"])
-    near(hidden, golden["text_only_last_hidden_state"])
+    seen[0].near(golden, "text_only")
 
 
 def test_the_passes_together(published, golden, seen):
     model, images, targets, text = published
     model(images, targets, text)
-    for (embedded, hidden), name in zip(
-        seen, ("fusion", "text", "text_only", "target"), strict=True
-    ):
-        near(embedded, golden[f"embeddings_{name}"])
-        near(hidden, golden[f"{name}_last_hidden_state"])
+    for one, name in zip(seen, ("fusion", "text", "text_only", "target"), strict=True):
+        one.near(golden, name)
 
 
 def test_features_equal_the_published(published, golden):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
+from gatedcir.models.qformer import qformer_pass
 from gatedcir.models.visual_fusion.grid import resize, to_tokens
 from gatedcir.models.visual_fusion.scale_sizes import scaled_size
 
@@ -271,30 +272,34 @@ class Backbone(nn.Module):
         """The text as the Q-Former's embedding layer gives it: [B, T] -> [B, T, D]."""
         return self.qformer.dropout(self.qformer.layernorm(self.embed_text(input_ids)))
 
-    def query_pass(self, sequence: Tensor, *, image: Tensor, mask: Tensor | None = None) -> Tensor:
+    def query_pass(
+        self,
+        sequence: Tensor,
+        *,
+        image: Tensor,
+        mask: Tensor | None = None,
+        kept: slice = slice(None),
+    ) -> Tensor:
         """Queries, and the text behind them, through the Q-Former; queries look at the image.
 
         Args:
             sequence: [B, Q + T, D]; the first Q are query tokens.
             image: [B, L, Dv], what the cross-attention layers attend to.
             mask: [B, Q + T], 1 where a token counts; None when all do.
+            kept: tokens whose outputs are wanted, all queries or all text; everything by default.
 
         Returns:
-            [B, Q + T, D].
+            [B, Q + T, D], or of that the kept tokens.
         """
-        return self.qformer(
-            query_embeds=sequence,
-            query_length=self.num_query_tokens,
-            attention_mask=mask,
-            encoder_hidden_states=image,
-        ).last_hidden_state
+        count = self.num_query_tokens
+        return qformer_pass(
+            self.qformer, sequence, queries=count, mask=mask, image=image, kept=kept
+        )
 
-    def text_pass(self, sequence: Tensor, *, mask: Tensor) -> Tensor:
+    def text_pass(self, sequence: Tensor, *, mask: Tensor, kept: slice = slice(None)) -> Tensor:
         """A sequence through the Q-Former's text half, blind to the image.
 
         All of the sequence goes through the text feed-forward layers, query tokens included.
         Shapes as in `query_pass`.
         """
-        return self.qformer(
-            query_embeds=sequence, query_length=0, attention_mask=mask
-        ).last_hidden_state
+        return qformer_pass(self.qformer, sequence, queries=0, mask=mask, kept=kept)

@@ -135,12 +135,14 @@ class ComposedRetriever(nn.Module):
         image, aux = self.fusion(tokens, embedded, text.attention_mask)
         words = self.backbone.embed_text(text.input_ids)  # [B, T, D]
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
-        mask = _with_queries(text.attention_mask, queries.shape[1])
-        fused = self.backbone.query_pass(torch.cat([queries, words], 1), image=image, mask=mask)
-        prompts = fused[:, : queries.shape[1]]
-        second = self.backbone.text_pass(torch.cat([prompts, words], 1), mask=mask)
+        count = queries.shape[1]
+        mask = _with_queries(text.attention_mask, count)
+        both = torch.cat([queries, words], 1)
+        prompts = self.backbone.query_pass(both, image=image, mask=mask, kept=slice(0, count))
         # The text's [CLS] stands behind the Q prompts.
-        query = _project(self.backbone.text_projection, second[:, queries.shape[1]])
+        second = torch.cat([prompts, words], 1)
+        cls = self.backbone.text_pass(second, mask=mask, kept=slice(count, count + 1))
+        query = _project(self.backbone.text_projection, cls[:, 0])
         return query, {**aux, "prompts": prompts}
 
     def encode_text(self, text: Tokens) -> Tensor:
@@ -158,7 +160,7 @@ class ComposedRetriever(nn.Module):
             dim=1,
         )  # [B, Q + T, D]
         mask = _with_queries(text.attention_mask, count)
-        hidden = self.backbone.text_pass(sequence, mask=mask)
+        hidden = self.backbone.text_pass(sequence, mask=mask, kept=slice(0, 1))
         return _project(self.backbone.text_projection, hidden[:, 0])
 
     def forward(self, reference: Visual, target: Visual, text: Tokens) -> Encoded:

@@ -1,0 +1,175 @@
+"""The Q-Former's pass, without the arithmetic that nobody reads.
+
+transformers' own computes every row of every layer. Here the weights and the numbers are the same,
+but padded words have no rows, and the last layer computes only the rows that are asked for.
+Legend of shapes: B batch, Q query tokens, T text tokens, S = Q + T, K rows that are asked for,
+N rows that count, L visual tokens, D width, Dv vision width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def qformer_pass(
+    qformer: Any,  # a Blip2QFormerModel
+    sequence: Tensor,
+    *,
+    queries: int,
+    mask: Tensor | None = None,
+    image: Tensor | None = None,
+    kept: slice = slice(None),
+) -> Tensor:
+    """A sequence through the Q-Former.
+
+    Args:
+        qformer: holds the weights.
+        sequence: [B, S, D], embeddings that are not yet normalised.
+        queries: Q; so many tokens at the front look at the image and have their own feed-forward
+            layers, the others those of the text.
+        mask: [B, S], 1 where a token counts, which queries always do; None when all do.
+        image: [B, L, Dv], what the cross-attention layers attend to.
+        kept: tokens whose outputs are wanted, all queries or all text; everything by default.
+
+    Returns:
+        [B, K, D]; zero where a token does not count.
+    """
+    hidden = qformer.dropout(qformer.layernorm(sequence))
+    if image is not None:
+        image = image.to(hidden.dtype)
+    layout = _Layout.of(hidden, queries, mask)
+    rows = layout.rows_of(hidden)
+    *layers, last = qformer.encoder.layer
+    for layer in layers:
+        rows = _layer(layer, layout, rows, image)
+    if kept == slice(None):
+        return layout.spread(_layer(last, layout, rows, image))
+    asked = layout.spread(rows)[:, kept]
+    part = layout.part(kept, asked.shape[1])
+    return part.spread(_layer(last, layout, rows, image, asked=part.rows_of(asked), part=part))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How rows [N, D] lie: the queries of all B sequences, then the words that count."""
+
+    batch: int
+    queries: int
+    words: int
+    mask: Tensor | None  # [B, 1, 1, S], true where a token counts
+    index: Tensor | None = None  # the words that count among all B * T; None for all of them
+
+    @classmethod
+    def of(cls, hidden: Tensor, queries: int, mask: Tensor | None) -> "_Layout":
+        """The layout of [B, S, D]."""
+        batch, length, _ = hidden.shape
+        if mask is None:
+            return cls(batch, queries, length - queries, None)
+        index = None
+        # On a GPU the count of rows would have to be waited for, and each count compiled anew.
+        if mask.device.type == "cpu" and not torch.compiler.is_compiling():
+            index = mask[:, queries:].flatten().nonzero()[:, 0]
+        return cls(batch, queries, length - queries, mask[:, None, None].bool(), index)
+
+    def part(self, kept: slice, count: int) -> "_Layout":
+        """The layout of so many tokens of each sequence, which all count."""
+        inside = kept.stop <= self.queries
+        return _Layout(self.batch, count if inside else 0, 0 if inside else count, None)
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of queries [B * Q, D], and of words."""
+        count = self.batch * self.queries
+        return rows[:count], rows[count:]
+
+    def rows_of(self, hidden: Tensor) -> Tensor:
+        """[B, S, D] -> [N, D]."""
+        words = hidden[:, self.queries :].flatten(0, 1)
+        if self.index is not None:
+            words = _Take.apply(words, self.index)
+        if not self.queries:
+            return words
+        return torch.cat([hidden[:, : self.queries].flatten(0, 1), words])
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """[N, D] -> [B, S, D], zero where no row is."""
+        queries, words = self.split(rows)
+        if self.index is not None:
+            empty = words.new_zeros(self.batch * self.words, words.shape[1])
+            words = empty.index_copy(0, self.index, words)
+        parts = [
+            part.unflatten(0, (self.batch, count))
+            for part, count in ((queries, self.queries), (words, self.words))
+            if count
+        ]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+def _layer(
+    layer: Any,  # a Blip2QFormerLayer
+    layout: _Layout,
+    rows: Tensor,
+    image: Tensor | None,
+    *,
+    asked: Tensor | None = None,
+    part: _Layout | None = None,
+) -> Tensor:
+    """One layer for rows [N, D], or for the `asked` ones among them, which lie as `part` says."""
+    if asked is None or part is None:
+        asked, part = rows, layout
+    attention = layer.attention.attention
+    key, value = (layout.spread(linear(rows)) for linear in (attention.key, attention.value))
+    found = _attend(attention, part.spread(attention.query(asked)), key, value, layout.mask)
+    asked = layer.attention.output(part.rows_of(found), asked)
+    queries, words = part.split(asked)
+    outputs = []
+    if part.queries:
+        if layer.has_cross_attention:
+            queries = layer.crossattention(
+                queries.unflatten(0, (part.batch, part.queries)), encoder_hidden_states=image
+            ).flatten(0, 1)
+        outputs.append(layer.feed_forward_chunk_query(queries))
+    if part.words:
+        outputs.append(layer.feed_forward_chunk(words))
+    return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+
+def _attend(
+    attention: Any,  # a Blip2QFormerMultiHeadAttention
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+) -> Tensor:
+    """Scaled dot-product attention of [B, K, D] to [B, S, D], of which [B, 1, 1, S] counts."""
+    heads = (x.unflatten(-1, (attention.num_attention_heads, -1)) for x in (query, key, value))
+    query, key, value = (x.transpose(1, 2) for x in heads)  # [B, heads, K or S, _]
+    dropout = attention.attention_dropout if attention.training else 0.0
+    if attention.config._attn_implementation == "sdpa":
+        found = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+    else:
+        scores = query @ key.transpose(2, 3) * attention.scaling
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        found = F.dropout(scores.softmax(-1), dropout) @ value
+    return found.transpose(1, 2).flatten(2)
+
+
+class _Take(torch.autograd.Function):
+    """Rows [N, D] of [M, D] at different places; torch's own adds up the gradient row by row."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, index: Tensor) -> Tensor:
+        """source[index]."""
+        ctx.save_for_backward(index)
+        ctx.length = len(source)
+        return source.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        """Put back where it was taken from."""
+        [index] = ctx.saved_tensors
+        empty = gradient.new_zeros(ctx.length, gradient.shape[1])
+        return empty.index_copy_(0, index, gradient), None

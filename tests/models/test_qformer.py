@@ -1,0 +1,123 @@
+"""The pass that skips what nobody reads equals transformers' own, gradients included."""
+
+import pytest
+import torch
+from transformers import Blip2QFormerConfig, Blip2QFormerModel
+
+from gatedcir.models.qformer import qformer_pass
+
+BATCH, QUERIES, WORDS, WIDTH, VISION = 3, 4, 6, 16, 10
+LENGTHS = {"ragged": (2, 6, 1), "full": (6, 6, 6)}
+
+
+@pytest.fixture(params=["eager", "sdpa"])
+def qformer(request):
+    torch.manual_seed(0)
+    config = Blip2QFormerConfig(
+        hidden_size=WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        encoder_hidden_size=VISION,
+        use_qformer_text_input=True,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation=request.param,
+    )
+    model = Blip2QFormerModel(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms too, which start at 0 and 1
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return model
+
+
+def inputs(lengths):
+    generator = torch.Generator().manual_seed(1)
+    sequence = torch.randn(BATCH, QUERIES + WORDS, WIDTH, generator=generator)
+    image = torch.randn(BATCH, 5, VISION, generator=generator)
+    mask = (torch.arange(WORDS) < torch.tensor(lengths)[:, None]).long()
+    return sequence, image, torch.cat([torch.ones(BATCH, QUERIES).long(), mask], 1)
+
+
+def results(qformer, sequence, image, run):
+    """Outputs, and the gradients of a weighted sum of them."""
+    qformer.zero_grad()
+    leaves = [tensor.clone().requires_grad_() for tensor in (sequence, image)]
+    found = run(*leaves)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(2))
+    (found * weights).sum().backward()
+    gradients = [leaf.grad for leaf in leaves] + [p.grad for p in qformer.parameters()]
+    return found, gradients
+
+
+def same(qformer, lengths, *, queries, with_image, kept):
+    sequence, image, mask = inputs(lengths)
+
+    def fast(sequence, image):
+        seen = image if with_image else None
+        found = qformer_pass(qformer, sequence, queries=queries, mask=mask, image=seen, kept=kept)
+        return found * mask[:, kept, None]
+
+    def slow(sequence, image):
+        seen = image if with_image else None
+        found = qformer(
+            query_embeds=sequence,
+            query_length=queries,
+            attention_mask=mask,
+            encoder_hidden_states=seen,
+        ).last_hidden_state
+        return (found * mask[..., None])[:, kept]
+
+    (found, ours), (expected, theirs) = (
+        results(qformer, sequence, image, run) for run in (fast, slow)
+    )
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+    for mine, right in zip(ours, theirs, strict=True):
+        # What no output depends on has a gradient of zero there, and none here.
+        if mine is None:
+            assert right is None or not right.any()
+        else:
+            torch.testing.assert_close(mine, right, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("kept", [slice(None), slice(0, QUERIES)])
+def test_queries_and_words_with_an_image(qformer, lengths, kept):
+    same(qformer, lengths, queries=QUERIES, with_image=True, kept=kept)
+
+
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+@pytest.mark.parametrize("kept", [slice(None), slice(0, 1), slice(QUERIES, QUERIES + 1)])
+def test_words_alone(qformer, lengths, kept):
+    same(qformer, lengths, queries=0, with_image=False, kept=kept)
+
+
+def test_queries_alone(qformer):
+    sequence, image, _ = inputs((1, 1, 1))
+    queries = sequence[:, :QUERIES]
+    found = qformer_pass(qformer, queries, queries=QUERIES, image=image)
+    expected = qformer(query_embeds=queries, encoder_hidden_states=image).last_hidden_state
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+
+
+def test_compiled_passes_keep_the_shapes_of_padded_texts(qformer, monkeypatch):
+    sequence, image, mask = inputs(LENGTHS["ragged"])
+    shapes = []
+    feed_forward = qformer.encoder.layer[0].intermediate
+    feed_forward.register_forward_hook(lambda module, args, output: shapes.append(output.shape))
+    found = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda value=compiling: value)
+        found.append(
+            qformer_pass(qformer, sequence, queries=QUERIES, mask=mask, image=image)
+            * mask[..., None]
+        )
+    torch.testing.assert_close(*found, atol=2e-6, rtol=1e-5)
+    assert [shape[0] for shape in shapes] == [sum(LENGTHS["ragged"]), BATCH * WORDS]
+
+
+def test_what_is_padded_is_zero(qformer):
+    sequence, image, mask = inputs(LENGTHS["ragged"])
+    found = qformer_pass(qformer, sequence, queries=QUERIES, mask=mask, image=image)
+    assert (found[mask == 0] == 0).all()
+    assert (found[mask == 1] != 0).any(-1).all()
