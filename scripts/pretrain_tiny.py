@@ -68,9 +68,10 @@ class Lesson:
 DRAWN = {"few": 2500, "crowded": 5000, "moved": 2500, "near": 5000, "garments": 2000}
 NAMING = Lesson("naming", 1000, 1.2e-3, {"crowded": 7, "few": 3, "near": 4, "garments": 2})
 READING = (
-    Lesson("single things", 300, 6e-4, {"few": 24}),
-    Lesson("their places", 200, 6e-4, {"moved": 16, "few": 4, "near": 4}),
-    Lesson("changes", 1400, 5e-4, {"near": 10, "moved": 2, "few": 1, "garments": 4}, "changes"),
+    Lesson("single things", 900, 6e-4, {"few": 24}),
+    Lesson("their places", 400, 6e-4, {"moved": 16, "few": 4, "near": 4}),
+    Lesson("whole pictures", 500, 6e-4, {"near": 10, "moved": 2, "few": 2, "garments": 5}),
+    Lesson("changes", 1600, 5e-4, {"near": 10, "moved": 2, "few": 1, "garments": 4}, "changes"),
 )
 
 

@@ -14,14 +14,17 @@ from gatedcir.models.backbone import Backbone
 from gatedcir.synthetic import edits, garment_text, scenes
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
+_MARKS = "‘’“”„–—…•€£¥§©®™°±×÷"  # what captions are typed with beyond ASCII
+_NUMBERS = "¼½¾²³"
 
 
 def build_vocabulary() -> list[str]:
-    """WordPiece entries: specials, every printable ASCII character alone and inside, and words."""
-    letters = string.ascii_lowercase + string.digits
+    """WordPiece entries: specials, characters alone and inside words, and words."""
+    letters = string.ascii_lowercase + string.digits + _NUMBERS
     words = scenes.words() | edits.words() | garment_text.words()
     pieces = {piece for word in words for piece in re.findall(r"[a-z0-9]+", word.lower())}
-    characters = [*letters, *string.punctuation, *("##" + letter for letter in letters)]
+    inside = ("##" + letter for letter in letters)
+    characters = [*letters, *string.punctuation, *_MARKS, *inside]
     return list(dict.fromkeys([*SPECIAL, *characters, *sorted(pieces)]))
 
 

@@ -143,7 +143,7 @@ def test_memory_is_what_the_process_held():
 @pytest.mark.usefixtures("quick")
 def test_random_weights_at_other_sizes(monkeypatch):
     sizes = golden_config()
-    sizes["qformer_config"]["vocab_size"] = 400
+    sizes["qformer_config"]["vocab_size"] = 450
     monkeypatch.setitem(sources.RANDOM, "random-vit-g", sizes)
     found = measured("--backbone", "random-vit-g", "--image-size", "48")
     assert found.inputs == (8, 37, 48) and found.text_tokens == 32

@@ -46,6 +46,9 @@ def test_every_word_of_the_templates_is_one_piece_and_any_other_is_spelled():
     words = scenes.words() | edits.words() | garments.words()
     assert all(word in known for word in words if word.isalnum())
     assert wordpieces.tokenize("zyx") == ["z", "##y", "##x"]
+    # Marks that the published captions hold, and others that people type.
+    typed = "it’s ¾-length, not 3¾; “naïve” … £5 – 20 — façade's"
+    assert "[UNK]" not in wordpieces.tokenize(typed)
 
 
 def test_the_backbone_is_small():

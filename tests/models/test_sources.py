@@ -17,7 +17,7 @@ from gatedcir.models.build import build, open_trained
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.sizes import VIT_G
 from gatedcir.models.sources import load
-from gatedcir.models.vocabulary import read_wordpieces
+from gatedcir.models.vocabulary import read_wordpieces, wordpieces_from_json
 from gatedcir.models.weights import from_sprc
 from gatedcir.parsing import parse
 
@@ -197,6 +197,11 @@ def test_a_truncated_file(tmp_path, sprc_file, share):
     refused(tmp_path / "half.pt", "damaged")
 
 
+def test_a_damaged_tokenizer():
+    with pytest.raises(UserError, match="tokenizer in the checkpoint"):
+        wordpieces_from_json('{"model": {}}')
+
+
 class _RunsCode:
     def __init__(self, path):
         self.path = path
@@ -305,12 +310,12 @@ def test_the_weights_own_size_changes_nothing(sprc_file, sprc, capsys):
 
 def test_random_weights_at_real_sizes(monkeypatch):
     config = golden_config()
-    config["qformer_config"]["vocab_size"] = 400
+    config["qformer_config"]["vocab_size"] = 450
     monkeypatch.setitem(sources.RANDOM, "random-vit-g", config)
     first, second = load("random-vit-g"), load("random-vit-g")
     same_backbone(first.backbone, second.backbone)
-    assert len(first.wordpieces) == 400
-    assert max(first.wordpieces("zyzzyva and more")["input_ids"]) < 400
+    assert len(first.wordpieces) == 450
+    assert max(first.wordpieces("zyzzyva and more")["input_ids"]) < 450
     norms = [w for n, w in first.backbone.named_parameters() if n.endswith("layernorm.weight")]
     assert norms and all((w == 1).all() for w in norms)
     model = make("random-vit-g")
