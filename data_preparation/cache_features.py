@@ -25,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_ranges(config)
     accelerator = make_accelerator()
-    splits = [split for name in ("train", "val") for split in load_data(config.data, name)]
+    train_splits, val_splits = load_data(config.data, "train", "val")
     model, _ = build(config)
     place(model, accelerator.device, config)
-    pixels = make_pixels(config, model, splits)
+    pixels = make_pixels(config, model, [*train_splits, *val_splits])
     precision = precision_of(config.optim.mixed_precision, accelerator.device)
     folder = feature_folder(config, model, pixels, precision=precision)
     fill_folder(folder, config, model, pixels, precision=precision)

@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         target_ratio=options.transform.target_ratio,
     )
     files: set[Path] = set()
-    for name in SPLITS[options.dataset]:
-        for split in load_splits(options.dataset, source, name, skip_missing=True):
+    for splits in load_splits(options.dataset, source, SPLITS[options.dataset], skip_missing=True):
+        for split in splits:
             files |= {path for path in split.paths.values() if path.is_file()}
     unfinished = output.with_name(output.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -46,13 +46,14 @@ def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
     from gatedcir.data.features import PixelSource
     from gatedcir.data.triplets import evaluation_text
 
-    splits = load_data(options.data, options.split)
+    [splits] = load_data(options.data, options.split)
     model, tokenizer, config = open_checkpoint(options.model_path)
     paths = {name: path for split in splits for name, path in split.paths.items()}
     source = PixelSource(paths, make_transform(config, model))
 
     def queries() -> Iterator[_Query]:
         for split in splits:
+            print(f"{split.name}: {split.protocol}")
             for place in chosen(len(split.triplets), options.num):
                 triplet = split.triplets[place]
                 file = file_of(options.output, split.name, triplet.query_id, "-fusion")

@@ -50,6 +50,7 @@ def _draw_split(options: Options) -> list[Path]:
         raise UserError(_NO_GATE)
     files = []
     for split in splits:
+        print(f"{split.name}: {split.protocol}")
         ranking = rank(split, evaluator.index(split), evaluator.queries(split))
         for query in chosen(len(split.triplets), options.num):
             files.append(_draw_query(options.output, evaluator, ranking, query))

@@ -5,11 +5,20 @@ import copy
 import pytest
 import torch
 
-from gatedcir.assemble import place
+from gatedcir.assemble import place, precision_of
 from gatedcir.config import Config
 from gatedcir.models.build import build
 from gatedcir.parsing import parse
 from gatedcir.validate import autocast
+
+
+@pytest.mark.parametrize(("computes", "precision"), [(True, torch.bfloat16), (False, None)])
+def test_gpus_compute_in_bf16_where_they_have_it_and_in_float32_elsewhere(
+    monkeypatch, computes, precision
+):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: computes)
+    assert precision_of("auto", torch.device("cuda")) is precision
+    assert precision_of("fp16", torch.device("cuda")) is torch.float16
 
 
 @pytest.mark.parametrize(("name", "precision"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])

@@ -139,6 +139,18 @@ def test_unknown_flag_names_the_nearest(capsys, argv, wrong, nearest):
     assert nearest in message.split("Perhaps you meant")[1]
 
 
+@pytest.mark.parametrize("flags", [["--conifg", "a.yaml"], ["--cofig=a.yaml"]])
+def test_a_misspelt_config_is_told_too(flags):
+    with pytest.raises(UserError, match=rf"no option {flags[0]}; --config is the nearest"):
+        read("--dataset", "CIRR", *flags)
+
+
+def test_a_refusal_names_the_file_that_options_came_from(capsys, yaml_file):
+    path = yaml_file("dataset: CIRR\nsave-bets: true\n")
+    assert f"Options were read from {path} too." in refusal(capsys, "--config", path)
+    assert "read from" not in refusal(capsys, "--dataset", "CIRR", "--save-bets")
+
+
 @pytest.mark.parametrize(
     ("line", "nearest"),
     [

@@ -176,6 +176,8 @@ def test_zero_is_refused(copy, flag):
 def test_what_is_no_number_is_refused(copy):
     bad(blip_fine_tune_2, trained(*copy, "--learning-rate", "nan"), "--learning-rate nan")
     bad(blip_fine_tune_2, trained(*copy, "--max-grad-norm", -1), "--max-grad-norm -1")
+    bad(blip_fine_tune_2, trained(*copy, "--target-ratio", "nan"), "--target-ratio nan")
+    bad(blip_fine_tune_2, trained(*copy, "--target-ratio", 0.5), "--target-ratio 0.5", "1 or more")
 
 
 def test_a_target_outside_its_group_is_refused(copy):
@@ -199,6 +201,24 @@ def test_missing_images_are_named_or_skipped_aloud(copy, capsys):
     skipping = trained(folder, folder / "run", "--skip-missing", "--num-epochs", 1)
     blip_fine_tune_2.main([str(flag) for flag in skipping])
     assert "12 missing images" in capsys.readouterr().out
+
+
+def test_missing_images_of_all_splits_are_told_at_once(copy):
+    folder, run = copy
+    for part in ("train", "dev"):
+        shutil.rmtree(folder / part)
+    bad(blip_fine_tune_2, trained(folder, run), "CIRR train + CIRR val: ", "images are missing")
+
+
+def test_half_a_character_in_a_caption_is_named(copy):
+    folder, run = copy
+
+    def spoil(entries):
+        entries[2]["caption"] = "is \ud83d"
+        return entries
+
+    edit(folder / "cirr/captions/cap.rc2.val.json", spoil)
+    bad(blip_fine_tune_2, trained(folder, run), "of CIRR val", "half of a character")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

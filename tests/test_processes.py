@@ -71,9 +71,14 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
 
 @pytest.fixture(scope="module")
 def run_of_two(_reach, home, tmp_path_factory):
-    """A run of two epochs on two processes, and its flags."""
+    """A run of two epochs on two processes, and its flags.
+
+    Without dropout, whose random numbers no two processes share, one process with all triplets of
+    a step in its batch does the same.
+    """
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
     flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training"]
+    flags += ["--model.gated-fusion.dropout", "0"]
     run = tmp_path_factory.mktemp("two") / "run"
     done = launch(blip_fine_tune_2.__file__, *flags, "--output-dir", run, limit=300)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -85,6 +90,24 @@ def test_the_command_trains_on_two_processes(run_of_two):
     assert json.loads((run / "provenance.json").read_text())["processes"] == 2
     assert len(pd.read_csv(run / "validation_metrics.csv")) == 2
     assert (run / "checkpoints" / "last.pt").is_file()
+
+
+def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of_two, tmp_path):
+    two, flags = run_of_two
+    one = tmp_path / "one"
+    blip_fine_tune_2.main([*map(str, flags), "--batch-size", "16", "--output-dir", str(one)])
+    found, expected = (pd.read_csv(run / "train_metrics.csv") for run in (two, one))
+    for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "gate_mean", "alpha"):
+        assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name
+    found, expected = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (two, one))
+    # Running means of the gradients of both steps; those of the keys' biases are rounding alone.
+    mine, right = (
+        [state["exp_avg"] for state in saved.trainer["optimizer"]["state"].values()]
+        for saved in (found, expected)
+    )
+    whole = torch.cat([gradient.flatten() for gradient in right]).norm()
+    for number, (one, other) in enumerate(zip(mine, right, strict=True)):
+        assert (one - other).norm() < 1e-3 * other.norm() + 1e-6 * whole, number
 
 
 def test_recalls_of_two_processes_are_those_of_one(run_of_two, home, tmp_path):

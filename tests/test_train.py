@@ -30,7 +30,10 @@ def weights_of(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
     return checkpoint.load(run / "checkpoints" / name).weights
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(home, cirr_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("where", "kept"), [("_seed_epoch", 1), ("validate", 2)])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    home, cirr_run, tmp_path, monkeypatch, where, kept
+):
     run = tmp_path / "run"
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training", "--save-best"]
@@ -40,14 +43,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one(home, cirr_run, tmp_path, mon
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return validate(*args)
+        return called(*args)
 
-    validate = gatedcir.train.validate
-    monkeypatch.setattr(gatedcir.train, "validate", killed_in_the_second_epoch)
+    called = getattr(gatedcir.train, where)
+    monkeypatch.setattr(gatedcir.train, where, killed_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         blip_fine_tune_2.main([*flags, "--output-dir", str(run)])
     monkeypatch.undo()
-    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
+    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == kept
     blip_fine_tune_2.main(["--resume", str(run)])
 
     expected, found = weights_of(cirr_run), weights_of(run)
@@ -66,6 +69,62 @@ def test_resuming_without_a_state_is_refused(cirr_run, tmp_path):
     shutil.copy(folder / "best.pt", folder / "last.pt")  # best.pt holds the model only
     with pytest.raises(UserError, match="--save-training"):
         blip_fine_tune_2.main(["--resume", str(tmp_path / "run")])
+
+
+def test_resuming_without_checkpoints_is_refused_without_naming_other_files(cirr_run, tmp_path):
+    shutil.copytree(cirr_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(UserError, match=r"run holds no training state.*--save-training"):
+        blip_fine_tune_2.main(["--resume", str(tmp_path / "run")])
+
+
+@pytest.fixture
+def broken(home, tmp_path):
+    """A CIRR folder of which `broken(split)` damages one image that is used, and names it."""
+    folder = tmp_path / "cirr_dataset"
+    shutil.copytree(home / "cirr_dataset", folder)
+
+    def damage(split: str) -> tuple[Path, str]:
+        [[part]] = load_data(DataConfig("CIRR", folder), split)
+        path = part.paths[part.triplets[0].reference]
+        path.write_bytes(b"no image")
+        return folder, path.name
+
+    return damage
+
+
+def flags_of_a_run(folder, run):
+    flags = ["--dataset", "CIRR", "--data-path", str(folder), *SHORT, "--num-epochs", "2"]
+    return [*flags, "--cache-features", "none", "--save-training", "--output-dir", str(run)]
+
+
+def test_a_broken_image_of_the_first_epoch_leaves_no_run(broken, tmp_path):
+    folder, name = broken("train")
+    run = tmp_path / "run"
+    for _ in range(2):  # the second time nothing stands in the way
+        with pytest.raises(UserError, match=name):
+            blip_fine_tune_2.main(flags_of_a_run(folder, run))
+        assert not run.exists()
+    run.mkdir()
+    (run / "notes.txt").write_text("the user's")
+    with pytest.raises(UserError, match=name):
+        blip_fine_tune_2.main(flags_of_a_run(folder, run))
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+def test_a_broken_image_of_the_validation_does_not_cost_the_epoch(broken, home, tmp_path):
+    folder, name = broken("val")
+    run = tmp_path / "run"
+    with pytest.raises(UserError, match=name):
+        blip_fine_tune_2.main(flags_of_a_run(folder, run))
+    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
+    original = str(home / "cirr_dataset")
+    blip_fine_tune_2.main(["--resume", str(run), "--data-path", original])
+    for table in ("train_metrics.csv", "validation_metrics.csv"):
+        assert pd.read_csv(run / table)["epoch"].tolist() == [0, 1]
+
+
+def test_provenance_tells_the_precision_that_auto_became(cirr_run):
+    assert checkpoint.load(cirr_run).provenance["precision"] == "float32"
 
 
 def test_resuming_another_training_is_refused(cirr_run):
@@ -102,7 +161,7 @@ def test_a_checkpoint_carries_all_that_evaluation_needs(cirr_run):
 
 def test_training_and_evaluation_encode_alike_with_and_without_cache(home):
     config = config_of(home)
-    [split] = load_data(config.data, "val")
+    [[split]] = load_data(config.data, "val")
     model, tokenizer = build(config)
     model.eval()
     cached = make_source(config, model, [split])
@@ -135,7 +194,7 @@ def test_train_vision_reaches_the_tower_and_does_not_cache(home):
     assert tower.requires_grad
     frozen, _ = build(config_of(home))
     assert not frozen.backbone.vision_model.encoder.layers[0].mlp.fc1.weight.requires_grad
-    splits = load_data(config.data, "val")
+    [splits] = load_data(config.data, "val")
     assert isinstance(make_source(config, model, splits), PixelSource)
 
 

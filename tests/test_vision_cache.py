@@ -89,7 +89,7 @@ def test_half_precision_changes_losses_by_its_rounding(home, live, tmp_path, nam
 def test_features_are_stored_in_the_type_asked_for(home, tmp_path, name):
     config = config_of(home, "--cache-features", tmp_path, "--cache-dtype", name)
     model, _ = build(config)
-    splits = load_data(config.data, "val")
+    [splits] = load_data(config.data, "val")
     live = make_source(config_of(home), model, splits)
     found = make_source(config, model, splits)
     for image in splits[0].gallery:
@@ -104,7 +104,7 @@ def test_sources_by_options(home, cache, monkeypatch, capsys):
 
     def source(*more):
         config = config_of(home, *more)
-        return make_source(config, model, load_data(config.data, "val"))
+        return make_source(config, model, *load_data(config.data, "val"))
 
     kept = ("--cache-features", cache)
     assert isinstance(source(*kept), FeatureSource)
@@ -126,7 +126,7 @@ def test_the_folder_is_that_of_all_that_features_depend_on(home, tmp_path):
         place(model, torch.device("cpu"), config)
         if change is not None:
             change(model)
-        pixels = make_pixels(config, model, load_data(config.data, "val"))
+        pixels = make_pixels(config, model, *load_data(config.data, "val"))
         precision = torch.bfloat16 if "bf16" in more else None
         return feature_folder(config, model, pixels, precision=precision).path.name
 

@@ -71,7 +71,7 @@ def test_it_is_drawn(home, visual_run, data, tmp_path, capsys):
     visualize_fusion.main([*flags, *data, "--num", "1"])
     visualize_fusion.main(one)
     visualize_gates.main([*one, "--text", TEXT])
-    files = capsys.readouterr().out.split()
+    files = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
     assert len(files) == 3 and sorted(map(str, tmp_path.iterdir())) == sorted(files)
     with_text, without, gate = (Image.open(file).size for file in files)
     # The text's words are drawn below the rest.

@@ -23,8 +23,10 @@ def precision_of(mixed_precision: str, device: torch.device) -> torch.dtype | No
     """The type to autocast to on a device, or None for float32 throughout."""
     if mixed_precision == "auto":
         if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-        return torch.bfloat16 if _cpu_computes_in_bf16() else None
+            computes = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            computes = _cpu_computes_in_bf16()
+        return torch.bfloat16 if computes else None
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
 
 
@@ -48,12 +50,12 @@ def place(model: ComposedRetriever, device: torch.device, config: Config) -> Com
     return model.to(device)
 
 
-def load_data(options: DataConfig, split: str) -> list[Split]:
-    """The parts of a split, their files checked."""
+def load_data(options: DataConfig, *names: str) -> list[list[Split]]:
+    """The parts of each split named, their files checked."""
     return load_splits(
         options.dataset,
         options.folder,
-        split,
+        names,
         protocol=options.fashioniq_protocol,
         skip_missing=options.skip_missing,
     )
@@ -124,7 +126,7 @@ def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator,
     Transform, precision and the rest are those of its config. Raises UserError as
     `open_checkpoint` and the readers do.
     """
-    splits = load_data(data, split)
+    [splits] = load_data(data, split)
     model, tokenizer, config = open_checkpoint(path)
     config = replace(config, data=data)
     # The folder is the training's: to evaluate elsewhere, or on other images, must not fill it.

@@ -26,6 +26,7 @@ def check_ranges(config: Config) -> None:
         ("loss-align", config.loss.loss_align, 0),
         ("loss-rtc", config.loss.loss_rtc, 0),
         ("loss-scale", config.loss.loss_scale, 0),
+        ("target-ratio", config.transform.target_ratio, 1),
         ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
     ):
         if not least <= value < math.inf:  # which NaN is not either

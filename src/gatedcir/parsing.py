@@ -7,6 +7,7 @@ an unknown name is refused with the nearest valid one, none of which argparse do
 
 import argparse
 import dataclasses
+import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,13 +40,22 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, description: st
         _check_resume(found.resume, given)
         flags = [*flags_of(read_yaml(found.resume / CONFIG_FILE)), *flags]
         flags += ["--resume", str(found.resume)]
+    for word in flags:
+        # Not among tyro's options, and so not among those that it would name.
+        if difflib.get_close_matches(word.partition("=")[0], ["--config"], cutoff=0.85):
+            raise UserError(f"there is no option {word}; --config is the nearest.")
     if found.config is not None:
         flags = flags_of(read_yaml(found.config)) + flags
-    return tyro.cli(
-        options,
-        args=flags,
-        description=description + " Options may also stand in a YAML file: --config FILE.",
-    )
+    try:
+        return tyro.cli(
+            options,
+            args=flags,
+            description=description + " Options may also stand in a YAML file: --config FILE.",
+        )
+    except SystemExit as stop:
+        if stop.code and found.config is not None:
+            print(f"Options were read from {found.config} too.", file=sys.stderr)
+        raise
 
 
 def _check_resume(run: Path, given: Sequence[str]) -> None:

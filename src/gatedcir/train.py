@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from gatedcir import checkpoint
-from gatedcir.assemble import load_data, make_evaluator, make_source, place
+from gatedcir.assemble import load_data, make_evaluator, make_source, place, precision_of
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.config import Config
 from gatedcir.data.features import TripletDataset, collate
@@ -36,33 +36,58 @@ def fit(config: Config) -> Path | None:
 
     Raises:
         UserError: bad options, data or weights, before anything is written; a loss that is not
-            finite.
+            finite, or a broken image that is read while training, which leave no folder unless
+            an epoch was finished.
     """
     trainer, splits = _prepare(config)
     done, best = trainer.resume()
     folder = None
     if trainer.accelerator.is_main_process:
         folder = _open_folder(config, trainer, done)
+        if done and _is_due(config, done - 1) and not folder.has(VALIDATION, done - 1):
+            best = _end_epoch(trainer, folder, splits, done - 1, best)
     for epoch in range(done, config.optim.num_epochs):
-        row = trainer.train_epoch(epoch)
+        try:
+            row = trainer.train_epoch(epoch)
+        except UserError:
+            if folder is not None and epoch == 0:
+                folder.discard()
+            raise
         if folder is not None:
             folder.add(TRAIN, epoch, row)
-            metrics = {}
-            last = epoch + 1 == config.optim.num_epochs
-            if last or (epoch + 1) % config.run.validation_frequency == 0:
-                metrics = validate(trainer.evaluator, splits)
-                folder.add(VALIDATION, epoch, metrics)
-                tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
-            score = metrics.get(HEADLINE[config.data.dataset], -math.inf)
-            if config.run.save_best and score > best:
-                checkpoint.save(folder.checkpoints / BEST, trainer.snapshot(epoch + 1, metrics))
-            best = max(best, score)
-            if config.run.save_training:
-                snapshot = trainer.snapshot(epoch + 1, metrics)
-                state = replace(snapshot, trainer=trainer.state(best))
-                checkpoint.save(folder.checkpoints / LAST, state)
+            best = _end_epoch(trainer, folder, splits, epoch, best)
         trainer.accelerator.wait_for_everyone()
     return None if folder is None else folder.path
+
+
+def _end_epoch(
+    trainer: "_Trainer", folder: RunFolder, splits: list[Split], epoch: int, best: float
+) -> float:
+    """Validate where it is due, and save what the options ask for; the best score so far."""
+    run, metrics = trainer.config.run, {}
+    try:
+        if _is_due(trainer.config, epoch):
+            metrics = validate(trainer.evaluator, splits)
+            folder.add(VALIDATION, epoch, metrics)
+            tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
+        score = metrics.get(HEADLINE[trainer.config.data.dataset], -math.inf)
+        if run.save_best and score > best:
+            checkpoint.save(folder.checkpoints / BEST, trainer.snapshot(epoch + 1, metrics))
+        best = max(best, score)
+    finally:
+        # What ends the validation, such as a broken image, must not cost the epoch; resuming
+        # validates it.
+        if run.save_training:
+            snapshot = trainer.snapshot(epoch + 1, metrics)
+            state = replace(snapshot, trainer=trainer.state(best))
+            checkpoint.save(folder.checkpoints / LAST, state)
+    return best
+
+
+def _is_due(config: Config, epoch: int) -> bool:
+    """Whether an epoch ends with a validation."""
+    done = epoch + 1
+    return done % config.run.validation_frequency == 0 or done == config.optim.num_epochs
 
 
 @dataclass
@@ -143,7 +168,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     if resumed is None and config.run.output_dir is not None:
         RunFolder.check_new(config.run.output_dir)
     accelerator = make_accelerator()
-    train_splits, splits = (load_data(config.data, name) for name in ("train", "val"))
+    train_splits, splits = load_data(config.data, "train", "val")
     if accelerator.is_main_process:
         for split in train_splits:
             print(f"{split.name}: {split.protocol}")
@@ -153,6 +178,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     place(model, accelerator.device, config)
     source = make_source(config, model, [*train_splits, *splits])
     loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
+    precision = precision_of(config.optim.mixed_precision, accelerator.device)
     trainer = _Trainer(
         config=config,
         accelerator=accelerator,
@@ -162,6 +188,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
         provenance={
             **checkpoint.provenance(),
             "device": str(accelerator.device),
+            "precision": str(precision or torch.float32).removeprefix("torch."),
             "processes": accelerator.num_processes,
             "seed": config.optim.seed,
             **count_parameters(model),
@@ -222,9 +249,12 @@ def _load_resumed(config: Config) -> Checkpoint | None:
     if config.run.resume is None:
         return None
     path = config.run.resume / "checkpoints" / LAST
-    found = checkpoint.load(path)
-    if found.trainer is None:
-        raise UserError(f"{path} holds no training state; a run needs --save-training for it.")
+    found = checkpoint.load(path) if path.is_file() else None
+    if found is None or found.trainer is None:
+        raise UserError(
+            f"{config.run.resume} holds no training state to go on from, which --save-training "
+            "keeps; start a new run with it."
+        )
     for flag in changed_flags(found.config, to_dict(config)):
         raise UserError(
             f"--{flag} is another than {config.run.resume} was trained with; leave it out, or "

@@ -47,7 +47,7 @@ def test_the_copied_dataset_is_read_like_the_first(home, tmp_path, dataset, caps
     assert "32 px" in capsys.readouterr().out
     transform = make_transform("targetpad", size=32)
     for split in ("train", "val"):
-        before, after = (load_splits(dataset, f, split)[0] for f in (first, tmp_path / "copy"))
+        before, after = (load_splits(dataset, f, [split])[0][0] for f in (first, tmp_path / "copy"))
         assert before.triplets == after.triplets and before.gallery == after.gallery
         name = before.gallery[-1]
         pixels = [transform(open_image(part.paths[name])) for part in (before, after)]

@@ -1,5 +1,6 @@
 """A dataset's name and folder -> its splits."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from gatedcir.data.cirr import parse_cirr
@@ -11,25 +12,36 @@ MOST_WORDS = 100
 
 
 def load_splits(
-    dataset: str, root: Path, split: str, *, protocol: str = "original", skip_missing: bool = False
-) -> list[Split]:
-    """The parts of a split that are ranked apart: one for CIRR, one a category for FashionIQ.
+    dataset: str,
+    root: Path,
+    names: Sequence[str],
+    *,
+    protocol: str = "original",
+    skip_missing: bool = False,
+) -> list[list[Split]]:
+    """For each name the parts that are ranked apart: one for CIRR, one a category for FashionIQ.
 
-    `protocol` is FashionIQ's. Raises UserError as the readers do.
+    `protocol` is FashionIQ's. Raises UserError as the readers do, once for the files of all.
     """
-    if dataset == "CIRR":
-        parsed = [parse_cirr(root, split)]
-    else:
-        parsed = [parse_fashioniq(root, c, split, protocol=protocol) for c in CATEGORIES]
-    if split == "train":
-        parsed = [only_used(part) for part in parsed]
-    splits = check_files(parsed, skip_missing=skip_missing)
-    for part in splits:
+    parsed = [_parse(dataset, root, name, protocol) for name in names]
+    parts = iter(
+        check_files([part for split in parsed for part in split], skip_missing=skip_missing)
+    )
+    splits = [[next(parts) for _ in split] for split in parsed]
+    for part in (part for split in splits for part in split):
         check_gallery(part)
         for triplet in part.triplets:
             for caption in triplet.captions:
                 check_caption(caption, where=f"query {triplet.query_id} of {part.name}")
     return splits
+
+
+def _parse(dataset: str, root: Path, name: str, protocol: str) -> list[Split]:
+    if dataset == "CIRR":
+        parsed = [parse_cirr(root, name)]
+    else:
+        parsed = [parse_fashioniq(root, c, name, protocol=protocol) for c in CATEGORIES]
+    return [only_used(part) for part in parsed] if name == "train" else parsed
 
 
 def check_gallery(split: Split) -> None:
@@ -43,6 +55,10 @@ def check_caption(caption: str, *, where: str) -> None:
 
     The model reads the first 32 tokens. The longest published one has 53 words.
     """
+    if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise UserError(
+            f"the caption of {where} holds half of a character (a lone surrogate); write it anew."
+        )
     words = len(caption.split())
     if words > MOST_WORDS:
         raise UserError(

@@ -72,8 +72,15 @@ def _of_size(
 
 
 def wordpieces_from_json(text: str) -> PreTrainedTokenizerFast:
-    """The tokenizer that a checkpoint holds."""
-    return PreTrainedTokenizerFast(tokenizer_object=WordPieces.from_str(text), pad_token="[PAD]")
+    """The tokenizer that a checkpoint holds; UserError where that is none."""
+    try:
+        found = WordPieces.from_str(text)
+    except Exception as error:  # the library raises no narrower one
+        raise UserError(
+            f"the tokenizer in the checkpoint cannot be read ({reason_of(error)}); copy the "
+            "checkpoint again."
+        ) from None
+    return PreTrainedTokenizerFast(tokenizer_object=found, pad_token="[PAD]")
 
 
 def padded(wordpieces: PreTrainedTokenizerFast, *, rows: int) -> PreTrainedTokenizerFast:
