@@ -139,6 +139,10 @@ def test_unknown_flag_names_the_nearest(capsys, argv, wrong, nearest):
     assert nearest in message.split("Perhaps you meant")[1]
 
 
+def test_values_are_not_taken_for_misspelt_flags():
+    assert read("--dataset", "CIRR", "--output-dir", "config").run.output_dir == Path("config")
+
+
 @pytest.mark.parametrize("flags", [["--conifg", "a.yaml"], ["--cofig=a.yaml"]])
 def test_a_misspelt_config_is_told_too(flags):
     with pytest.raises(UserError, match=rf"no option {flags[0]}; --config is the nearest"):

@@ -15,6 +15,8 @@ from PIL import Image
 import blip_fine_tune_2
 import blip_validate
 import cirr_test_submission
+from gatedcir.assemble import load_data
+from gatedcir.config import DataConfig
 
 SRC = Path(__file__).parents[1] / "src"
 PUBLISHED = (
@@ -205,9 +207,14 @@ def test_missing_images_are_named_or_skipped_aloud(copy, capsys):
 
 def test_missing_images_of_all_splits_are_told_at_once(copy):
     folder, run = copy
+    count = 0
+    for split in ("train", "val"):
+        [[part]] = load_data(DataConfig("CIRR", folder), split)
+        count += len(part.paths)
     for part in ("train", "dev"):
         shutil.rmtree(folder / part)
-    bad(blip_fine_tune_2, trained(folder, run), "CIRR train + CIRR val: ", "images are missing")
+    told = f"CIRR train + CIRR val: {count} of {count} images are missing"
+    bad(blip_fine_tune_2, trained(folder, run), told)
 
 
 def test_half_a_character_in_a_caption_is_named(copy):

@@ -101,13 +101,13 @@ def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of
         assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name
     found, expected = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (two, one))
     # Running means of the gradients of both steps; those of the keys' biases are rounding alone.
-    mine, right = (
+    gradients, right = (
         [state["exp_avg"] for state in saved.trainer["optimizer"]["state"].values()]
         for saved in (found, expected)
     )
     whole = torch.cat([gradient.flatten() for gradient in right]).norm()
-    for number, (one, other) in enumerate(zip(mine, right, strict=True)):
-        assert (one - other).norm() < 1e-3 * other.norm() + 1e-6 * whole, number
+    for number, (mine, other) in enumerate(zip(gradients, right, strict=True)):
+        assert (mine - other).norm() < 1e-3 * other.norm() + 1e-6 * whole, number
 
 
 def test_recalls_of_two_processes_are_those_of_one(run_of_two, home, tmp_path):

@@ -53,9 +53,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == kept
     blip_fine_tune_2.main(["--resume", str(run)])
 
-    expected, found = weights_of(cirr_run), weights_of(run)
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    for file in ("last.pt", "best.pt"):
+        expected, found = weights_of(cirr_run, file), weights_of(run, file)
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
     for table in ("train_metrics.csv", "validation_metrics.csv"):
         drop = {"triplets_per_second", "peak_memory_gib"}  # of the machine, not of the training
         one, two = (pd.read_csv(folder / table) for folder in (cirr_run, run))
@@ -123,7 +124,7 @@ def test_a_broken_image_of_the_validation_does_not_cost_the_epoch(broken, home, 
         assert pd.read_csv(run / table)["epoch"].tolist() == [0, 1]
 
 
-def test_provenance_tells_the_precision_that_auto_became(cirr_run):
+def test_provenance_tells_the_precision(cirr_run):
     assert checkpoint.load(cirr_run).provenance["precision"] == "float32"
 
 
@@ -198,16 +199,24 @@ def test_train_vision_reaches_the_tower_and_does_not_cache(home):
     assert isinstance(make_source(config, model, splits), PixelSource)
 
 
-def test_only_matrices_decay(home):
-    model, _ = build(config_of(home))
-    decayed, others = parameter_groups(model, 0.05)
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.05, 0.0)
-    plain = {id(parameter) for parameter in others["params"]}
-    names = {n for n, p in model.named_parameters() if id(p) in plain}
-    assert {"temp", "prompt_tokens", "backbone.query_tokens", "fusion.alpha"} < names
-    assert all(p.ndim >= 2 for p in decayed["params"])
-    trained = {id(p) for p in model.parameters() if p.requires_grad}
-    assert trained == plain | {id(p) for p in decayed["params"]}
+def test_only_matrices_decay_and_fusions_have_their_own_rate(home):
+    visual = ["--model.visual-layers", "-1", "-2", "--model.visual-fusion", "dynamic"]
+    config = config_of(home, "--learning-rate", 1e-4, "--fusion-rate", 10, *visual)
+    model, _ = build(config)
+    settings = {
+        id(parameter): (group["weight_decay"], group["lr"])
+        for group in parameter_groups(model, config.optim)
+        for parameter in group["params"]
+    }
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert settings.keys() == {id(p) for p in named.values()}
+    whole = {"temp", "prompt_tokens", "backbone.query_tokens", "fusion.alpha"}
+    assert whole < named.keys()
+    for name, parameter in named.items():
+        decay = 0.05 if parameter.ndim > 1 and name not in whole else 0.0
+        rate = 1e-3 if name.split(".")[0] in ("fusion", "visual_fusion") else 1e-4
+        assert settings[id(parameter)] == (decay, pytest.approx(rate)), name
+    assert {rate for _, rate in settings.values()} == {1e-4, 1e-3}
 
 
 def test_skipped_epochs_of_validation_and_the_last_one(home, tmp_path):

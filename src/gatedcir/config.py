@@ -140,6 +140,9 @@ class OptimConfig:
     memory, one more forward pass."""
     learning_rate: float = 1e-5
     """Peak learning rate."""
+    fusion_rate: float = 1.0
+    """Learning rate of the text-image and visual fusions, which start untrained, as a multiple of
+    --learning-rate."""
     warmup: float = 0.02
     """Share of the steps with a rising learning rate."""
     weight_decay: float = 0.05

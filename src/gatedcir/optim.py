@@ -16,8 +16,7 @@ def make_optimizer(
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
     """AdamW, and a warm-up and cosine decay that span exactly the epochs asked for."""
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, options.weight_decay),
-        lr=options.learning_rate,
+        parameter_groups(model, options),
         betas=_BETAS,
         eps=_EPS,
         fused=True,  # one pass over the weights: several times quicker, on CPUs too
@@ -27,15 +26,22 @@ def make_optimizer(
     return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, steps)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters: matrices with decay; biases, norms, prompts and scalars without."""
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+def parameter_groups(model: nn.Module, options: OptimConfig) -> list[dict[str, Any]]:
+    """Trainable parameters: matrices with decay; biases, norms, prompts and scalars without.
+
+    Those of the fusions learn at their own rate. The first group is of the pretrained weights.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim < 2 or name.endswith(("prompt_tokens", "query_tokens"))
-            (others if plain else decayed).append(parameter)
+            added = name.startswith(("fusion.", "visual_fusion."))
+            groups.setdefault((added, plain), []).append(parameter)
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+        {
+            "params": groups[added, plain],
+            "weight_decay": 0.0 if plain else options.weight_decay,
+            "lr": options.learning_rate * (options.fusion_rate if added else 1.0),
+        }
+        for added, plain in sorted(groups)
     ]

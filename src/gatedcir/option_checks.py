@@ -21,6 +21,7 @@ def check_ranges(config: Config) -> None:
         ("validation-frequency", config.run.validation_frequency, 1),
         ("num-workers", config.data.num_workers, 0),
         ("learning-rate", config.optim.learning_rate, 0),
+        ("fusion-rate", config.optim.fusion_rate, 0),
         ("weight-decay", config.optim.weight_decay, 0),
         ("max-grad-norm", config.optim.max_grad_norm, 1e-6),
         ("loss-align", config.loss.loss_align, 0),

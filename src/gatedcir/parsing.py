@@ -42,7 +42,8 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, description: st
         flags += ["--resume", str(found.resume)]
     for word in flags:
         # Not among tyro's options, and so not among those that it would name.
-        if difflib.get_close_matches(word.partition("=")[0], ["--config"], cutoff=0.85):
+        flag = word.partition("=")[0]
+        if flag.startswith("--") and difflib.get_close_matches(flag, ["--config"], cutoff=0.85):
             raise UserError(f"there is no option {word}; --config is the nearest.")
     if found.config is not None:
         flags = flags_of(read_yaml(found.config)) + flags

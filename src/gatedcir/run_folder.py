@@ -1,6 +1,5 @@
 """A run's folder: resolved config, provenance, metrics by epoch, checkpoints."""
 
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -58,15 +57,6 @@ class RunFolder:
     def checkpoints(self) -> Path:
         """Where checkpoints are."""
         return self.path / "checkpoints"
-
-    def discard(self) -> None:
-        """Take a run that finished no epoch away, and nothing else that is in the folder."""
-        self.board.close()
-        shutil.rmtree(self.path / "tensorboard")
-        for name in ("provenance.json", CONFIG_FILE):
-            (self.path / name).unlink()
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
 
     def has(self, table: str, epoch: int) -> bool:
         """Whether a table has an epoch's row."""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from gatedcir import checkpoint
-from gatedcir.assemble import load_data, make_evaluator, make_source, place, precision_of
+from gatedcir.assemble import load_data, make_evaluator, make_source, place
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.config import Config
 from gatedcir.data.features import TripletDataset, collate
@@ -34,26 +34,24 @@ from gatedcir.validate import Evaluator, validate
 def fit(config: Config) -> Path | None:
     """Fine-tune as the config says; the run's folder, on the main process only.
 
+    The folder is made when the first epoch is done: what stops it earlier leaves nothing behind.
+
     Raises:
         UserError: bad options, data or weights, before anything is written; a loss that is not
-            finite, or a broken image that is read while training, which leave no folder unless
-            an epoch was finished.
+            finite, or a broken image that is read while training.
     """
     trainer, splits = _prepare(config)
     done, best = trainer.resume()
     folder = None
-    if trainer.accelerator.is_main_process:
-        folder = _open_folder(config, trainer, done)
+    main = trainer.accelerator.is_main_process
+    if main and config.run.resume is not None:
+        folder = RunFolder(config.run.resume, done=done)
         if done and _is_due(config, done - 1) and not folder.has(VALIDATION, done - 1):
             best = _end_epoch(trainer, folder, splits, done - 1, best)
     for epoch in range(done, config.optim.num_epochs):
-        try:
-            row = trainer.train_epoch(epoch)
-        except UserError:
-            if folder is not None and epoch == 0:
-                folder.discard()
-            raise
-        if folder is not None:
+        row = trainer.train_epoch(epoch)
+        if main:
+            folder = folder or RunFolder.create(config, trainer.provenance)
             folder.add(TRAIN, epoch, row)
             best = _end_epoch(trainer, folder, splits, epoch, best)
         trainer.accelerator.wait_for_everyone()
@@ -64,23 +62,18 @@ def _end_epoch(
     trainer: "_Trainer", folder: RunFolder, splits: list[Split], epoch: int, best: float
 ) -> float:
     """Validate where it is due, and save what the options ask for; the best score so far."""
-    run, metrics = trainer.config.run, {}
-    try:
-        if _is_due(trainer.config, epoch):
-            metrics = validate(trainer.evaluator, splits)
-            folder.add(VALIDATION, epoch, metrics)
-            tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
-        score = metrics.get(HEADLINE[trainer.config.data.dataset], -math.inf)
-        if run.save_best and score > best:
+    # Before the validation too: what ends that, such as a broken image, must not cost the epoch,
+    # and a resumed run validates what has no row yet.
+    trainer.save(folder, epoch, {}, best)
+    if _is_due(trainer.config, epoch):
+        metrics = validate(trainer.evaluator, splits)
+        tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
+        score = metrics[HEADLINE[trainer.config.data.dataset]]
+        if trainer.config.run.save_best and score > best:
             checkpoint.save(folder.checkpoints / BEST, trainer.snapshot(epoch + 1, metrics))
         best = max(best, score)
-    finally:
-        # What ends the validation, such as a broken image, must not cost the epoch; resuming
-        # validates it.
-        if run.save_training:
-            snapshot = trainer.snapshot(epoch + 1, metrics)
-            state = replace(snapshot, trainer=trainer.state(best))
-            checkpoint.save(folder.checkpoints / LAST, state)
+        trainer.save(folder, epoch, metrics, best)
+        folder.add(VALIDATION, epoch, metrics)
     return best
 
 
@@ -147,9 +140,15 @@ class _Trainer:
             provenance=self.provenance,
         )
 
-    def state(self, best: float) -> dict[str, Any]:
-        """What going on from here needs beside the model; random states follow from the epoch."""
-        return {**self.step.state(), "best": best}
+    def save(self, folder: RunFolder, epoch: int, metrics: dict[str, float], best: float) -> None:
+        """Keep what going on from here needs, if it is to be kept.
+
+        Random states follow from the epoch.
+        """
+        if self.config.run.save_training:
+            state = {**self.step.state(), "best": best}
+            snapshot = self.snapshot(epoch + 1, metrics)
+            checkpoint.save(folder.checkpoints / LAST, replace(snapshot, trainer=state))
 
     def resume(self) -> tuple[int, float]:
         """Epochs done and the best score so far, after taking over a resumed run's last state."""
@@ -178,17 +177,17 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     place(model, accelerator.device, config)
     source = make_source(config, model, [*train_splits, *splits])
     loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
-    precision = precision_of(config.optim.mixed_precision, accelerator.device)
+    step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader))
     trainer = _Trainer(
         config=config,
         accelerator=accelerator,
-        step=make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader)),
+        step=step,
         evaluator=make_evaluator(config, model, tokenizer, source),
         loader=loader,
         provenance={
             **checkpoint.provenance(),
             "device": str(accelerator.device),
-            "precision": str(precision or torch.float32).removeprefix("torch."),
+            "precision": str(step.precision or torch.float32).removeprefix("torch."),
             "processes": accelerator.num_processes,
             "seed": config.optim.seed,
             **count_parameters(model),
@@ -261,9 +260,3 @@ def _load_resumed(config: Config) -> Checkpoint | None:
             "start a new run."
         )
     return found
-
-
-def _open_folder(config: Config, trainer: _Trainer, done: int) -> RunFolder:
-    if config.run.resume is not None:
-        return RunFolder(config.run.resume, done=done)
-    return RunFolder.create(config, trainer.provenance)

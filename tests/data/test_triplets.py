@@ -110,6 +110,9 @@ def test_missing_files_of_all_parts_are_told_at_once(tmp_path):
     two = replace(one, name="other", paths={"e": tmp_path / "e.png"})
     with pytest.raises(UserError, match=r"toy val \+ other: 5 of 5 images"):
         check_files([one, two], skip_missing=False)
+    write_images(one, "abcd")
+    with pytest.raises(UserError, match=r"^other: 1 of 1 images"):
+        check_files([one, two], skip_missing=False)
 
 
 def test_training_keeps_only_what_its_triplets_use(tmp_path):

@@ -185,9 +185,10 @@ def _join(parts: list[str]) -> str:
 def _missing_message(splits: list[Split], missing: dict[str, Path]) -> str:
     shown = ", ".join(list(missing)[:NAMES_SHOWN]) + (", ..." if len(missing) > NAMES_SHOWN else "")
     folder = os.path.commonpath([path.parent for path in missing.values()])
-    total = len({name for split in splits for name in split.paths})
+    lacking = [split for split in splits if split.paths.keys() & missing.keys()]
+    total = len({name for split in lacking for name in split.paths})
     return (
-        f"{' + '.join(split.name for split in splits)}: {len(missing)} of {total} images are "
+        f"{' + '.join(split.name for split in lacking)}: {len(missing)} of {total} images are "
         f"missing in {folder} ({shown}); add them, or go on without them with --skip-missing."
     )
 

@@ -286,7 +286,7 @@ class Backbone(nn.Module):
             sequence: [B, Q + T, D]; the first Q are query tokens.
             image: [B, L, Dv], what the cross-attention layers attend to.
             mask: [B, Q + T], 1 where a token counts; None when all do.
-            kept: tokens whose outputs are wanted, all queries or all text; everything by default.
+            kept: tokens whose outputs are wanted, queries alone or text alone; all by default.
 
         Returns:
             [B, Q + T, D], or of that the kept tokens.

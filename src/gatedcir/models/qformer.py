@@ -1,9 +1,10 @@
 """The Q-Former's pass, without the arithmetic that nobody reads.
 
 transformers' own computes every row of every layer. Here the weights and the numbers are the same,
-but padded words have no rows, and the last layer computes only the rows that are asked for.
+but the last layer computes only the rows that are asked for, and on CPUs padded words have no rows,
+and projections of an image's tokens are taken to the side of its queries where those are fewer.
 Legend of shapes: B batch, Q query tokens, T text tokens, S = Q + T, K rows that are asked for,
-N rows that count, L visual tokens, D width, Dv vision width.
+N rows that count, L visual tokens, H heads, D width, Dv vision width.
 """
 
 from dataclasses import dataclass
@@ -32,10 +33,11 @@ def qformer_pass(
             layers, the others those of the text.
         mask: [B, S], 1 where a token counts, which queries always do; None when all do.
         image: [B, L, Dv], what the cross-attention layers attend to.
-        kept: tokens whose outputs are wanted, all queries or all text; everything by default.
+        kept: tokens whose outputs are wanted, queries alone or words alone, all of which count;
+            everything by default.
 
     Returns:
-        [B, K, D]; zero where a token does not count.
+        [B, K, D]; anything where a token does not count.
     """
     hidden = qformer.dropout(qformer.layernorm(sequence))
     if image is not None:
@@ -75,8 +77,9 @@ class _Layout:
         return cls(batch, queries, length - queries, mask[:, None, None].bool(), index)
 
     def part(self, kept: slice, count: int) -> "_Layout":
-        """The layout of so many tokens of each sequence, which all count."""
+        """The layout of so many queries, or so many words, of each sequence, which all count."""
         inside = kept.stop <= self.queries
+        assert inside or kept.start >= self.queries, "queries and words are kept apart"
         return _Layout(self.batch, count if inside else 0, 0 if inside else count, None)
 
     def split(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,13 +130,48 @@ def _layer(
     outputs = []
     if part.queries:
         if layer.has_cross_attention:
-            queries = layer.crossattention(
-                queries.unflatten(0, (part.batch, part.queries)), encoder_hidden_states=image
-            ).flatten(0, 1)
+            assert image is not None
+            queries = queries.unflatten(0, (part.batch, part.queries))
+            queries = _look(layer.crossattention, queries, image).flatten(0, 1)
         outputs.append(layer.feed_forward_chunk_query(queries))
     if part.words:
         outputs.append(layer.feed_forward_chunk(words))
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
+
+
+def _look(
+    cross: Any,  # a Blip2QFormerAttention
+    queries: Tensor,
+    image: Tensor,
+) -> Tensor:
+    """Cross-attention of [B, Q, D] to an image [B, L, Dv].
+
+    q . (W x) = (W' q) . x, and the weighted mean of W x is W times that of x: without the fused
+    kernel, the projections of keys and values are applied to the queries where that is less work.
+    """
+    attention = cross.attention
+    batch, count, width = queries.shape
+    heads, length = attention.num_attention_heads, image.shape[1]
+    more = count * width + heads * count * length > length * width
+    if more or attention.config._attn_implementation == "sdpa":
+        return cross(queries, encoder_hidden_states=image)
+    key, value = (x.weight.unflatten(0, (heads, -1)) for x in (attention.key, attention.value))
+    query = attention.query(queries).unflatten(-1, (heads, -1))  # [B, Q, H, D / H]
+    # The keys' bias moves all scores of a query alike and cancels; here for its gradient, which is
+    # zero, and must be there where processes exchange gradients.
+    shift = (query * attention.key.bias.unflatten(0, (heads, -1))).sum(-1, keepdim=True)
+    query = query.permute(2, 0, 1, 3).flatten(1, 2) @ key  # [H, B * Q, Dv]
+    query = query.unflatten(1, (batch, count)).transpose(0, 1).flatten(1, 2)  # [B, H * Q, Dv]
+    scores = query @ image.transpose(1, 2) + shift.transpose(1, 2).flatten(1, 2)  # [B, H * Q, L]
+    weights = (scores * attention.scaling).softmax(-1)
+    weights = F.dropout(weights, attention.attention_dropout if attention.training else 0.0)
+    found = (weights @ image).unflatten(1, (heads, count)).transpose(0, 1)  # [H, B, Q, Dv]
+    found = found.flatten(1, 2) @ value.transpose(1, 2)  # [H, B * Q, D / H]
+    found = found.unflatten(1, (batch, count)).permute(1, 2, 0, 3)  # [B, Q, H, D / H]
+    # Dropout leaves weights whose sum is not 1.
+    sums = weights.sum(-1).unflatten(1, (heads, count)).transpose(1, 2)[..., None]
+    found = found + sums * attention.value.bias.unflatten(0, (heads, -1))
+    return cross.output(found.flatten(2), queries)
 
 
 def _attend(
