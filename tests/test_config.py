@@ -196,6 +196,11 @@ def test_unusable_yaml(yaml_file, content):
         read("--config", path)
 
 
+def test_broken_yaml_names_the_line(yaml_file):
+    with pytest.raises(UserError, match="correct line 2"):
+        read("--config", yaml_file("dataset: CIRR\na: b: c\n"))
+
+
 def test_missing_yaml(tmp_path, yaml_file):
     missing = tmp_path / "none.yaml"
     with pytest.raises(UserError, match=re.escape(str(missing))):

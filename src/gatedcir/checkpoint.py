@@ -80,7 +80,7 @@ def read(file: Path) -> Any:
             way_out = "ask its author for one with tensors and plain values only"
         else:
             reason = "is damaged or no file that torch.save wrote"
-            way_out = "copy it again"
+            way_out = "copy it again, or name a run's folder or a .pt file"
         raise UserError(f"{file} {reason}, so it was not opened; {way_out}.") from None
 
 

@@ -84,8 +84,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError:
         raise UserError(f"there is no config file {path}; configs/ holds examples.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = "the file" if mark is None else f"line {mark.line + 1}"
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} is not valid YAML ({reason}); correct that line.") from None
+        raise UserError(f"{path} is not valid YAML ({reason}); correct {place}.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of option names to values.")
     return content

@@ -144,7 +144,8 @@ def read_json(path: Path, kind: type[Value], *, layout: str) -> Value:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"The annotation file {path} does not exist; the expected layout is {layout}."
+            f"The annotation file {path} does not exist; the expected layout is {layout}, "
+            "in the folder that --data-path names."
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(
