@@ -27,7 +27,6 @@ from gatedcir.assemble import precision_of
 from gatedcir.errors import run_command
 from gatedcir.losses import token_similarity
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.sources import load
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.parsing import parse
 from gatedcir.validate import autocast
@@ -44,8 +43,6 @@ class Options:
 
     output: Path
     """Folder to write; made anew after every lesson."""
-    start: str | None = None
-    """Backbone to go on from with the last lesson alone, as --backbone of training names it."""
     share: float = 1.0
     """Share of the steps and pictures of every lesson, for a trial."""
     seed: int = 0
@@ -78,7 +75,7 @@ READING = (
 class School:
     """The model, what it learns from, and what it has learnt."""
 
-    def __init__(self, options: Options, kinds: set[str]) -> None:
+    def __init__(self, options: Options) -> None:
         torch.manual_seed(options.seed)
         self.options = options
         self.rng = random.Random(options.seed)
@@ -95,8 +92,6 @@ class School:
             nn.init.normal_(self.model.query_tokens, std=0.02)
             positions = self.model.vision_model.embeddings.position_embedding
             positions[0, 1:] = split_places(vision.hidden_size, side)
-        if options.start is not None:
-            self.model.load_state_dict(load(options.start).backbone.state_dict())
         self.model.to(self.device).train()
         # For matrices this small, CPUs are twice as fast without the fused kernel.
         self.model.set_attention("eager" if self.device.type == "cpu" else "sdpa")
@@ -107,7 +102,6 @@ class School:
         self.pictures = {
             kind: draw(kind, "train", groups=self._part(groups, least=30), seed=options.seed)
             for kind, groups in DRAWN.items()
-            if kind in kinds
         }
         self.tests = {
             (kind, split): draw(kind, split, groups=self._part(_TESTED // GROUP, least=2), seed=1)
@@ -258,14 +252,9 @@ def _update(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, teach, save."""
-    options = parse(Options, argv, description="Pretrain the embedded tiny BLIP-2.")
-    lessons = READING if options.start is None else READING[-1:]
-    if options.start is None:
-        school = School(options, set(DRAWN))
-        school.teach_naming(NAMING)
-    else:
-        school = School(options, set(lessons[0].groups))
-    school.teach_reading(lessons)
+    school = School(parse(Options, argv, description="Pretrain the embedded tiny BLIP-2."))
+    school.teach_naming(NAMING)
+    school.teach_reading(READING)
 
 
 if __name__ == "__main__":

@@ -138,6 +138,16 @@ def test_resuming_another_training_is_refused(cirr_run):
     assert (cirr_run / "train_metrics.csv").read_bytes() == before
 
 
+def test_a_folder_that_may_not_be_written_is_refused_before_training(home, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda place, mode: False)  # a superuser may write anywhere
+    monkeypatch.setattr(gatedcir.train._Trainer, "train_epoch", None)
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    with pytest.raises(UserError, match="--output-dir runs may not be written"):
+        blip_fine_tune_2.main(flags)
+    with pytest.raises(UserError, match=f"--output-dir .*run may not be written: {tmp_path}"):
+        blip_fine_tune_2.main([*flags, "--output-dir", str(tmp_path / "a" / "run")])
+
+
 def test_a_run_is_not_overwritten(home, cirr_run):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     with pytest.raises(UserError, match="--resume"):

@@ -1,5 +1,6 @@
 """Bad input ends a command with one sentence, never with a traceback."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +23,13 @@ def check_file_to_write(path: Path, flag: str) -> None:
 
 
 def check_folder_to_write(path: Path, flag: str) -> None:
-    """UserError if a file is in the place of a folder or of one above it."""
+    """UserError if a file is in the place of a folder or of one above it, or it may not be made."""
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
             raise UserError(f"{flag} needs the folder {place}, which is a file; name another.")
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{flag} {path} may not be written: {there} is closed; name another.")
 
 
 def run_command(command: Callable[[], None]) -> None:

@@ -10,9 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gatedcir.checkpoint import write_json, write_text
 from gatedcir.config import CONFIG_FILE, Config
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.parsing import to_dict
 
+RUNS = Path("runs")  # holds the folders of runs that are given none
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
 
 
@@ -33,9 +34,8 @@ class RunFolder:
 
     @staticmethod
     def check_new(path: Path) -> None:
-        """UserError if a path already holds a run, or is no folder."""
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file; name a folder with --output-dir.")
+        """UserError if a path already holds a run, or cannot become a folder."""
+        check_folder_to_write(path, "--output-dir")
         if (path / CONFIG_FILE).exists():
             raise UserError(
                 f"{path} already holds a run; name another folder with --output-dir, or go on "
@@ -46,7 +46,7 @@ class RunFolder:
     def create(cls, config: Config, made_by: dict[str, Any]) -> "RunFolder":
         """A new folder with config and provenance; UserError if it already holds a run."""
         name = f"{config.data.dataset.lower()}-{config.backbone.blip_model_name}"
-        path = config.run.output_dir or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        path = config.run.output_dir or RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         cls.check_new(path)
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / "provenance.json", made_by)

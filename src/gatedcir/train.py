@@ -26,7 +26,7 @@ from gatedcir.option_checks import changed_flags, check_negatives, check_ranges
 from gatedcir.parsing import to_dict
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.retrieval.report import HEADLINE, format_report
-from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder
+from gatedcir.run_folder import RUNS, TRAIN, VALIDATION, RunFolder
 from gatedcir.step import TrainingStep, make_accelerator, make_step
 from gatedcir.validate import Evaluator, validate
 
@@ -164,8 +164,8 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     """All parts of a run, checked, and its validation splits; nothing is written."""
     check_ranges(config)
     resumed = _load_resumed(config)
-    if resumed is None and config.run.output_dir is not None:
-        RunFolder.check_new(config.run.output_dir)
+    if resumed is None:
+        RunFolder.check_new(config.run.output_dir or RUNS)
     accelerator = make_accelerator()
     train_splits, splits = load_data(config.data, "train", "val")
     if accelerator.is_main_process:

@@ -44,6 +44,15 @@ def inputs(lengths, tokens=MANY):
     return sequence, image, torch.cat([torch.ones(BATCH, QUERIES).long(), mask], 1)
 
 
+def theirs(qformer, sequence, image, mask, queries=QUERIES):
+    return qformer(
+        query_embeds=sequence,
+        query_length=queries,
+        attention_mask=mask,
+        encoder_hidden_states=image,
+    ).last_hidden_state
+
+
 def results(qformer, sequence, image, run):
     """Outputs, and the gradients of a weighted sum of them."""
     qformer.zero_grad()
@@ -65,19 +74,14 @@ def same(qformer, lengths, *, queries, with_image, kept):
 
     def slow(sequence, image):
         seen = image if with_image else None
-        found = qformer(
-            query_embeds=sequence,
-            query_length=queries,
-            attention_mask=mask,
-            encoder_hidden_states=seen,
-        ).last_hidden_state
+        found = theirs(qformer, sequence, seen, mask, queries)
         return (found * mask[..., None])[:, kept]
 
-    (found, ours), (expected, theirs) = (
+    (found, ours), (expected, others) = (
         results(qformer, sequence, image, run) for run in (fast, slow)
     )
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
-    for mine, right in zip(ours, theirs, strict=True):
+    for mine, right in zip(ours, others, strict=True):
         # What no output depends on has a gradient of zero there, and none here.
         if mine is None:
             assert right is None or not right.any()
@@ -104,15 +108,6 @@ def test_queries_alone(qformer, tokens):
     found = qformer_pass(qformer, queries, queries=QUERIES, image=image)
     expected = qformer(query_embeds=queries, encoder_hidden_states=image).last_hidden_state
     torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
-
-
-def theirs(qformer, sequence, image, mask):
-    return qformer(
-        query_embeds=sequence,
-        query_length=QUERIES,
-        attention_mask=mask,
-        encoder_hidden_states=image,
-    ).last_hidden_state
 
 
 def test_half_precision_costs_what_it_costs_transformers(qformer):

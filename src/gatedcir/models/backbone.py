@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
 from gatedcir.models.qformer import qformer_pass
-from gatedcir.models.visual_fusion.grid import resize, to_tokens
+from gatedcir.models.visual_fusion.grid import resize, to_map, to_tokens
 from gatedcir.models.visual_fusion.scale_sizes import scaled_size
 
 # LAVIS normalises with torch's default here, while transformers reuses the blocks' 1e-6.
@@ -145,11 +145,10 @@ class Backbone(nn.Module):
         own = vision.image_size // vision.patch_size
         if side == own:
             return positions
-        cls_token, patches = positions.split((1, own * own), dim=1)
-        grid = patches.unflatten(1, (own, own)).permute(0, 3, 1, 2)  # [1, Dv, own, own]
+        cls_token, grid = to_map(positions)
         aligned = self.has_pre_layernorm
         grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=aligned)
-        return torch.cat([cls_token, grid.flatten(2).transpose(1, 2)], dim=1)
+        return to_tokens(cls_token, grid)
 
     @property
     def has_pre_layernorm(self) -> bool:
@@ -297,9 +296,8 @@ class Backbone(nn.Module):
         )
 
     def text_pass(self, sequence: Tensor, *, mask: Tensor, kept: slice = slice(None)) -> Tensor:
-        """A sequence through the Q-Former's text half, blind to the image.
+        """A sequence, query tokens included, through the Q-Former's text half, blind to the image.
 
-        All of the sequence goes through the text feed-forward layers, query tokens included.
         Shapes as in `query_pass`.
         """
         return qformer_pass(self.qformer, sequence, queries=0, mask=mask, kept=kept)

@@ -46,12 +46,13 @@ def qformer_pass(
     rows = layout.rows_of(hidden)
     *layers, last = qformer.encoder.layer
     for layer in layers:
-        rows = _layer(layer, layout, rows, image)
-    if kept == slice(None):
-        return layout.spread(_layer(last, layout, rows, image))
-    asked = layout.spread(rows)[:, kept]
-    part = layout.part(kept, asked.shape[1])
-    return part.spread(_layer(last, layout, rows, image, asked=part.rows_of(asked), part=part))
+        rows = _layer(layer, rows, layout, asked=rows, part=layout, image=image)
+    asked, part = rows, layout
+    if kept != slice(None):
+        wanted = layout.spread(rows)[:, kept]
+        part = layout.part(kept, wanted.shape[1])
+        asked = part.rows_of(wanted)
+    return part.spread(_layer(last, rows, layout, asked=asked, part=part, image=image))
 
 
 @dataclass(frozen=True)
@@ -112,16 +113,14 @@ class _Layout:
 
 def _layer(
     layer: Any,  # a Blip2QFormerLayer
-    layout: _Layout,
     rows: Tensor,
-    image: Tensor | None,
+    layout: _Layout,
     *,
-    asked: Tensor | None = None,
-    part: _Layout | None = None,
+    asked: Tensor,
+    part: _Layout,
+    image: Tensor | None,
 ) -> Tensor:
-    """One layer for rows [N, D], or for the `asked` ones among them, which lie as `part` says."""
-    if asked is None or part is None:
-        asked, part = rows, layout
+    """What one layer makes of the `asked` ones among rows [N, D]; they lie as `part` says."""
     attention = layer.attention.attention
     key, value = (layout.spread(linear(rows)) for linear in (attention.key, attention.value))
     found = _attend(attention, part.spread(attention.query(asked)), key, value, layout.mask)
