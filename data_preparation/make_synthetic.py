@@ -3,10 +3,10 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from gatedcir.errors import UserError, run_command
+from gatedcir.config import NewFolder, TrainTriplets
+from gatedcir.errors import check_new_folder, run_command
 from gatedcir.parsing import parse
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
@@ -17,12 +17,10 @@ class Options:
 
     layout: Literal["cirr", "fashioniq"]
     """Published layout to imitate: scenes of shapes, or garments."""
-    output: Path
-    """Folder to write; must not exist yet, or be empty."""
+    output: NewFolder
     seed: int = 0
     """The same seed gives the same bytes."""
-    train: int = 8000
-    """Training triplets."""
+    train: TrainTriplets = 8000
     val: int = 600
     """Validation triplets (for fashioniq, of each category)."""
     test: int = 600
@@ -32,9 +30,8 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the dataset; print what it holds."""
     options = parse(Options, argv, description="Draw a synthetic dataset.")
+    check_new_folder(options.output, "--output")
     output = options.output.resolve()
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise UserError(f"{options.output} is not an empty folder; name a new one with --output.")
     write = {"cirr": write_cirr, "fashioniq": write_fashioniq}[options.layout]
     sizes = {"train": options.train, "val": options.val, "test": options.test}
     unfinished = output.with_name(output.name + ".unfinished")

@@ -9,11 +9,11 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from gatedcir.config import DEFAULT_FOLDERS, Dataset, TransformConfig
+from gatedcir.config import DataConfig, DataPath, InDataset, NewFolder, NumWorkers, TransformConfig
 from gatedcir.data.load import load_splits
 from gatedcir.data.resized import copy_annotations, copy_images, write_note
 from gatedcir.data.transforms import make_transform
-from gatedcir.errors import UserError, run_command
+from gatedcir.errors import check_new_folder, run_command
 from gatedcir.parsing import parse
 
 SPLITS = {"CIRR": ("train", "val", "test1"), "FashionIQ": ("train", "val", "test")}
@@ -23,16 +23,12 @@ SPLITS = {"CIRR": ("train", "val", "test1"), "FashionIQ": ("train", "val", "test
 class Options:
     """What to copy where."""
 
-    dataset: Dataset
-    """Dataset, in its published layout."""
-    output: Path
-    """Folder to write; must not exist yet, or be empty."""
-    data_path: Path | None = None
-    """Its folder; ./cirr_dataset or ./fashionIQ_dataset when not given."""
+    dataset: InDataset
+    output: NewFolder
+    data_path: DataPath = None
     image_size: int = 224
     """Side of the model's input in pixels."""
-    num_workers: int = 2
-    """Processes that work."""
+    num_workers: NumWorkers = DataConfig.num_workers
     transform: Annotated[TransformConfig, tyro.conf.arg(name="")] = field(
         default_factory=TransformConfig
     )
@@ -41,10 +37,9 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the copy; images that the annotations name and that are missing are left out."""
     options = parse(Options, argv, description="Copy a dataset with its images resized.")
-    source = options.data_path or DEFAULT_FOLDERS[options.dataset]
+    source = DataConfig(options.dataset, options.data_path).folder
+    check_new_folder(options.output, "--output")
     output = options.output.resolve()
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise UserError(f"{options.output} is not an empty folder; name a new one with --output.")
     transform = make_transform(
         options.transform.transform,
         size=options.image_size,

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from bench import limits, seconds, table
 from torch import Tensor
 
+from gatedcir.errors import run_command
+from gatedcir.parsing import parse
 from gatedcir.resources import GIB, peak_memory
 from gatedcir.retrieval.index import TokenIndex
 from gatedcir.retrieval.metrics import cirr_metrics, group_ranks, ranks_in_lists
@@ -50,7 +51,7 @@ class Problem:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure both and print the table."""
-    options = tyro.cli(Options, args=argv, description=__doc__)
+    options = parse(Options, argv, description="Time ranking a gallery from features.")
     problem = make_problem(options)
     few = min(options.naive_queries, options.queries)
     cpu = torch.device("cpu")
@@ -129,4 +130,4 @@ def naive_recalls(problem: Problem, count: int, *, at_once: int = 4) -> list[flo
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -12,16 +12,24 @@ from typing import Literal
 from unittest.mock import patch
 
 import torch
-import tyro
 from accelerate import Accelerator
 from bench import GIGA, limits, operations, seconds, table
 from torch import Tensor, nn
 
 from gatedcir.assemble import place
-from gatedcir.config import BackboneConfig, Config, DataConfig, GatedFusionConfig, ModelConfig
+from gatedcir.config import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    GatedFusionConfig,
+    ModelConfig,
+    Precision,
+)
+from gatedcir.errors import run_command
 from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever, Visual
 from gatedcir.models.text import Tokenizer
+from gatedcir.parsing import parse
 from gatedcir.resources import GIB, peak_memory
 from gatedcir.step import TrainingStep, make_accelerator, make_step
 
@@ -38,7 +46,7 @@ class Options:
     """Timed steps of each kind, after one that is not timed; the shortest counts."""
     strategy: Literal["none", "gated"] = "none"
     """Text-image fusion of the model; none is the published one."""
-    mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    mixed_precision: Precision = "auto"
     """Autocast of this project's step; the published one has none."""
     compile: bool = False
     """Compile this project's step."""
@@ -46,7 +54,7 @@ class Options:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure the steps and print the table."""
-    options = tyro.cli(Options, args=argv, description=__doc__)
+    options = parse(Options, argv, description="Time a training step against the published one.")
     config = Config(
         data=DataConfig("CIRR"),
         backbone=BackboneConfig(backbone=options.backbone),
@@ -181,4 +189,4 @@ def peak(step: TrainingStep) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

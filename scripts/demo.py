@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gatedcir import checkpoint
 from gatedcir.assemble import open_evaluator
-from gatedcir.config import Config, DataConfig
+from gatedcir.config import Config, DataConfig, TrainTriplets
 from gatedcir.errors import run_command
 from gatedcir.models.composer import Visual
 from gatedcir.parsing import parse
@@ -43,8 +43,7 @@ class Options:
     """Folder for data, runs and pictures; data that is there is used again, runs are replaced."""
     seed: int = 0
     """Seed of data and training."""
-    train: int = 12000
-    """Training triplets."""
+    train: TrainTriplets = 28000
     val: int = 750
     """Validation triplets."""
     num_epochs: int = 1

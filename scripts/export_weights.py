@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gatedcir.config import ModelPath
 from gatedcir.errors import UserError, run_command
 from gatedcir.parsing import parse
 
@@ -13,8 +14,7 @@ from gatedcir.parsing import parse
 class Options:
     """Which model, and in which layout it goes where."""
 
-    model_path: Path
-    """A run's folder or a checkpoint file, or weights as --backbone of training takes them."""
+    model_path: ModelPath
     output: Path
     """A new folder for hub; a new file for lavis (.pth) and sprc (.pt), beside which vocab.txt and
     config.json are put."""

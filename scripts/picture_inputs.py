@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gatedcir.config import DataConfig, Dataset
+from gatedcir.config import DataConfig, DataPath, Dataset, ModelPath, SkipMissing
 from gatedcir.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 class Options:
     """Which model, which queries, and where the pictures go."""
 
-    model_path: Path
-    """A run's folder or a checkpoint file, or weights as --backbone of training takes them."""
+    model_path: ModelPath
     output: Path
     """Folder for the pictures."""
     image: Path | None = None
@@ -30,14 +29,12 @@ class Options:
     """How to change the image."""
     dataset: Dataset | None = None
     """Take queries of this dataset instead."""
-    data_path: Path | None = None
-    """Its folder; ./cirr_dataset or ./fashionIQ_dataset when not given."""
+    data_path: DataPath = None
     split: str = "val"
     """Its split."""
     num: int = 8
     """How many queries, spread evenly over the split (for FashionIQ, over each category)."""
-    skip_missing: bool = False
-    """Go on without images that have no file."""
+    skip_missing: SkipMissing = False
 
     @property
     def data(self) -> DataConfig:

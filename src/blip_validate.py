@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatedcir.config import FlatData
+from gatedcir.config import FlatData, ModelPath
 from gatedcir.errors import check_file_to_write, run_command
 from gatedcir.parsing import parse
 
@@ -14,8 +14,7 @@ class Options:
     """What to evaluate on what."""
 
     data: FlatData
-    model_path: Path
-    """A run's folder or a checkpoint file, or weights as --backbone of training takes them."""
+    model_path: ModelPath
     json: Path | None = None
     """File to write metrics and protocol to."""
 

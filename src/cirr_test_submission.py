@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatedcir.config import DEFAULT_FOLDERS, DataConfig
+from gatedcir.config import DataConfig, DataPath, ModelPath, NumWorkers
 from gatedcir.errors import check_folder_to_write, run_command
 from gatedcir.parsing import parse
 
@@ -13,14 +13,11 @@ from gatedcir.parsing import parse
 class Options:
     """Which model, and where its answers go."""
 
-    model_path: Path
-    """A run's folder or a checkpoint file, or weights as --backbone of training takes them."""
+    model_path: ModelPath
     output_dir: Path
     """Folder for the two files."""
-    data_path: Path = DEFAULT_FOLDERS["CIRR"]
-    """CIRR's folder."""
-    num_workers: int = DataConfig.num_workers
-    """Processes that load images."""
+    data_path: DataPath = None
+    num_workers: NumWorkers = DataConfig.num_workers
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,24 +11,43 @@ from typing import Annotated, Literal
 import tyro
 
 Dataset = Literal["CIRR", "FashionIQ"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DEFAULT_FOLDERS = {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")}
 CONFIG_FILE = "config.yaml"  # in a run's folder
+
+# Options that several commands take, each with its one meaning.
+InDataset = Annotated[Dataset, tyro.conf.arg(help="Dataset, in its published layout.")]
+DataPath = Annotated[
+    Path | None,
+    tyro.conf.arg(
+        help="The dataset's folder; ./cirr_dataset or ./fashionIQ_dataset when not given."
+    ),
+]
+ModelPath = Annotated[
+    Path,
+    tyro.conf.arg(
+        help="A run's folder or a checkpoint file, or weights as --backbone of training takes them."
+    ),
+]
+NewFolder = Annotated[Path, tyro.conf.arg(help="Folder to write; must not exist yet, or be empty.")]
+NumWorkers = Annotated[int, tyro.conf.arg(help="Processes that load images.")]
+SkipMissing = Annotated[
+    bool,
+    tyro.conf.arg(help="Go on without images that have no file; every report says how many."),
+]
+TrainTriplets = Annotated[int, tyro.conf.arg(help="Training triplets to draw.")]
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which images and texts, and how they are read."""
 
-    dataset: Dataset
-    """Dataset, in its published layout."""
-    data_path: Path | None = None
-    """Its folder; ./cirr_dataset or ./fashionIQ_dataset when not given."""
+    dataset: InDataset
+    data_path: DataPath = None
     fashioniq_protocol: Literal["original", "val-split"] = "original"
     """FashionIQ gallery: the whole published split, or only images of its triplets."""
-    skip_missing: bool = False
-    """Go on without images that have no file; every report says how many."""
-    num_workers: int = 2
-    """Processes that load images."""
+    skip_missing: SkipMissing = False
+    num_workers: NumWorkers = 2
 
     @property
     def folder(self) -> Path:
@@ -151,9 +170,9 @@ class OptimConfig:
     """Gradients are scaled down to this norm."""
     seed: int = 0
     """Seed of weights, order, captions and dropout."""
-    mixed_precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    mixed_precision: Precision = "auto"
     """Autocast; auto is bf16 where the device computes in it and fp32 elsewhere."""
-    cache_dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    cache_dtype: Precision = "auto"
     """Precision of cached vision features; auto: as the tower gives them, which changes nothing."""
 
 

@@ -32,6 +32,13 @@ def check_folder_to_write(path: Path, flag: str) -> None:
         raise UserError(f"{flag} {path} may not be written: {there} is closed; name another.")
 
 
+def check_new_folder(path: Path, flag: str) -> None:
+    """UserError if something is there already, an empty folder apart, or it may not be made."""
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path} is not an empty folder; name a new one with {flag}.")
+    check_folder_to_write(path, flag)
+
+
 def run_command(command: Callable[[], None]) -> None:
     """Call an entry script's `main`; bad input becomes one line on stderr and exit status 2.
 

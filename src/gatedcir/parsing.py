@@ -1,13 +1,12 @@
 """Flags and YAML files -> the dataclasses of options, and back.
 
 A YAML file is read as flags written down, so that both go through the same typed parser, tyro:
-nested dataclasses give dotted flags, types are checked, help comes from the fields' own texts, and
-an unknown name is refused with the nearest valid one, none of which argparse does.
+nested dataclasses give dotted flags, types are checked, and help comes from the fields' own texts,
+none of which argparse does.
 """
 
 import argparse
 import dataclasses
-import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,9 +14,11 @@ from typing import Any, TypeVar
 
 import tyro
 import yaml
+from tyro._errors import on_parse_error
 
 from gatedcir.config import CONFIG_FILE
 from gatedcir.errors import UserError
+from gatedcir.refusals import PREFIXED, refuse
 
 Options = TypeVar("Options")
 
@@ -26,10 +27,10 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, description: st
     """Command-line flags to a dataclass.
 
     `--config FILE` reads options from a YAML file and `--resume RUN` from that run's; flags given
-    beside them win. A wrong name or value ends the program with one message and status 2.
+    beside them win.
 
     Raises:
-        UserError: the file is missing or not a mapping in YAML.
+        UserError: a wrong name or value; the file is missing or not a mapping in YAML.
     """
     given = list(sys.argv[1:] if argv is None else argv)
     sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -40,23 +41,26 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, description: st
         _check_resume(found.resume, given)
         flags = [*flags_of(read_yaml(found.resume / CONFIG_FILE)), *flags]
         flags += ["--resume", str(found.resume)]
-    for word in flags:
-        # Not among tyro's options, and so not among those that it would name.
-        flag = word.partition("=")[0]
-        if flag.startswith("--") and difflib.get_close_matches(flag, ["--config"], cutoff=0.85):
-            raise UserError(f"there is no option {word}; --config is the nearest.")
     if found.config is not None:
         flags = flags_of(read_yaml(found.config)) + flags
-    try:
-        return tyro.cli(
-            options,
-            args=flags,
-            description=description + " Options may also stand in a YAML file: --config FILE.",
-        )
-    except SystemExit as stop:
-        if stop.code and found.config is not None:
-            print(f"Options were read from {found.config} too.", file=sys.stderr)
-        raise
+    return _parse(
+        options,
+        flags,
+        file=found.config,
+        description=description + " Options may also stand in a YAML file: --config FILE.",
+    )
+
+
+def _parse(
+    options: type[Options],
+    flags: list[str],
+    *,
+    file: Path | None = None,
+    description: str | None = None,
+) -> Options:
+    """Flags to a dataclass; UserError where tyro refuses them."""
+    with on_parse_error(lambda event: refuse(event, options, file)):
+        return tyro.cli(options, args=flags, description=description)
 
 
 def _check_resume(run: Path, given: Sequence[str]) -> None:
@@ -69,8 +73,8 @@ def _check_resume(run: Path, given: Sequence[str]) -> None:
 
 
 def from_dict(options: type[Options], values: dict[str, Any]) -> Options:
-    """The dataclass whose resolved form `to_dict` gave."""
-    return tyro.cli(options, args=flags_of(values), console_outputs=False)
+    """The dataclass whose resolved form `to_dict` gave; UserError if it has no such options."""
+    return _parse(options, flags_of(values))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             nested = to_dict(value)
             # Groups other than `model` have no prefix: their options stand at the top.
-            result |= {name: nested} if item.name in ("model", "gated_fusion") else nested
+            result |= {name: nested} if item.name in PREFIXED else nested
         elif isinstance(value, tuple):
             result[name] = list(value)  # as YAML gives it back
         else:

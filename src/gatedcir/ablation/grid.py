@@ -117,7 +117,7 @@ def _over(shared: Config, overrides: dict[str, Any], place: str) -> Config:
 def _parsed(values: dict[str, Any]) -> Config | None:
     try:
         return from_dict(Config, values)
-    except SystemExit:  # of the parser, for a wrong value
+    except UserError:
         return None
 
 

@@ -107,7 +107,7 @@ def _restore(
 ) -> tuple[ComposedRetriever, Tokenizer, Config]:
     try:
         config = from_dict(Config, checkpoint.config)
-    except SystemExit:
+    except UserError:
         raise UserError(
             "the checkpoint's options are not those of this version; use the revision "
             f"{checkpoint.provenance.get('git', 'that wrote it')}."

@@ -9,9 +9,8 @@ target breaks exactly one part of the request: those are the hard negatives.
 
 import itertools
 import random
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from gatedcir.synthetic.edits import Edit, between, broken_parts, phrase_all
 from gatedcir.synthetic.scenes import (
@@ -34,6 +33,7 @@ NEGATIVES = 4
 _ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "texture": TEXTURES, "size": SIZES}
 
 Values = tuple[Thing | str | None, ...]
+Inventory = tuple[str, frozenset[tuple[Thing, int]]]  # background; things and how often
 
 
 @dataclass(frozen=True)
@@ -225,23 +225,18 @@ def drop_ambiguous(families: list[Family]) -> list[Family]:
 
     After this, over all scenes of all families, exactly one satisfies each query.
     """
-    scenes = [scene for family in families for scene in family.scenes]
-    owners = np.repeat(range(len(families)), [len(family.scenes) for family in families])
-    codes: dict[object, int] = {}
-    coded = np.array(
-        [
-            [codes.setdefault(scene[slot], len(codes)) for slot in range(BACKGROUND_SLOT + 1)]
-            for scene in scenes
-        ]
-    )  # [scenes, slots]
+    alike: dict[Inventory, list[tuple[int, Scene]]] = defaultdict(list)
+    for owner, family in enumerate(families):
+        for scene in family.scenes:
+            alike[_inventory(scene)].append((owner, scene))
 
     def is_answered_by_others(owner: int, query: Query) -> bool:
-        reference = families[owner].scenes[query.reference]
-        touched = {slot for edit in query.edits for slot in edit.slots}
-        kept = [slot for slot in range(BACKGROUND_SLOT + 1) if slot not in touched]
-        wanted = [codes[reference[slot]] for slot in kept]
-        alike = np.flatnonzero((coded[:, kept] == wanted).all(1) & (owners != owner))
-        return any(broken_parts(reference, query.edits, scenes[index]) == 0 for index in alike)
+        reference, target = (families[owner].scenes[n] for n in (query.reference, query.target))
+        # A request leaves nothing open but places: whatever satisfies it shows the same things.
+        return any(
+            other != owner and broken_parts(reference, query.edits, scene) == 0
+            for other, scene in alike[_inventory(target)]
+        )
 
     return [
         replace(
@@ -250,3 +245,8 @@ def drop_ambiguous(families: list[Family]) -> list[Family]:
         )
         for owner, family in enumerate(families)
     ]
+
+
+def _inventory(scene: Scene) -> Inventory:
+    """What a scene shows, wherever: its background, and how often each thing."""
+    return scene.background, frozenset(Counter(scene.things()).items())
