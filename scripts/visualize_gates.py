@@ -70,11 +70,13 @@ def _draw_query(folder: Path, evaluator: "Evaluator", ranking: "Ranking", query:
         return transform(open_image(split.paths[name]))
 
     gate, picture = _gate_and_picture(evaluator, pixels(triplet.reference), text)
-    others = []
+    others, names = [], ranking.names(query)
     if triplet.target is not None:
+        place = names.index(triplet.target) + 1 if triplet.target in names else None
+        title = f"target, found at {place}" if place else f"target, not in {len(names)}"
         target = picture_of(pixels(triplet.target), transform)
-        others.append(Picture(target, "target", right=True))
-    for place, name in enumerate(ranking.names(query)[:_TOP], 1):
+        others.append(Picture(target, title, right=True))
+    for place, name in enumerate(names[:_TOP], 1):
         found = picture_of(pixels(name), transform)
         others.append(Picture(found, f"retrieved {place}", right=name == triplet.target))
     file = file_of(folder, split.name, triplet.query_id)

@@ -164,6 +164,21 @@ def test_processes_that_fail_do_not_stop_the_others(tmp_path, monkeypatch):
     assert (runs[3].path / "output.log").read_text() == "threads 3\n"
 
 
+@pytest.mark.parametrize(
+    ("log", "state"),
+    [
+        ("", "none 0"),
+        ("weights: tiny\n", "none 0"),
+        ("epoch 1:   4%|#  | 1/25\repoch 1:  48%|#####  | 12/25", "none 0, epoch 1:  48%"),
+    ],
+)
+def test_a_run_shows_how_far_it_is(tmp_path, log, state):
+    [run, *_] = runs_of(grid_of(tmp_path, CELLS), tmp_path)
+    run.path.mkdir(parents=True)
+    (run.path / "errors.log").write_text(log)
+    assert runs_module._state(run) == state
+
+
 def test_an_interruption_ends_what_runs(tmp_path, monkeypatch):
     trainer = tmp_path / "trainer.py"
     trainer.write_text("import time; time.sleep(60)")

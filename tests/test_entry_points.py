@@ -1,6 +1,7 @@
 """The commands, called as users call them, on small folders in the published layouts."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,24 @@ def test_gate_maps_of_a_dataset_and_of_one_image(home, cirr_run, tmp_path, capsy
     files = capsys.readouterr().out.split()[-3:]
     assert sorted(map(str, tmp_path.iterdir())) == sorted(files)
     assert all(Image.open(file).width > 300 for file in files)
+
+
+def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "gatedcir.visualize.figures.save_gate_figure",
+        lambda _, *, others, **__: drawn.append([(one.title, one.right) for one in others]),
+    )
+    flags = ["--model-path", str(cirr_run), "--output", str(tmp_path), "--num", "100"]
+    data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+    visualize_gates.main([*flags, *data])
+    places = set()
+    for (title, right), *retrieved in drawn:
+        place = int(re.fullmatch(r"target, found at (\d+)", title).group(1))
+        assert right
+        assert retrieved == [(f"retrieved {n}", n == place) for n in range(1, 6)]
+        places.add(place)
+    assert max(places) > 5 or len(places) > 1
 
 
 def trained(folder, run, *more):

@@ -14,6 +14,7 @@ from PIL import Image
 
 from gatedcir.ablation.grid import read_grid
 from gatedcir.config import Config
+from gatedcir.errors import UserError
 from gatedcir.parsing import parse
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,14 @@ def test_demo(tmp_path, capsys):
     assert all(f"| {name}" in printed for name in rows)
     assert "R@50" in printed and "(R@5+Rs@1)/2" in printed
     assert len(list((tmp_path / "gate_maps").iterdir())) == 1
+
+
+def test_a_demo_whose_training_fails_says_why(tmp_path):
+    import demo
+
+    with pytest.raises(UserError, match=r"run_gated failed: .* fewer than one batch of 64"):
+        demo.main(["--output", str(tmp_path), "--train", "10", "--val", "10"])
+    assert not (tmp_path / "gate_maps").exists()
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")

@@ -4,6 +4,7 @@ A run's folder is what tells whether it is done, so that a stopped ablation goes
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -129,8 +130,7 @@ def execute(runs: Sequence[Run], *, jobs: int) -> None:
                         del active[run]
                         _note_failure(run, process.returncode)
                         bar.update()
-                names = ", ".join(f"{run.cell} {run.seed}" for run in active)
-                bar.set_postfix_str(names, refresh=False)
+                bar.set_postfix_str(", ".join(map(_state, active)), refresh=False)
                 bar.update(0)
         finally:
             for process in active.values():
@@ -145,6 +145,13 @@ def _start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
     command = command_of(run.config)
     with (run.path / OUTPUT).open("wb") as output, (run.path / ERRORS).open("wb") as errors:
         return subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
+
+
+def _state(run: Run) -> str:
+    """Which run, and how far its own bar is: "gated 0, epoch 1:  45%"."""
+    progress = re.match(r".*?: +\d+%", _last_line(run.path / ERRORS))
+    name = f"{run.cell} {run.seed}"
+    return f"{name}, {progress.group()}" if progress else name
 
 
 def _note_failure(run: Run, status: int) -> None:
