@@ -130,12 +130,12 @@ def test_a_step_in_chunks_moves_the_weights_as_one_in_one_piece():
             torch.testing.assert_close(other[name], value, atol=1e-8, rtol=1e-6, msg=name)
 
 
-def test_weights_in_shards_are_refused(monkeypatch):
-    class Sharded:
-        distributed_type = DistributedType.FSDP
+def test_other_programs_steps_are_refused(monkeypatch):
+    class Foreign:
+        distributed_type = DistributedType.DEEPSPEED
 
-    monkeypatch.setattr(gatedcir.step, "Accelerator", lambda **_: Sharded())
-    with pytest.raises(UserError, match=r"FSDP.*eight_gpus"):
+    monkeypatch.setattr(gatedcir.step, "Accelerator", lambda **_: Foreign())
+    with pytest.raises(UserError, match=r"DEEPSPEED has .*eight_gpus_fsdp"):
         make_accelerator()
 
 

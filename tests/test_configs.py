@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate import DistributedType
 from accelerate.commands.config.config_args import load_config_from_file
 
 from gatedcir.ablation.grid import read_grid
@@ -134,8 +135,11 @@ def test_the_fusion_grid_crosses_the_two_fusions():
 def test_accelerate_reads_the_launches():
     found = {path.stem: load_config_from_file(str(path)) for path in LAUNCHES}
     processes = {"one_gpu": 1, "eight_gpus": 8, "two_nodes_ddp": 16}
+    processes |= {"eight_gpus_fsdp": 8, "two_nodes_fsdp": 16}
     assert {name: launch.num_processes for name, launch in found.items()} == processes
-    assert found["two_nodes_ddp"].num_machines == 2
+    for name, launch in found.items():
+        assert launch.num_machines == (2 if name.startswith("two_nodes") else 1)
+        assert (launch.distributed_type == DistributedType.FSDP) is name.endswith("fsdp")
     # Autocast is the program's own; Accelerate's would be a second one around it.
     assert {launch.mixed_precision for launch in found.values()} == {"no"}
 

@@ -85,7 +85,8 @@ def test_middle_boxes_import_only_themselves():
     [
         ("errors", set()),
         ("config", set()),
-        ("parsing", {"config", "errors"}),
+        ("refusals", {"errors"}),
+        ("parsing", {"config", "errors", "refusals"}),
         ("checkpoint", {"errors"}),
     ],
 )

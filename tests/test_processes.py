@@ -20,7 +20,9 @@ import blip_validate
 from gatedcir import checkpoint
 
 
-def launch(script: str | Path, *arguments: object, limit: int) -> subprocess.CompletedProcess[str]:
+def launch(
+    script: str | Path, *arguments: object, limit: int, shards: bool = False
+) -> subprocess.CompletedProcess[str]:
     """Run a script on two processes; past `limit` seconds all of them are killed."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
@@ -29,6 +31,7 @@ def launch(script: str | Path, *arguments: object, limit: int) -> subprocess.Com
     loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
     root = Path(blip_fine_tune_2.__file__).parent
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": loopback, "PYTHONPATH": str(root)}
+    environment["ACCELERATE_USE_FSDP"] = str(shards).lower()
     with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in what was started
         process = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         try:
@@ -131,3 +134,46 @@ def test_two_processes_resume_exactly(run_of_two, tmp_path):
     assert found.epoch == whole.epoch == 2
     for name, weight in whole.weights.items():
         torch.testing.assert_close(found.weights[name], weight, msg=name)
+
+
+@pytest.fixture(scope="module")
+def run_in_shards(run_of_two, tmp_path_factory):
+    """The same with weights in shards and batches in parts, cut off after an epoch and resumed."""
+    _, flags = run_of_two
+    run = tmp_path_factory.mktemp("shards") / "run"
+    cut = Path(__file__).with_name("cut_off.py")
+    flags = [*flags, "--save-best", "--accumulate", "2", "--output-dir", run]
+    assert launch(cut, *flags, limit=300, shards=True).returncode != 0
+    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
+    done = launch(blip_fine_tune_2.__file__, "--resume", run, limit=300, shards=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return run
+
+
+def test_shards_learn_what_whole_weights_learn(run_of_two, run_in_shards):
+    whole, _ = run_of_two
+    for run, shards in ((run_in_shards, True), (whole, False)):
+        assert json.loads((run / "provenance.json").read_text())["shards"] is shards
+    found, expected = (pd.read_csv(r / "train_metrics.csv") for r in (run_in_shards, whole))
+    for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "temp", "alpha"):
+        assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name
+    found, expected = (
+        checkpoint.load(r / "checkpoints" / "last.pt") for r in (run_in_shards, whole)
+    )
+    moments = [
+        [state["exp_avg"] for state in saved.trainer["optimizer"]["state"].values()]
+        for saved in (found, expected)
+    ]
+    size = torch.cat([moment.flatten() for moment in moments[1]]).norm()
+    for number, (mine, other) in enumerate(zip(*moments, strict=True)):
+        assert (mine - other).norm() < 1e-3 * other.norm() + 1e-6 * size, number
+
+
+def test_recalls_in_shards_are_those_of_one_process(run_in_shards, home, tmp_path):
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+    best = run_in_shards / "checkpoints" / "best.pt"
+    blip_validate.main([*flags, "--model-path", str(best), "--json", str(tmp_path / "one.json")])
+    one = json.loads((tmp_path / "one.json").read_text())["metrics"]
+    rows = pd.read_csv(run_in_shards / "validation_metrics.csv")
+    row = rows.iloc[checkpoint.load(best).epoch - 1]
+    assert {name: row[name] for name in one} == pytest.approx(one)

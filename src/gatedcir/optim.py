@@ -30,18 +30,19 @@ def parameter_groups(model: nn.Module, options: OptimConfig) -> list[dict[str, A
     """Trainable parameters: matrices with decay; biases, norms, prompts and scalars without.
 
     Those of the fusions learn at their own rate. The first group is of the pretrained weights.
+    Scalars have groups of their own, as they stay whole where others are in shards.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim < 2 or name.endswith(("prompt_tokens", "query_tokens"))
             added = name.startswith(("fusion.", "visual_fusion."))
-            groups.setdefault((added, plain), []).append(parameter)
+            groups.setdefault((added, plain, parameter.ndim == 0), []).append(parameter)
     return [
         {
-            "params": groups[added, plain],
+            "params": groups[added, plain, scalar],
             "weight_decay": 0.0 if plain else options.weight_decay,
             "lr": options.learning_rate * (options.fusion_rate if added else 1.0),
         }
-        for added, plain in sorted(groups)
+        for added, plain, scalar in sorted(groups)
     ]

@@ -20,9 +20,10 @@ from gatedcir.models.composer import ComposedRetriever, Encoded, Visual
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.optim import make_optimizer
+from gatedcir.sharding import average_scalars, clip_gradients, gathered, is_asked_for, shard, spread
 from gatedcir.validate import autocast, move
 
-_SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+_FOREIGN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
 
 
@@ -90,8 +91,9 @@ class TrainingStep:
         return total_loss(losses, self.config.loss), losses
 
     def _update(self) -> None:
+        average_scalars(self.model)
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optim.max_grad_norm)
+        clip_gradients(self.model.parameters(), self.config.optim.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
@@ -99,16 +101,26 @@ class TrainingStep:
             self.model.temp.clamp_(*TEMPERATURES)
 
     def state(self) -> dict[str, Any]:
-        """What going on from here needs beside the model."""
+        """What going on from here needs beside the model; all processes must call it."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; other keys are left alone."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        """Take over what `state` gave; other keys are left alone.
+
+        Raises:
+            UserError: it is of an optimiser with other groups of weights.
+        """
+        try:
+            self.optimizer.load_state_dict(spread(state["optimizer"], self.optimizer))
+        except (ValueError, IndexError):
+            raise UserError(
+                "the optimiser's state groups the weights in another way than this version; go on "
+                "with the revision that trained it, which provenance.json names, or start anew."
+            ) from None
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
 
@@ -120,8 +132,7 @@ def make_accelerator() -> Accelerator:
     whole process by the first run in it.
 
     Raises:
-        UserError: they are to hold a part of the weights each. Checkpoints, validation and the
-            clipping of gradients need whole ones.
+        UserError: they are to be driven by DeepSpeed or Megatron-LM.
     """
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
     accelerator = Accelerator(
@@ -129,11 +140,10 @@ def make_accelerator() -> Accelerator:
         cpu=not torch.accelerator.is_available(),  # else processes on CPUs stay alone
         kwargs_handlers=[patience],
     )
-    if accelerator.distributed_type in _SHARDED:
+    if accelerator.distributed_type in _FOREIGN:
         raise UserError(
-            f"{accelerator.distributed_type.value} spreads the weights over processes, but here "
-            "each process holds all of them; launch with configs/accelerate/eight_gpus.yaml, and "
-            "--accumulate to save memory."
+            f"{accelerator.distributed_type.value} has its own training step, which this is not; "
+            "launch with configs/accelerate/eight_gpus_fsdp.yaml to spread the weights."
         )
     return accelerator
 
@@ -158,18 +168,31 @@ def make_step(
         tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
         model.compile(dynamic=False)
     precision = precision_of(config.optim.mixed_precision, device)
+    sharded = is_asked_for()
+    if sharded:
+        _check_sharding(config, precision)
+        shard(model, device)
     optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
     return TrainingStep(
         config=config,
         device=device,
         precision=precision,
         model=model,
-        wrapped=accelerator.prepare_model(model),
+        wrapped=model if sharded else accelerator.prepare_model(model),
         tokenizer=tokenizer,
         optimizer=optimizer,
         schedule=schedule,
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
     )
+
+
+def _check_sharding(config: Config, precision: torch.dtype | None) -> None:
+    for flag, given in (
+        ("compile", config.run.compile),
+        ("mixed-precision fp16", precision == torch.float16),
+    ):
+        if given:
+            raise UserError(f"--{flag} does not go with weights in shards (FSDP); leave it out.")
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -27,6 +29,7 @@ from gatedcir.parsing import to_dict
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.retrieval.report import HEADLINE, format_report
 from gatedcir.run_folder import RUNS, TRAIN, VALIDATION, RunFolder
+from gatedcir.sharding import gathered, whole_weights
 from gatedcir.step import TrainingStep, make_accelerator, make_step
 from gatedcir.validate import Evaluator, validate
 
@@ -46,34 +49,53 @@ def fit(config: Config) -> Path | None:
     main = trainer.accelerator.is_main_process
     if main and config.run.resume is not None:
         folder = RunFolder(config.run.resume, done=done)
-        if done and _is_due(config, done - 1) and not folder.has(VALIDATION, done - 1):
-            best = _end_epoch(trainer, folder, splits, done - 1, best)
+    overdue = (
+        folder is not None
+        and done > 0
+        and _is_due(config, done - 1)
+        and not folder.has(VALIDATION, done - 1)
+    )
+    if any(gather_object([overdue])):  # all processes agree
+        best = _end_epoch(trainer, folder, splits, done - 1, best)
     for epoch in range(done, config.optim.num_epochs):
         row = trainer.train_epoch(epoch)
         if main:
             folder = folder or RunFolder.create(config, trainer.provenance)
             folder.add(TRAIN, epoch, row)
-            best = _end_epoch(trainer, folder, splits, epoch, best)
+        best = _end_epoch(trainer, folder, splits, epoch, best)
         trainer.accelerator.wait_for_everyone()
     return None if folder is None else folder.path
 
 
 def _end_epoch(
-    trainer: "_Trainer", folder: RunFolder, splits: list[Split], epoch: int, best: float
+    trainer: "_Trainer", folder: RunFolder | None, splits: list[Split], epoch: int, best: float
 ) -> float:
-    """Validate where it is due, and save what the options ask for; the best score so far."""
-    # Before the validation too: what ends that, such as a broken image, must not cost the epoch,
-    # and a resumed run validates what has no row yet.
-    trainer.save(folder, epoch, {}, best)
-    if _is_due(trainer.config, epoch):
-        metrics = validate(trainer.evaluator, splits)
-        tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
-        score = metrics[HEADLINE[trainer.config.data.dataset]]
-        if trainer.config.run.save_best and score > best:
-            checkpoint.save(folder.checkpoints / BEST, trainer.snapshot(epoch + 1, metrics))
-        best = max(best, score)
-        trainer.save(folder, epoch, metrics, best)
-        folder.add(VALIDATION, epoch, metrics)
+    """Validate where it is due, and save what the options ask for; the best score so far.
+
+    All processes call it, as weights may be in shards; the one with the folder does the work.
+    """
+    snapshot = trainer.snapshot(epoch + 1)
+    state = trainer.step.state() if trainer.config.run.save_training else {}
+
+    def save(metrics: dict[str, float]) -> None:
+        """Keep what going on needs, if it is to be kept. Random states follow from the epoch."""
+        if folder is not None and trainer.config.run.save_training:
+            kept = replace(snapshot, metrics=metrics, trainer={**state, "best": best})
+            checkpoint.save(folder.checkpoints / LAST, kept)
+
+    with whole_weights(trainer.step.model):
+        # Before the validation too: what ends that, such as a broken image, must not cost the
+        # epoch, and a resumed run validates what has no row yet.
+        save({})
+        if folder is not None and _is_due(trainer.config, epoch):
+            metrics = validate(trainer.evaluator, splits)
+            tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
+            score = metrics[HEADLINE[trainer.config.data.dataset]]
+            if trainer.config.run.save_best and score > best:
+                checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
+            best = max(best, score)
+            save(metrics)
+            folder.add(VALIDATION, epoch, metrics)
     return best
 
 
@@ -129,33 +151,23 @@ class _Trainer:
             "peak_memory_gib": peak_memory(self.accelerator.device) / GIB,
         }
 
-    def snapshot(self, epochs: int, metrics: dict[str, float]) -> Checkpoint:
-        """The model after so many epochs, without the trainer's state."""
-        return checkpoint_of(
+    def snapshot(self, epochs: int) -> Checkpoint:
+        """The model after so many epochs, without metrics or the trainer's state."""
+        found = checkpoint_of(
             self.step.model,
             self.step.tokenizer,
             self.config,
             epoch=epochs,
-            metrics=metrics,
+            metrics={},
             provenance=self.provenance,
         )
-
-    def save(self, folder: RunFolder, epoch: int, metrics: dict[str, float], best: float) -> None:
-        """Keep what going on from here needs, if it is to be kept.
-
-        Random states follow from the epoch.
-        """
-        if self.config.run.save_training:
-            state = {**self.step.state(), "best": best}
-            snapshot = self.snapshot(epoch + 1, metrics)
-            checkpoint.save(folder.checkpoints / LAST, replace(snapshot, trainer=state))
+        return replace(found, weights=gathered(found.weights))
 
     def resume(self) -> tuple[int, float]:
         """Epochs done and the best score so far, after taking over a resumed run's last state."""
         found = self.resumed
         if found is None or found.trainer is None:
             return 0, -math.inf
-        self.step.model.load_state_dict(found.weights)
         self.step.load_state(found.trainer)
         return found.epoch, found.trainer["best"]
 
@@ -175,6 +187,8 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     _check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
+    if resumed is not None:
+        model.load_state_dict(resumed.weights)
     source = make_source(config, model, [*train_splits, *splits])
     loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
     step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader))
@@ -189,6 +203,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
             "device": str(accelerator.device),
             "precision": str(step.precision or torch.float32).removeprefix("torch."),
             "processes": accelerator.num_processes,
+            "shards": isinstance(model, FSDPModule),
             "seed": config.optim.seed,
             **count_parameters(model),
             "data": {split.name: split.protocol for split in (*train_splits, *splits)},

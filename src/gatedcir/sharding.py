@@ -1,0 +1,103 @@
+"""What learns, spread over the processes: weights, gradients and the optimiser's state in shards.
+
+torch's `fully_shard` (FSDP2; ZeRO, Rajbhandari et al., SC 2020) gathers the weights for a step and
+lets each process keep one part of each. What is frozen stays whole everywhere: it has no gradient.
+So do scalars, which have no parts. Without shards, everything here leaves things as they are.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
+
+
+def is_asked_for() -> bool:
+    """Whether the launcher's config says FSDP, and there are processes to spread over."""
+    parallel = dist.is_initialized() and dist.get_world_size() > 1
+    return parallel and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Keep one part of every trainable matrix and vector of the model on each process.
+
+    The first process' values count. `forward` then gathers them, and its backward pass averages
+    their gradients over the processes; those of scalars are left to `average_scalars`.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        dist.broadcast(tensor.detach(), src=0)
+    whole = {p for p in model.parameters() if not p.requires_grad or p.ndim == 0}
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    fully_shard(model, mesh=mesh, ignored_params=whole)
+
+
+@contextmanager
+def whole_weights(model: nn.Module) -> Iterator[None]:
+    """All weights on all processes, so that one can validate alone; all processes must call it."""
+    if isinstance(model, FSDPModule):
+        model.unshard()
+    yield
+    if isinstance(model, FSDPModule):
+        dist.barrier()
+        model.reshard()
+
+
+def average_scalars(model: nn.Module) -> None:
+    """Take the mean over processes of the gradients that shards leave out."""
+    if isinstance(model, FSDPModule):
+        for parameter in model.parameters():
+            if parameter.ndim == 0 and parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= dist.get_world_size()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scale all gradients down to a norm, of shards and whole ones together."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    parts: list[list[Tensor]] = [
+        [g for g in gradients if isinstance(g, DTensor)],
+        [g for g in gradients if not isinstance(g, DTensor)],
+    ]
+    norms = [_plain(nn.utils.get_total_norm(part)) for part in parts if part]
+    scale = (max_norm / (torch.stack(norms).norm() + 1e-6)).clamp(max=1)
+    torch._foreach_mul_([_own_part(g) for g in gradients], scale)
+
+
+def gathered(state: Any) -> Any:
+    """A state dict with whole tensors, on the CPU, for shards; all processes must call it."""
+    return tree_map(
+        lambda value: _plain(value).cpu() if isinstance(value, DTensor) else value, state
+    )
+
+
+def spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's gathered state in the shards of its parameters."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    spread_over = {
+        number: {name: _as_sharded(value, parameters[number]) for name, value in values.items()}
+        for number, values in state["state"].items()
+    }
+    return {**state, "state": spread_over}
+
+
+def _as_sharded(value: Any, parameter: Tensor) -> Any:
+    if not isinstance(parameter, DTensor) or getattr(value, "shape", None) != parameter.shape:
+        return value
+    return distribute_tensor(
+        value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
+    )
+
+
+def _plain(value: Any) -> Any:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _own_part(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
