@@ -20,6 +20,7 @@ from gatedcir.models.composer import ComposedRetriever, Encoded, Visual
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.optim import make_optimizer
+from gatedcir.resources import keep_freed_memory
 from gatedcir.sharding import average_scalars, clip_gradients, gathered, is_asked_for, shard, spread
 from gatedcir.validate import autocast, move
 
@@ -162,6 +163,8 @@ def make_step(
         UserError: `compile` on a CPU, without a C++ compiler.
     """
     device = accelerator.device
+    if device.type == "cpu":
+        keep_freed_memory()
     if config.run.compile:
         _check_compiler(device)
         # Texts of one length: another would be compiled anew.

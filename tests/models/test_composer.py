@@ -200,6 +200,16 @@ def test_levels_and_pixels_encode_alike(published):
     assert torch.equal(model.encode_target(images), model.encode_target(levels))
 
 
+def test_a_step_looks_up_its_words_once(published):
+    model, images, targets, text = published
+    looks = []
+    table = model.backbone.embeddings.word_embeddings
+    hook = table.register_forward_hook(lambda *_: looks.append(1))
+    model(images, targets, text)
+    hook.remove()
+    assert len(looks) == 1
+
+
 def test_identity_start_changes_nothing(published):
     model, images, _, text = published
     fusion = GatedFusionModule(48, 64, start="identity").eval()

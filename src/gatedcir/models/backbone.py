@@ -262,14 +262,21 @@ class Backbone(nn.Module):
         """The tower's last LayerNorm (LAVIS' ln_vision): [B, L, Dv] -> [B, L, Dv]."""
         return self.vision_model.post_layernorm(level)
 
-    def embed_text(self, input_ids: Tensor, *, first_position: int = 0) -> Tensor:
-        """Word and position embeddings, not yet normalised: [B, T] -> [B, T, D]."""
-        positions = torch.arange(input_ids.shape[1], device=input_ids.device) + first_position
-        return self.embeddings(input_ids=input_ids, position_ids=positions[None])
+    def embed_words(self, input_ids: Tensor) -> Tensor:
+        """Word embeddings, wherever the words stand: [B, T] -> [B, T, D]."""
+        return self.embeddings.word_embeddings(input_ids)
 
-    def embed_text_normalised(self, input_ids: Tensor) -> Tensor:
-        """The text as the Q-Former's embedding layer gives it: [B, T] -> [B, T, D]."""
-        return self.qformer.dropout(self.qformer.layernorm(self.embed_text(input_ids)))
+    def at_positions(self, words: Tensor, first: int = 0) -> Tensor:
+        """Words in places from the `first` on, not yet normalised: [B, T, D] -> [B, T, D]."""
+        return words + self.embeddings.position_embeddings.weight[first : first + words.shape[1]]
+
+    def embed_text(self, input_ids: Tensor) -> Tensor:
+        """Word and position embeddings, not yet normalised: [B, T] -> [B, T, D]."""
+        return self.at_positions(self.embed_words(input_ids))
+
+    def normalise_text(self, embedded: Tensor) -> Tensor:
+        """The text as the Q-Former's embedding layer gives it: [B, T, D] -> [B, T, D]."""
+        return self.qformer.dropout(self.qformer.layernorm(embedded))
 
     def query_pass(
         self,

@@ -120,7 +120,8 @@ class ComposedRetriever(nn.Module):
             fusion pass at its query tokens.
         """
         tokens, aux = self.visual_tokens(visual)
-        query, more = self._query(tokens, text)
+        words = self.backbone.embed_words(text.input_ids)
+        query, more = self._query(tokens, words, text.attention_mask)
         return query, aux | more
 
     def _targets(self, tokens: Tensor) -> Tensor:
@@ -129,14 +130,13 @@ class ComposedRetriever(nn.Module):
         hidden = self.backbone.query_pass(queries, image=tokens)  # [B, Q, D]
         return _project(self.backbone.vision_projection, hidden)
 
-    def _query(self, tokens: Tensor, text: Tokens) -> tuple[Tensor, Aux]:
-        """[B, L, Dv] and B texts -> [B, E], and aux."""
-        embedded = self.backbone.embed_text_normalised(text.input_ids)  # [B, T, D]
-        image, aux = self.fusion(tokens, embedded, text.attention_mask)
-        words = self.backbone.embed_text(text.input_ids)  # [B, T, D]
+    def _query(self, tokens: Tensor, words: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
+        """[B, L, Dv], word embeddings [B, T, D] and their mask [B, T] -> [B, E], and aux."""
+        words = self.backbone.at_positions(words)
+        image, aux = self.fusion(tokens, self.backbone.normalise_text(words), text_mask)
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
         count = queries.shape[1]
-        mask = _with_queries(text.attention_mask, count)
+        mask = _with_queries(text_mask, count)
         both = torch.cat([queries, words], 1)
         prompts = self.backbone.query_pass(both, image=image, mask=mask, kept=slice(0, count))
         # The text's [CLS] stands behind the Q prompts.
@@ -147,19 +147,15 @@ class ComposedRetriever(nn.Module):
 
     def encode_text(self, text: Tokens) -> Tensor:
         """Features of B texts behind the learned prompts, without an image: [B, E] of norm 1."""
-        count = self.prompt_tokens.shape[1]
-        first, rest = text.input_ids[:, :1], text.input_ids[:, 1:]
-        positions = self.backbone.embeddings.position_embeddings.weight[1 : count + 1]
-        prompts = (self.prompt_tokens + positions).expand(len(first), -1, -1)  # [B, Q, D]
-        sequence = torch.cat(
-            [
-                self.backbone.embed_text(first),
-                prompts,
-                self.backbone.embed_text(rest, first_position=count + 1),
-            ],
-            dim=1,
-        )  # [B, Q + T, D]
-        mask = _with_queries(text.attention_mask, count)
+        return self._text(self.backbone.embed_words(text.input_ids), text.attention_mask)
+
+    def _text(self, words: Tensor, text_mask: Tensor) -> Tensor:
+        """Word embeddings [B, T, D] and their mask [B, T] -> [B, E]."""
+        prompts = self.prompt_tokens.expand(len(words), -1, -1)  # [B, Q, D]
+        # The prompts stand behind the [CLS].
+        sequence = torch.cat([words[:, :1], prompts, words[:, 1:]], 1)  # [B, Q + T, D]
+        sequence = self.backbone.at_positions(sequence)
+        mask = _with_queries(text_mask, prompts.shape[1])
         hidden = self.backbone.text_pass(sequence, mask=mask, kept=slice(0, 1))
         return _project(self.backbone.text_projection, hidden[:, 0])
 
@@ -167,24 +163,26 @@ class ComposedRetriever(nn.Module):
         """All features of a batch of triplets."""
         levels = self.normalised_levels(reference), self.normalised_levels(target)
         tokens, aux = self.visual_fusion(levels[0])
-        query, more = self._query(tokens, text)
+        # Looked up once: each look into the vocabulary has a gradient of the vocabulary's size.
+        words = self.backbone.embed_words(text.input_ids)
+        query, more = self._query(tokens, words, text.attention_mask)
         return Encoded(
             query=query,
-            text=self.encode_text(text),
+            text=self._text(words, text.attention_mask),
             targets=self._targets(self.visual_fusion(levels[1])[0]),
             fusion_mean=more.pop("prompts").float().mean(1),
             prompt_mean=self.prompt_tokens.detach().mean((0, 1)),
             aux=aux | more,
-            by_scale=self._by_scale(*levels, text) if self.each_scale else {},
+            by_scale=self._by_scale(*levels, words, text.attention_mask) if self.each_scale else {},
         )
 
     def _by_scale(
-        self, references: list[Tensor], targets: list[Tensor], text: Tokens
+        self, references: list[Tensor], targets: list[Tensor], words: Tensor, text_mask: Tensor
     ) -> dict[float, tuple[Tensor, Tensor]]:
         """Query and target features from the main layer of each scale alone."""
         first = slice(None, None, len(self.layers))
         return {
-            scale: (self._query(reference, text)[0], self._targets(target))
+            scale: (self._query(reference, words, text_mask)[0], self._targets(target))
             for scale, reference, target in zip(
                 self.scales, references[first], targets[first], strict=True
             )
