@@ -125,6 +125,8 @@ def test_the_visual_grid_holds_every_kind_one_at_a_time():
 
 def test_the_fusion_grid_crosses_the_two_fusions():
     baseline, found = grid_of("fusion.yaml")
+    firsts = found.pop("firsts")
+    assert "none" not in (firsts.visual_fusion, firsts.scale_fusion, firsts.neck)
     cells = {(m.gated_fusion.strategy, m.visual_fusion, m.scale_fusion) for m in found.values()}
     gated, layers, scales = zip(*cells, strict=True)
     assert len(set(gated)) == len(set(layers)) == len(set(scales)) == 2
