@@ -96,7 +96,6 @@ def _train(options: Options, folder: Path) -> dict[str, Path]:
     runs = []
     for strategy in ("gated", "none"):
         path = options.output / f"run_{strategy}"
-        shutil.rmtree(path, ignore_errors=True)
         flags = ["--config", str(CONFIG), "--dataset", "CIRR", "--data-path", str(folder)]
         flags += ["--num-epochs", str(options.num_epochs), "--seed", str(options.seed)]
         flags += ["--validation-frequency", str(options.num_epochs), "--output-dir", str(path)]
@@ -108,7 +107,8 @@ def _train(options: Options, folder: Path) -> dict[str, Path]:
     execute(runs, jobs=len(runs))
     for run in runs:
         if reason := run.failure():
-            raise UserError(f"the run {run.path} failed: {reason}")
+            why = reason.removeprefix("error: ").rstrip(".")
+            raise UserError(f"the run {run.path} failed ({why}); its {ERRORS} says more.")
         print((run.path / OUTPUT).read_text(encoding="utf-8"))
     return {run.cell: run.path for run in runs}
 

@@ -73,7 +73,7 @@ def _draw_query(folder: Path, evaluator: "Evaluator", ranking: "Ranking", query:
     others, names = [], ranking.names(query)
     if triplet.target is not None:
         place = names.index(triplet.target) + 1 if triplet.target in names else None
-        title = f"target, found at {place}" if place else f"target, not in {len(names)}"
+        title = f"target, found at {place}" if place else f"target, not in the first {len(names)}"
         target = picture_of(pixels(triplet.target), transform)
         others.append(Picture(target, title, right=True))
     for place, name in enumerate(names[:_TOP], 1):

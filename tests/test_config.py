@@ -201,10 +201,13 @@ def test_unknown_yaml_key_names_the_nearest(yaml_file, line, nearest):
     ("argv", "sentence"),
     [
         ("--dataset CIRCO", "--dataset cannot be CIRCO; choose CIRR or FashionIQ."),
-        ("--dataset CIRR --batch-size many", "--batch-size: .*'many'; give --batch-size INT."),
+        ("--dataset CIRR --batch-size many", "--batch-size cannot be many; give --batch-size INT."),
         ("--dataset CIRR --transform crop", "--transform .*; choose targetpad, .* or clip."),
         ("--dataset CIRR --blip-model-name blip3", "--blip-model-name .*; choose blip2_.*prompt."),
         ("--dataset CIRR --seed", "--seed has no value; give --seed INT."),
+        ("--dataset CIRR --data-path", "--data-path has no value; give --data-path PATH."),
+        ("--dataset CIRR --image-size big", "--image-size cannot be big; give --image-size INT."),
+        ("--dataset CIRR --model.visual-layers a", "--model.visual-layers cannot be a; give .*"),
         ("", "something is missing; give --dataset {CIRR,FashionIQ}."),
     ],
 )
@@ -261,6 +264,10 @@ def test_resume_reads_the_options_of_the_run(tmp_path):
     assert (found.data.dataset, found.optim.seed, found.optim.num_epochs) == ("FashionIQ", 7, 20)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(to_dict(found)), encoding="utf-8")
     assert read("--resume", str(tmp_path)) == found
+    foreign = to_dict(found) | {"old-option": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(foreign), encoding="utf-8")
+    message = refusal("--resume", str(tmp_path))
+    assert message.startswith(f"there is no option --old-option (options were read from {tmp_path}")
     with pytest.raises(UserError, match=r"no run at .*other to resume"):
         read("--resume", str(tmp_path / "other"))
     for flags in (["--config", "other.yaml"], ["--output-dir=elsewhere"]):

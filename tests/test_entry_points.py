@@ -1,7 +1,6 @@
 """The commands, called as users call them, on small folders in the published layouts."""
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from PIL import Image
 import blip_fine_tune_2
 import blip_validate
 import cirr_test_submission
+from gatedcir import validate as validation
 from gatedcir.assemble import load_data
 from gatedcir.config import DataConfig
 
@@ -105,7 +105,9 @@ def test_gate_maps_of_a_dataset_and_of_one_image(home, cirr_run, tmp_path, capsy
 
 
 def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path, monkeypatch):
-    drawn = []
+    drawn, rankings = [], []
+    rank = validation.rank
+    monkeypatch.setattr(validation, "rank", lambda *a: rankings.append(rank(*a)) or rankings[-1])
     monkeypatch.setattr(
         "gatedcir.visualize.figures.save_gate_figure",
         lambda _, *, others, **__: drawn.append([(one.title, one.right) for one in others]),
@@ -113,13 +115,12 @@ def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path,
     flags = ["--model-path", str(cirr_run), "--output", str(tmp_path), "--num", "100"]
     data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
     visualize_gates.main([*flags, *data])
-    places = set()
-    for (title, right), *retrieved in drawn:
-        place = int(re.fullmatch(r"target, found at (\d+)", title).group(1))
-        assert right
+    [ranking] = rankings
+    places = [rank + 1 for rank in ranking.target_ranks]
+    assert len(set(places)) > 1 and len(places) == len(drawn)
+    for place, ((title, right), *retrieved) in zip(places, drawn, strict=True):
+        assert right and title == f"target, found at {place}"
         assert retrieved == [(f"retrieved {n}", n == place) for n in range(1, 6)]
-        places.add(place)
-    assert max(places) > 5 or len(places) > 1
 
 
 def trained(folder, run, *more):

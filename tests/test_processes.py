@@ -18,6 +18,7 @@ from conftest import SHORT
 import blip_fine_tune_2
 import blip_validate
 from gatedcir import checkpoint
+from gatedcir.errors import UserError
 
 
 def launch(
@@ -122,6 +123,12 @@ def test_recalls_of_two_processes_are_those_of_one(run_of_two, home, tmp_path):
     assert {name: two[name] for name in one} == pytest.approx(one)
 
 
+def test_a_run_of_two_does_not_go_on_with_one(run_of_two):
+    run, _ = run_of_two
+    with pytest.raises(UserError, match="was trained on 2 processes and not 1"):
+        blip_fine_tune_2.main(["--resume", str(run)])
+
+
 def test_two_processes_resume_exactly(run_of_two, tmp_path):
     expected, flags = run_of_two
     run = tmp_path / "run"
@@ -138,11 +145,11 @@ def test_two_processes_resume_exactly(run_of_two, tmp_path):
 
 @pytest.fixture(scope="module")
 def run_in_shards(run_of_two, tmp_path_factory):
-    """The same with weights in shards and batches in parts, cut off after an epoch and resumed."""
+    """The same with weights in shards, cut off after an epoch and resumed."""
     _, flags = run_of_two
     run = tmp_path_factory.mktemp("shards") / "run"
     cut = Path(__file__).with_name("cut_off.py")
-    flags = [*flags, "--save-best", "--accumulate", "2", "--output-dir", run]
+    flags = [*flags, "--save-best", "--output-dir", run]
     assert launch(cut, *flags, limit=300, shards=True).returncode != 0
     assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
     done = launch(blip_fine_tune_2.__file__, "--resume", run, limit=300, shards=True)
@@ -177,3 +184,11 @@ def test_recalls_in_shards_are_those_of_one_process(run_in_shards, home, tmp_pat
     rows = pd.read_csv(run_in_shards / "validation_metrics.csv")
     row = rows.iloc[checkpoint.load(best).epoch - 1]
     assert {name: row[name] for name in one} == pytest.approx(one)
+
+
+@pytest.mark.usefixtures("_reach")
+def test_a_dry_run_in_shards_and_parts():
+    flags = ["--dataset", "CIRR", *SHORT, "--accumulate", "2", "--dry-run"]
+    done = launch(blip_fine_tune_2.__file__, *flags, limit=300, shards=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert done.stdout.count("dry run of tiny") == 1

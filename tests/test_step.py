@@ -15,7 +15,7 @@ from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.sources import load
 from gatedcir.models.text import Tokenizer
 from gatedcir.parsing import parse
-from gatedcir.step import make_accelerator, make_step
+from gatedcir.step import check_launch, make_accelerator, make_step
 
 TEXTS = ["is red", "has two blue circles and is larger"]
 
@@ -61,5 +61,14 @@ def test_a_compiled_step_learns_the_same(monkeypatch):
 def test_a_missing_compiler_is_named(monkeypatch):
     monkeypatch.setattr(gatedcir.step.shutil, "which", lambda name: None)
     monkeypatch.setattr(gatedcir.step.os, "environ", {"CXX": "strange++"})
+    config = parse(Config, ["--dataset", "CIRR", "--compile"], description="")
     with pytest.raises(UserError, match=r"--compile needs the C\+\+ compiler strange\+\+"):
-        learn("--compile")
+        check_launch(config, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("flags", [["--compile"], ["--mixed-precision", "fp16"]])
+def test_what_does_not_go_with_shards_is_refused(monkeypatch, flags):
+    config = parse(Config, ["--dataset", "CIRR", *flags], description="")
+    monkeypatch.setattr(gatedcir.step, "is_asked_for", lambda: True)
+    with pytest.raises(UserError, match=f"{' '.join(flags)} does not go with weights in shards"):
+        check_launch(config, torch.device("cuda"))

@@ -138,6 +138,16 @@ def test_resuming_another_training_is_refused(cirr_run):
     assert (cirr_run / "train_metrics.csv").read_bytes() == before
 
 
+def test_resuming_an_optimiser_with_other_groups_is_refused(cirr_run, tmp_path):
+    run = shutil.copytree(cirr_run, tmp_path / "run")
+    file = run / "checkpoints" / "last.pt"
+    saved = checkpoint.load(file)
+    saved.trainer["optimizer"]["param_groups"].pop()
+    checkpoint.save(file, saved)
+    with pytest.raises(UserError, match="groups the weights in another way"):
+        blip_fine_tune_2.main(["--resume", str(run)])
+
+
 def test_a_folder_that_may_not_be_written_is_refused_before_training(home, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda place, mode: False)  # a superuser may write anywhere
     monkeypatch.setattr(gatedcir.train._Trainer, "train_epoch", None)

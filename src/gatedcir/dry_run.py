@@ -20,7 +20,8 @@ from gatedcir.models.composer import ComposedRetriever, Visual
 from gatedcir.models.text import Tokenizer
 from gatedcir.option_checks import check_negatives, check_ranges
 from gatedcir.resources import GIB, MIB, count_parameters, peak_memory
-from gatedcir.step import TrainingStep, make_accelerator, make_step
+from gatedcir.sharding import whole_weights
+from gatedcir.step import TrainingStep, check_launch, make_accelerator, make_step
 from gatedcir.validate import Evaluator, autocast, move
 from gatedcir.vision_cache import ENCODE_BATCH, may_cache, stored_dtype
 
@@ -66,6 +67,7 @@ def dry_run(config: Config) -> str | None:
     """
     check_ranges(config)
     accelerator = make_accelerator()
+    check_launch(config, accelerator.device)
     check_negatives(config.optim.batch_size, accelerator.num_processes)
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
@@ -81,6 +83,7 @@ def measure(step: TrainingStep) -> Measured:
     trained = parameters["trainable_parameters"]
     generator = torch.Generator().manual_seed(config.optim.seed)
     batch, vision, cached, make = config.optim.batch_size, None, 0, _pixels(model, generator)
+    room = free_memory() // 2  # before the steps, which keep what they free
     if may_cache(config):
         images = make(min(batch, ENCODE_BATCH))
         levels, seconds = _timed(lambda: _tower(step, images), device)
@@ -96,7 +99,9 @@ def measure(step: TrainingStep) -> Measured:
         times.append(_timed(lambda: step(*arguments), device)[1])  # noqa: B023 (called at once)
     model.eval()
     some = make(Evaluator.batch_size)
-    evaluation = _timed(lambda: _evaluate(step, some, texts[: Evaluator.batch_size]), device)[1]
+    with whole_weights(model):
+        few = texts[: Evaluator.batch_size]
+        evaluation = _timed(lambda: _evaluate(step, some, few), device)[1]
     return Measured(
         device=str(device),
         precision=str(step.precision or torch.float32).removeprefix("torch."),
@@ -106,7 +111,7 @@ def measure(step: TrainingStep) -> Measured:
         text_tokens=step.tokenizer(texts[:batch]).input_ids.shape[1],
         vision=vision,
         cached=cached,
-        room=free_memory() // 2 // cached if cached else 0,
+        room=room // cached if cached else 0,
         steps=tuple(times),
         evaluation=evaluation,
         evaluated=Evaluator.batch_size,

@@ -46,7 +46,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, description: st
     return _parse(
         options,
         flags,
-        file=found.config,
+        file=found.config or (found.resume and found.resume / CONFIG_FILE),
         description=description + " Options may also stand in a YAML file: --config FILE.",
     )
 

@@ -6,6 +6,7 @@ Its hook for that is not part of its stable interface: the dependency names one 
 
 import dataclasses
 import difflib
+import re
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,8 +54,10 @@ def _sentence(event: Refused, options: type) -> tuple[str, str] | None:
         case tyro_errors.BadValue(argument=argument):
             return f"{argument.display_name()} has no value", f"give {_usage(argument)}"
         case tyro_errors.InstantiationFailure(argument=argument, message=message) if argument:
-            reason = message.splitlines()[0].rstrip(".")
-            return f"{argument.display_name()}: {reason}", f"give {_usage(argument)}"
+            # The message is about Python's types; the value stands in it, between quotes.
+            quoted = re.search(r"'([^']*)'", message)
+            given = quoted.group(1) if quoted else "what it was given"
+            return f"{argument.display_name()} cannot be {given}", f"give {_usage(argument)}"
     return None
 
 
@@ -100,7 +103,7 @@ def flag_names(options: type, prefix: str = "") -> Iterator[str]:
 
 def _usage(argument: Any) -> str:  # a tyro ArgumentDefinition
     """A flag with the kind of value it takes: `--seed INT`."""
-    kind = argument.lowered.metavar
+    kind = (argument.lowered.metavar or "").removeprefix("{None}|")
     return " ".join(filter(None, (argument.display_name(), kind)))
 
 

@@ -40,12 +40,11 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """All weights on all processes, so that one can validate alone; all processes must call it."""
+    """Whole weights inside, so that one process can validate alone; all processes must enter."""
     if isinstance(model, FSDPModule):
         model.unshard()
     yield
-    if isinstance(model, FSDPModule):
-        dist.barrier()
+    if isinstance(model, FSDPModule):  # which needs no other process
         model.reshard()
 
 
@@ -71,10 +70,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
 
 
 def gathered(state: Any) -> Any:
-    """A state dict with whole tensors, on the CPU, for shards; all processes must call it."""
-    return tree_map(
-        lambda value: _plain(value).cpu() if isinstance(value, DTensor) else value, state
-    )
+    """A state dict with whole tensors, on the CPU, in the place of shards.
+
+    All processes must call it; those after the first keep their shards.
+    """
+    return tree_map(_gathered, state)
 
 
 def spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -93,6 +93,13 @@ def _as_sharded(value: Any, parameter: Tensor) -> Any:
     return distribute_tensor(
         value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
     )
+
+
+def _gathered(value: Any) -> Any:
+    if not isinstance(value, DTensor):
+        return value
+    whole = value.full_tensor()
+    return whole.cpu() if dist.get_rank() == 0 else value
 
 
 def _plain(value: Any) -> Any:

@@ -115,13 +115,17 @@ class TrainingStep:
         Raises:
             UserError: it is of an optimiser with other groups of weights.
         """
-        try:
-            self.optimizer.load_state_dict(spread(state["optimizer"], self.optimizer))
-        except (ValueError, IndexError):
+        found = state["optimizer"]
+        before, now = (
+            [len(group["params"]) for group in groups]
+            for groups in (found["param_groups"], self.optimizer.param_groups)
+        )
+        if before != now:
             raise UserError(
                 "the optimiser's state groups the weights in another way than this version; go on "
                 "with the revision that trained it, which provenance.json names, or start anew."
-            ) from None
+            )
+        self.optimizer.load_state_dict(spread(found, self.optimizer))
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
 
@@ -157,31 +161,27 @@ def make_step(
     *,
     steps_per_epoch: int,
 ) -> TrainingStep:
-    """The step that the config's options make of a model on its device.
-
-    Raises:
-        UserError: `compile` on a CPU, without a C++ compiler.
-    """
+    """The step that the config's options make of a model on its device."""
     device = accelerator.device
     if device.type == "cpu":
         keep_freed_memory()
     if config.run.compile:
-        _check_compiler(device)
         # Texts of one length: another would be compiled anew.
         tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
         model.compile(dynamic=False)
     precision = precision_of(config.optim.mixed_precision, device)
-    sharded = is_asked_for()
-    if sharded:
-        _check_sharding(config, precision)
+    wrapped: nn.Module = model
+    if is_asked_for():
         shard(model, device)
+    elif accelerator.num_processes > 1:
+        wrapped = accelerator.prepare_model(model)
     optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
     return TrainingStep(
         config=config,
         device=device,
         precision=precision,
         model=model,
-        wrapped=model if sharded else accelerator.prepare_model(model),
+        wrapped=wrapped,
         tokenizer=tokenizer,
         optimizer=optimizer,
         schedule=schedule,
@@ -189,16 +189,15 @@ def make_step(
     )
 
 
-def _check_sharding(config: Config, precision: torch.dtype | None) -> None:
+def check_launch(config: Config, device: torch.device) -> None:
+    """UserError if the step cannot be compiled, or not with weights in shards, on a device."""
+    precision = precision_of(config.optim.mixed_precision, device)
     for flag, given in (
         ("compile", config.run.compile),
         ("mixed-precision fp16", precision == torch.float16),
     ):
-        if given:
+        if given and is_asked_for():
             raise UserError(f"--{flag} does not go with weights in shards (FSDP); leave it out.")
-
-
-def _check_compiler(device: torch.device) -> None:
     compiler = os.environ.get("CXX", "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
+    if config.run.compile and device.type == "cpu" and shutil.which(compiler) is None:
         raise UserError(f"--compile needs the C++ compiler {compiler}; install it or leave it out.")

@@ -30,7 +30,7 @@ from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.retrieval.report import HEADLINE, format_report
 from gatedcir.run_folder import RUNS, TRAIN, VALIDATION, RunFolder
 from gatedcir.sharding import gathered, whole_weights
-from gatedcir.step import TrainingStep, make_accelerator, make_step
+from gatedcir.step import TrainingStep, check_launch, make_accelerator, make_step
 from gatedcir.validate import Evaluator, validate
 
 
@@ -74,12 +74,13 @@ def _end_epoch(
 
     All processes call it, as weights may be in shards; the one with the folder does the work.
     """
-    snapshot = trainer.snapshot(epoch + 1)
-    state = trainer.step.state() if trainer.config.run.save_training else {}
+    run = trainer.config.run
+    snapshot = trainer.snapshot(epoch + 1) if run.save_training or run.save_best else None
+    state = trainer.step.state() if run.save_training else {}
 
     def save(metrics: dict[str, float]) -> None:
         """Keep what going on needs, if it is to be kept. Random states follow from the epoch."""
-        if folder is not None and trainer.config.run.save_training:
+        if folder is not None and snapshot is not None and run.save_training:
             kept = replace(snapshot, metrics=metrics, trainer={**state, "best": best})
             checkpoint.save(folder.checkpoints / LAST, kept)
 
@@ -91,7 +92,7 @@ def _end_epoch(
             metrics = validate(trainer.evaluator, splits)
             tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
             score = metrics[HEADLINE[trainer.config.data.dataset]]
-            if trainer.config.run.save_best and score > best:
+            if snapshot is not None and run.save_best and score > best:
                 checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
             best = max(best, score)
             save(metrics)
@@ -164,7 +165,7 @@ class _Trainer:
         return replace(found, weights=gathered(found.weights))
 
     def resume(self) -> tuple[int, float]:
-        """Epochs done and the best score so far, after taking over a resumed run's last state."""
+        """Epochs done and the best score so far, after taking over a resumed step's last state."""
         found = self.resumed
         if found is None or found.trainer is None:
             return 0, -math.inf
@@ -175,10 +176,11 @@ class _Trainer:
 def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     """All parts of a run, checked, and its validation splits; nothing is written."""
     check_ranges(config)
-    resumed = _load_resumed(config)
+    accelerator = make_accelerator()
+    check_launch(config, accelerator.device)
+    resumed = _load_resumed(config, accelerator.num_processes)
     if resumed is None:
         RunFolder.check_new(config.run.output_dir or RUNS)
-    accelerator = make_accelerator()
     train_splits, splits = load_data(config.data, "train", "val")
     if accelerator.is_main_process:
         for split in train_splits:
@@ -188,7 +190,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
     if resumed is not None:
-        model.load_state_dict(resumed.weights)
+        model.load_state_dict(resumed.weights)  # whole, before the step may spread them
     source = make_source(config, model, [*train_splits, *splits])
     loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
     step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader))
@@ -258,8 +260,8 @@ def _seed_epoch(seed: int, epoch: int, process: int) -> None:
     torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + process)
 
 
-def _load_resumed(config: Config) -> Checkpoint | None:
-    """The last state of the run to go on with; UserError if it cannot go on with these options."""
+def _load_resumed(config: Config, processes: int) -> Checkpoint | None:
+    """The last state of the run to go on with; UserError if it cannot go on like this."""
     if config.run.resume is None:
         return None
     path = config.run.resume / "checkpoints" / LAST
@@ -273,5 +275,11 @@ def _load_resumed(config: Config) -> Checkpoint | None:
         raise UserError(
             f"--{flag} is another than {config.run.resume} was trained with; leave it out, or "
             "start a new run."
+        )
+    before = found.provenance.get("processes", processes)
+    if before != processes:
+        raise UserError(
+            f"{config.run.resume} was trained on {before} processes and not {processes}, which "
+            "make other batches; launch as many, or start a new run."
         )
     return found

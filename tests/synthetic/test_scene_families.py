@@ -195,6 +195,35 @@ def test_a_count_is_not_asked_for_beside_another_such_thing():
     assert ask((0, 1, 0), (0, 1, 1)) is not None  # nothing is counted
 
 
+def test_one_thing_is_not_added_twice_anywhere():
+    """One moon in a cell that both additions leave open would be the answer to both."""
+    states = [(None, MOON, HEART), (None, MOON, HEART), (None, STAR, HEART)]
+    cells = (0, 4, 8)
+    factors = [
+        Factor((cell,), tuple((thing,) for thing in things))
+        for cell, things in zip(cells, states, strict=True)
+    ]
+    points = [(a, b, c) for a in range(3) for b in range(3) for c in range(3)]
+    scenes = tuple(
+        place(
+            {6: STAR}
+            | {c: things[n] for c, things, n in zip(cells, states, point, strict=True) if n}
+        )
+        for point in points
+    )
+
+    def ask(end: tuple[int, int, int], seed: int) -> Query | None:
+        pair = points.index((0, 0, 0)), points.index(end)
+        return _make_query(factors, scenes, pair, [0, 1], random.Random(seed))
+
+    def most_open(end: tuple[int, int, int]) -> int:
+        drawn = [ask(end, seed) for seed in range(100)]
+        return max(sum(edit.copies for edit in query.edits) for query in drawn if query)
+
+    assert most_open((1, 1, 0)) == 1
+    assert most_open((1, 2, 0)) == 2
+
+
 def test_near_scenes_are_different_scenes_of_the_split():
     rng = random.Random(5)
     for split in SPLITS:

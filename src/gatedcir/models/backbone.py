@@ -266,9 +266,9 @@ class Backbone(nn.Module):
         """Word embeddings, wherever the words stand: [B, T] -> [B, T, D]."""
         return self.embeddings.word_embeddings(input_ids)
 
-    def at_positions(self, words: Tensor, first: int = 0) -> Tensor:
-        """Words in places from the `first` on, not yet normalised: [B, T, D] -> [B, T, D]."""
-        return words + self.embeddings.position_embeddings.weight[first : first + words.shape[1]]
+    def at_positions(self, words: Tensor) -> Tensor:
+        """Words with the embeddings of their places, not yet normalised: [B, T, D], twice."""
+        return words + self.embeddings.position_embeddings.weight[: words.shape[1]]
 
     def embed_text(self, input_ids: Tensor) -> Tensor:
         """Word and position embeddings, not yet normalised: [B, T] -> [B, T, D]."""

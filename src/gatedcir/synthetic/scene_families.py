@@ -185,6 +185,9 @@ def _make_query(
     if not target.occupied:
         return None
     edits = [_loosen(reference, edit, edits, rng) for edit in edits]
+    open_things = [edit.thing for edit in edits if edit.copies]
+    if len(set(open_things)) < len(open_things):
+        return None  # one thing in a place that both leave open would satisfy both
     if any(_is_miscounted(edit, scene) for edit in edits for scene in (reference, target)):
         return None
     broken = [broken_parts(reference, edits, scene) for scene in scenes]
