@@ -7,82 +7,73 @@ memory is the process' so far, except on a GPU.
 """
 
 import random
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated
 from unittest.mock import patch
 
 import torch
+import tyro
 from accelerate import Accelerator
 from bench import GIGA, limits, operations, seconds, table
 from torch import Tensor, nn
 
 from gatedcir.assemble import place
-from gatedcir.config import (
-    BackboneConfig,
-    Config,
-    DataConfig,
-    GatedFusionConfig,
-    ModelConfig,
-    Precision,
-)
+from gatedcir.config import Config, DataConfig, GatedFusionConfig, ModelConfig
 from gatedcir.errors import run_command
 from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever, Visual
 from gatedcir.models.text import Tokenizer
+from gatedcir.option_checks import check_ranges
 from gatedcir.parsing import parse
 from gatedcir.resources import GIB, peak_memory
-from gatedcir.step import TrainingStep, make_accelerator, make_step
+from gatedcir.step import TrainingStep, check_launch, make_accelerator, make_step
+
+
+def _published() -> Config:
+    """The published model on the embedded backbone, batch of 64."""
+    fusion = GatedFusionConfig(strategy="none")
+    return Config(data=DataConfig("CIRR"), model=ModelConfig(gated_fusion=fusion))
 
 
 @dataclass(frozen=True)
 class Options:
     """What is measured."""
 
-    backbone: str = "tiny"
-    """As in training; random-vit-g is the real size."""
-    batch_size: int = 8
-    """Triplets a step."""
+    training: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=_published)
+    """As for training, but no gated fusion unless it is asked for; no dataset is read."""
     repeats: int = 3
     """Timed steps of each kind, after one that is not timed; the shortest counts."""
-    strategy: Literal["none", "gated"] = "none"
-    """Text-image fusion of the model; none is the published one."""
-    mixed_precision: Precision = "auto"
-    """Autocast of this project's step; the published one has none."""
-    compile: bool = False
-    """Compile this project's step."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure the steps and print the table."""
     options = parse(Options, argv, description="Time a training step against the published one.")
-    config = Config(
-        data=DataConfig("CIRR"),
-        backbone=BackboneConfig(backbone=options.backbone),
-        model=ModelConfig(gated_fusion=GatedFusionConfig(strategy=options.strategy)),
+    own = options.training
+    check_ranges(own)
+    published = replace(
+        own,
+        optim=replace(own.optim, mixed_precision="fp32"),
+        run=replace(own.run, compile=False),
     )
-    own = replace(
-        config,
-        optim=replace(config.optim, mixed_precision=options.mixed_precision),
-        run=replace(config.run, compile=options.compile),
-    )
-    published = replace(config, optim=replace(config.optim, mixed_precision="fp32"))
     accelerator = make_accelerator()
-    print(f"{options.backbone}, batch of {options.batch_size}, fusion {options.strategy}")
+    check_launch(own, accelerator.device)
+    batch = own.optim.batch_size
+    print(f"{own.backbone.backbone}, batch of {batch}, fusion {own.model.gated_fusion.strategy}")
     # One after the other, so that a process' peak memory tells them apart.
-    found = {"cached, this project": measure(own, options, accelerator, published=False)}
+    found = {"cached, this project": measure(own, options.repeats, accelerator, published=False)}
     with patch("gatedcir.models.backbone.qformer_pass", every_row):
         for title, one, as_published in (
             ("cached, all rows of the Q-Former", own, False),
             ("uncached, as published", published, True),
         ):
-            found[title] = measure(one, options, accelerator, published=as_published)
+            found[title] = measure(one, options.repeats, accelerator, published=as_published)
     slowest = max(one.seconds for one in found.values())
     head = ["step", "s", "triplets/s", "ratio", "GFLOP", "GFLOP/s", "of the limit", "peak GiB"]
     rows = [
         [
             f"{title}, {one.precision}",
             f"{one.seconds:.3f}",
-            f"{options.batch_size / one.seconds:.2f}",
+            f"{batch / one.seconds:.2f}",
             f"{slowest / one.seconds:.1f}",
             f"{one.operations / GIGA:.1f}",
             f"{one.operations / one.seconds / GIGA:.1f}",
@@ -105,25 +96,24 @@ class Measured:
     memory: int  # bytes
 
 
-def measure(
-    config: Config, options: Options, accelerator: Accelerator, *, published: bool
-) -> Measured:
+def measure(config: Config, repeats: int, accelerator: Accelerator, *, published: bool) -> Measured:
     """Train on random data with this project's step, or with the published one."""
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
     words = Tokenizer(tokenizer.wordpiece, fixed=published)
-    step = make_step(config, accelerator, model, words, steps_per_epoch=options.repeats + 2)
+    step = make_step(config, accelerator, model, words, steps_per_epoch=repeats + 2)
     if published:
         model.backbone.set_attention("eager")
         for group in step.optimizer.param_groups:
             group["fused"] = None
-    texts = captions(tokenizer, options.batch_size)
-    run = Run(step, images(model, options.batch_size, cached=not published), texts)
+    batch = config.optim.batch_size
+    texts = captions(tokenizer, batch)
+    run = Run(step, images(model, batch, cached=not published), texts)
     precision = step.precision or torch.float32
     before = limits(accelerator.device, precision)
     count = operations(run)  # also makes the optimiser's state
     run()  # compiles, if it is to
-    time = seconds(run, repeats=options.repeats)
+    time = seconds(run, repeats=repeats)
     after = limits(accelerator.device, precision)
     name = str(precision).removeprefix("torch.")
     print(f"{name}, before: {before}; after: {after.product / GIGA:.0f} GFLOP/s")
@@ -166,11 +156,15 @@ class Run:
 
 def images(model: ComposedRetriever, count: int, *, cached: bool) -> tuple[Visual, Visual]:
     """Random references and targets: pixels, or what the cache holds of them."""
-    size, tokens = model.backbone.image_size, model.backbone.token_count()
-    if cached:
-        shape = (count, tokens, model.backbone.vision_width)
-        return [torch.randn(shape)], [torch.randn(shape)]
-    return torch.randn(count, 3, size, size), torch.randn(count, 3, size, size)
+    backbone = model.backbone
+
+    def draw() -> Visual:
+        if not cached:
+            return torch.randn(count, 3, backbone.image_size, backbone.image_size)
+        lengths = [backbone.token_count(scale) for scale in model.scales for _ in model.layers]
+        return [torch.randn(count, length, backbone.vision_width) for length in lengths]
+
+    return draw(), draw()
 
 
 def captions(tokenizer: Tokenizer, count: int) -> list[str]:

@@ -72,3 +72,12 @@ def test_what_does_not_go_with_shards_is_refused(monkeypatch, flags):
     monkeypatch.setattr(gatedcir.step, "is_asked_for", lambda: True)
     with pytest.raises(UserError, match=f"{' '.join(flags)} does not go with weights in shards"):
         check_launch(config, torch.device("cuda"))
+
+
+def test_the_benchmark_measures_three_steps(capsys):
+    import bench_step
+
+    bench_step.main(["--batch-size", "2", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("| ") and "float" in line]
+    assert len(rows) == 3 and "as published, float32" in rows[-1]
