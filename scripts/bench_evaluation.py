@@ -27,9 +27,13 @@ class Options:
     """What is measured; the defaults are CIRR's validation split."""
 
     queries: int = 4181
+    """Queries to rank for."""
     images: int = 2297
+    """Images of the gallery."""
     tokens: int = 32
+    """Features of an image."""
     width: int = 256
+    """Numbers of a feature."""
     members: int = 6
     """Images of a query's group."""
     naive_queries: int = 64

@@ -105,7 +105,7 @@ def features(
 
     tokens = backbone.normalise(backbone.vision_levels(images, [-1])[0])  # [B, L, Dv]
     queries = backbone.query_tokens.expand(len(images), -1, -1)  # [B, Q, D]
-    words = backbone.embed_text(ids)  # [B, T, D]
+    words = backbone.at_positions(backbone.embed_words(ids))  # [B, T, D]
     image = backbone.query_pass(queries, image=tokens)
     text = backbone.text_pass(words, mask=mask)
     both_mask = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)  # [B, Q + T]

@@ -141,7 +141,7 @@ class Reading(nn.Module):
     def captions(self, captions: Tokens) -> Tensor:
         """Whole captions -> [B, E]."""
         backbone = self.retriever.backbone
-        words = backbone.embed_text(captions.input_ids)
+        words = backbone.at_positions(backbone.embed_words(captions.input_ids))
         hidden = backbone.text_pass(words, mask=captions.attention_mask, kept=slice(0, 1))
         return F.normalize(backbone.text_projection(hidden[:, 0]).float(), dim=-1)
 
@@ -153,7 +153,7 @@ class Reading(nn.Module):
         """Logits [words, vocabulary] of the masked words, and which they are [words]."""
         backbone, ids = self.retriever.backbone, captions.input_ids
         masked = (torch.rand(ids.shape, device=ids.device) < MASKED) & (ids >= self.special)
-        words = backbone.embed_text(torch.where(masked, self.mask_id, ids))
+        words = backbone.at_positions(backbone.embed_words(torch.where(masked, self.mask_id, ids)))
         count = backbone.num_query_tokens
         queries = backbone.query_tokens.expand(len(ids), -1, -1)
         mask = F.pad(captions.attention_mask, (count, 0), value=1)

@@ -69,7 +69,7 @@ def test_a_missing_compiler_is_named(monkeypatch):
 @pytest.mark.parametrize("flags", [["--compile"], ["--mixed-precision", "fp16"]])
 def test_what_does_not_go_with_shards_is_refused(monkeypatch, flags):
     config = parse(Config, ["--dataset", "CIRR", *flags], description="")
-    monkeypatch.setattr(gatedcir.step, "is_asked_for", lambda: True)
+    monkeypatch.setattr(gatedcir.step, "shards_are_asked_for", lambda: True)
     with pytest.raises(UserError, match=f"{' '.join(flags)} does not go with weights in shards"):
         check_launch(config, torch.device("cuda"))
 

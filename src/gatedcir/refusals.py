@@ -8,7 +8,7 @@ import dataclasses
 import difflib
 import re
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,5 +107,5 @@ def _usage(argument: Any) -> str:  # a tyro ArgumentDefinition
     return " ".join(filter(None, (argument.display_name(), kind)))
 
 
-def _listed(words: typing.Sequence[str]) -> str:
+def _listed(words: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
 
-def is_asked_for() -> bool:
+def shards_are_asked_for() -> bool:
     """Whether the launcher's config says FSDP, and there are processes to spread over."""
     parallel = dist.is_initialized() and dist.get_world_size() > 1
     return parallel and os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

@@ -21,7 +21,14 @@ from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.optim import make_optimizer
 from gatedcir.resources import keep_freed_memory
-from gatedcir.sharding import average_scalars, clip_gradients, gathered, is_asked_for, shard, spread
+from gatedcir.sharding import (
+    average_scalars,
+    clip_gradients,
+    gathered,
+    shard,
+    shards_are_asked_for,
+    spread,
+)
 from gatedcir.validate import autocast, move
 
 _FOREIGN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
@@ -171,7 +178,7 @@ def make_step(
         model.compile(dynamic=False)
     precision = precision_of(config.optim.mixed_precision, device)
     wrapped: nn.Module = model
-    if is_asked_for():
+    if shards_are_asked_for():
         shard(model, device)
     elif accelerator.num_processes > 1:
         wrapped = accelerator.prepare_model(model)
@@ -196,7 +203,7 @@ def check_launch(config: Config, device: torch.device) -> None:
         ("compile", config.run.compile),
         ("mixed-precision fp16", precision == torch.float16),
     ):
-        if given and is_asked_for():
+        if given and shards_are_asked_for():
             raise UserError(f"--{flag} does not go with weights in shards (FSDP); leave it out.")
     compiler = os.environ.get("CXX", "g++")
     if config.run.compile and device.type == "cpu" and shutil.which(compiler) is None:

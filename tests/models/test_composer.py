@@ -86,7 +86,7 @@ def mask_of(text, queries=32):
 
 def test_the_fusion_pass_alone(published, golden, seen):
     backbone, text = published[0].backbone, published[3]
-    words = backbone.embed_text(text.input_ids)
+    words = backbone.at_positions(backbone.embed_words(text.input_ids))
     sequence = torch.cat([backbone.query_tokens.expand(4, -1, -1), words], 1)
     backbone.query_pass(sequence, image=golden["image_embeds_reference"], mask=mask_of(text))
     seen[0].near(golden, "fusion")
@@ -95,7 +95,8 @@ def test_the_fusion_pass_alone(published, golden, seen):
 def test_the_text_pass_alone(published, golden, seen):
     backbone, text = published[0].backbone, published[3]
     prompts = golden["fusion_last_hidden_state"][:, :32]
-    sequence = torch.cat([prompts, backbone.embed_text(text.input_ids)], 1)
+    words = backbone.at_positions(backbone.embed_words(text.input_ids))
+    sequence = torch.cat([prompts, words], 1)
     backbone.text_pass(sequence, mask=mask_of(text))
     seen[0].near(golden, "text")
 

@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
 from gatedcir.models.qformer import qformer_pass
-from gatedcir.models.visual_fusion.grid import resize, to_map, to_tokens
+from gatedcir.models.visual_fusion.grid import resize, resize_positions, to_tokens
 from gatedcir.models.visual_fusion.scale_sizes import scaled_size
 
 # LAVIS normalises with torch's default here, while transformers reuses the blocks' 1e-6.
@@ -140,15 +139,8 @@ class Backbone(nn.Module):
 
     def _positions(self, side: int) -> Tensor:
         """Position embeddings of a grid of `side` patches a side: [1, 1 + side * side, Dv]."""
-        vision = self.config.vision_config
-        positions = self.vision_model.embeddings.position_embedding
-        own = vision.image_size // vision.patch_size
-        if side == own:
-            return positions
-        cls_token, grid = to_map(positions)
-        aligned = self.has_pre_layernorm
-        grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=aligned)
-        return to_tokens(cls_token, grid)
+        own = self.vision_model.embeddings.position_embedding
+        return resize_positions(own, side, aligned=self.has_pre_layernorm)
 
     @property
     def has_pre_layernorm(self) -> bool:
@@ -267,12 +259,8 @@ class Backbone(nn.Module):
         return self.embeddings.word_embeddings(input_ids)
 
     def at_positions(self, words: Tensor) -> Tensor:
-        """Words with the embeddings of their places, not yet normalised: [B, T, D], twice."""
+        """Words and their positions' embeddings, not yet normalised: [B, T, D] -> [B, T, D]."""
         return words + self.embeddings.position_embeddings.weight[: words.shape[1]]
-
-    def embed_text(self, input_ids: Tensor) -> Tensor:
-        """Word and position embeddings, not yet normalised: [B, T] -> [B, T, D]."""
-        return self.at_positions(self.embed_words(input_ids))
 
     def normalise_text(self, embedded: Tensor) -> Tensor:
         """The text as the Q-Former's embedding layer gives it: [B, T, D] -> [B, T, D]."""

@@ -34,6 +34,18 @@ def to_tokens(cls_token: Tensor, patches: Tensor) -> Tensor:
     return torch.cat([cls_token, patches.flatten(2).transpose(1, 2)], dim=1)
 
 
+def resize_positions(positions: Tensor, side: int, *, aligned: bool) -> Tensor:
+    """Position embeddings of a square of patches for another: [1, 1 + side * side, Dv].
+
+    Bicubic, without antialiasing, as towers are published; `aligned` keeps the corners' own.
+    """
+    cls_token, grid = to_map(positions)
+    if grid.shape[-1] == side:
+        return positions
+    grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=aligned)
+    return to_tokens(cls_token, grid)
+
+
 def resize(maps: Tensor, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
     """[B, C, h, w] -> [B, C, H, W]; smaller bilinear and bicubic maps are antialiased."""
     if tuple(maps.shape[-2:]) == tuple(size):
