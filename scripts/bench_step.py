@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from gatedcir.assemble import place
 from gatedcir.config import Config, DataConfig, GatedFusionConfig, ModelConfig
+from gatedcir.data.features import Batch
 from gatedcir.errors import run_command
 from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever, Visual
@@ -108,7 +109,7 @@ def measure(config: Config, repeats: int, accelerator: Accelerator, *, published
             group["fused"] = None
     batch = config.optim.batch_size
     texts = captions(tokenizer, batch)
-    run = Run(step, images(model, batch, cached=not published), texts)
+    run = Run(step, Batch.apart(images(model, 2 * batch, cached=not published), texts))
     precision = step.precision or torch.float32
     before = limits(accelerator.device, precision)
     count = operations(run)  # also makes the optimiser's state
@@ -145,26 +146,21 @@ class Run:
     """One training step, again and again."""
 
     step: TrainingStep
-    batch: tuple[Visual, Visual]
-    texts: list[str]
+    batch: Batch
 
     def __call__(self) -> None:
         """Learn from the batch."""
         self.step.wrapped.train()
-        self.step(*self.batch, self.texts, torch.arange(len(self.texts)))
+        self.step(self.batch)
 
 
-def images(model: ComposedRetriever, count: int, *, cached: bool) -> tuple[Visual, Visual]:
-    """Random references and targets: pixels, or what the cache holds of them."""
+def images(model: ComposedRetriever, count: int, *, cached: bool) -> Visual:
+    """Random images: pixels, or what the cache holds of them."""
     backbone = model.backbone
-
-    def draw() -> Visual:
-        if not cached:
-            return torch.randn(count, 3, backbone.image_size, backbone.image_size)
-        lengths = [backbone.token_count(scale) for scale in model.scales for _ in model.layers]
-        return [torch.randn(count, length, backbone.vision_width) for length in lengths]
-
-    return draw(), draw()
+    if not cached:
+        return torch.randn(count, 3, backbone.image_size, backbone.image_size)
+    lengths = [backbone.token_count(scale) for scale in model.scales for _ in model.layers]
+    return [torch.randn(count, length, backbone.vision_width) for length in lengths]
 
 
 def captions(tokenizer: Tokenizer, count: int) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from published_model import golden, published, sprc_file
 
 import blip_fine_tune_2
+from gatedcir.accumulate import take
 from gatedcir.errors import UserError
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
@@ -35,6 +36,21 @@ def bad(command, flags, *words):
     message = str(caught.value).strip().splitlines()[-1]
     assert all(word in message for word in words), message
     return message
+
+
+def encode(model, references, targets, text):
+    """Features of triplets that share no image."""
+    if isinstance(references, list):
+        images = [torch.cat(both) for both in zip(references, targets, strict=True)]
+    else:
+        images = torch.cat([references, targets])
+    return model(images, *torch.arange(2 * len(text.input_ids)).chunk(2), text)
+
+
+def apart(images, references, targets):
+    """The same triplets with an image of its own for every reference and target."""
+    places = torch.cat([references, targets])
+    return take(images, places), *torch.arange(len(places)).chunk(2)
 
 
 @pytest.fixture(scope="session")

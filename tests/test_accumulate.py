@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import DistributedType
-from conftest import SHORT
+from conftest import SHORT, apart
 
 import gatedcir.step
 from gatedcir.accumulate import backward_in_chunks, split
 from gatedcir.config import Config, LossConfig
+from gatedcir.data.features import Batch
 from gatedcir.errors import UserError
 from gatedcir.models.build import build
+from gatedcir.models.text import Tokens
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.option_checks import check_ranges
 from gatedcir.parsing import parse
@@ -19,6 +21,8 @@ from gatedcir.step import make_accelerator, make_step
 
 BATCH, CHUNKS = 5, 2
 TARGET_IDS = torch.tensor([0, 1, 2, 1, 3])  # one target in both chunks
+# Images that occur twice: in one chunk, in both, as a reference and as a target.
+PLACES = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([2, 4, 5, 4, 6])
 CPU = torch.device("cpu")
 TEXTS = ["is red", "has two blue circles", "is larger and has no hole", "the same", "is striped"]
 SCALES = "--model.visual-scales 0.5 1.0 --model.scale-fusion mean --loss-scale 0.3".split()
@@ -28,10 +32,10 @@ def model_and_batch(*flags):
     config = parse(Config, ["--dataset", "CIRR", *SHORT, *flags], description="")
     model, tokenizer = build(config)
     generator = torch.Generator().manual_seed(1)
-    images = [torch.randn(BATCH, 3, 64, 64, generator=generator) for _ in range(2)]
+    images = torch.randn(7, 3, 64, 64, generator=generator)
     with torch.no_grad():
-        references, targets = ([x.float() for x in model.levels(i)] for i in images)
-    return config, model, tokenizer, (references, targets)
+        levels = [level.float() for level in model.levels(images)]
+    return config, model, tokenizer, (levels, *PLACES)
 
 
 def loss_of(found, temperature):
@@ -51,14 +55,10 @@ def in_chunks(model, chunks):
 
 
 def chunks_of(model, tokenizer, images):
-    tokens = tokenizer(TEXTS)
-    masks = tokens.attention_mask.tensor_split(CHUNKS)
-    parts = zip(
-        *(split(i, CHUNKS) for i in images), tokens[0].tensor_split(CHUNKS), masks, strict=True
-    )
+    words = zip(*(part.tensor_split(CHUNKS) for part in tokenizer(TEXTS)), strict=True)
     return [
-        lambda r=r, t=t, ids=ids, mask=mask: model(r, t, type(tokens)(ids, mask))
-        for r, t, ids, mask in parts
+        lambda part=part, text=text: model(*part, Tokens(*text))
+        for part, text in zip(split(*images, CHUNKS), words, strict=True)
     ]
 
 
@@ -82,6 +82,25 @@ def test_chunks_equal_the_whole_batch(flags):
     loss, terms, _ = in_chunks(model, chunks_of(model, tokenizer, images))
     agree(model, loss, expected_loss.detach(), expected)
     assert terms.keys() == expected_terms.keys()
+
+
+@pytest.mark.parametrize("flags", [[], SCALES], ids=["plain", "scales"])
+def test_an_image_that_occurs_twice_is_read_once(flags):
+    _, model, tokenizer, images = model_and_batch(*flags)
+    model.eval()
+    read = []
+    hook = model.visual_fusion.register_forward_pre_hook(
+        lambda _, levels: read.append(len(levels[0][0]))
+    )
+    loss, _ = loss_of(model(*apart(*images), tokenizer(TEXTS)), model.temp)
+    loss.backward()
+    expected = gradients_of(model)
+    model.zero_grad()
+    found, _ = loss_of(model(*images, tokenizer(TEXTS)), model.temp)
+    found.backward()
+    hook.remove()
+    assert read == [2 * BATCH, 7]
+    agree(model, found, loss.detach(), expected)
 
 
 def test_dropout_is_the_same_in_both_passes():
@@ -119,7 +138,7 @@ def test_a_step_in_chunks_moves_the_weights_as_one_in_one_piece():
         step = make_step(chosen, make_accelerator(), model, tokenizer, steps_per_epoch=2)
         for group in step.optimizer.param_groups:
             group["eps"] = 1e-3
-        loss, _, aux = step(*images, TEXTS, TARGET_IDS)
+        loss, _, aux = step(Batch(*images, TEXTS, TARGET_IDS))
         assert not aux["gate"].isnan().any()
         results.append((loss.detach(), {n: v.clone() for n, v in model.state_dict().items()}))
     (loss, weights), *others = results

@@ -87,13 +87,13 @@ def test_the_command_needs_no_data_and_leaves_nothing(tmp_path, monkeypatch, cap
 def test_two_real_steps_on_cached_features(seen):
     found = measured("--batch-size", "5")
     assert len(seen["step"]) == len(found.steps) == 2
-    step, (references, targets, texts, ids) = seen["step"][0]
-    assert references[0].shape == targets[0].shape == (5, *TINY_FEATURES)
-    assert not torch.equal(references[0], targets[0])
-    assert found.inputs == (5, *TINY_FEATURES)
-    tokens = step.tokenizer(texts)
+    step, (batch,) = seen["step"][0]
+    assert batch.images[0].shape == found.inputs == (10, *TINY_FEATURES)
+    assert len(batch.images[0].unique(dim=0)) == 10
+    assert batch.references.tolist() + batch.targets.tolist() == list(range(10))
+    tokens = step.tokenizer(batch.texts)
     assert tokens.input_ids.shape == (5, 32) and tokens.attention_mask.all()
-    assert len(set(texts)) == 5 and ids.tolist() == [0, 1, 2, 3, 4]
+    assert len(set(batch.texts)) == 5 and batch.target_ids.tolist() == [0, 1, 2, 3, 4]
     assert step.optimizer.state[step.model.prompt_tokens]["step"] == 2
     assert [images[0].shape[0] for _, (images,) in seen["target"]] == [3]
     # Pixels go through the tower once, apart from the steps, as many as a batch has.
@@ -105,8 +105,8 @@ def test_two_real_steps_on_cached_features(seen):
 @pytest.mark.parametrize("flags", [["--train-vision"], ["--cache-features", "none"]])
 def test_pixels_where_the_command_reads_pixels(seen, flags):
     found = measured(*flags)
-    references = seen["step"][0][1][0]
-    assert tuple(references.shape) == found.inputs == (8, *TINY_IMAGE)
+    _, (batch,) = seen["step"][0]
+    assert tuple(batch.images.shape) == found.inputs == (16, *TINY_IMAGE)
     assert found.vision is None and found.cached == found.room == 0
     assert "in every step" in report(found, config_of(*flags))
 
@@ -127,7 +127,8 @@ def test_parameters_are_counted_by_whether_they_learn():
 def test_the_precision_is_the_commands(seen):
     found = measured("--mixed-precision", "bf16")
     assert found.precision == "bfloat16"
-    assert seen["step"][0][1][0][0].dtype == torch.bfloat16
+    _, (batch,) = seen["step"][0]
+    assert batch.images[0].dtype == torch.bfloat16
     assert found.cached == 65 * 128 * 2
 
 
@@ -146,7 +147,7 @@ def test_random_weights_at_other_sizes(monkeypatch):
     sizes["qformer_config"]["vocab_size"] = 450
     monkeypatch.setitem(sources.RANDOM, "random-vit-g", sizes)
     found = measured("--backbone", "random-vit-g", "--image-size", "48")
-    assert found.inputs == (8, 37, 48) and found.text_tokens == 32
+    assert found.inputs == (16, 37, 48) and found.text_tokens == 32
 
 
 def test_the_report_gives_all_figures():

@@ -13,7 +13,7 @@ import gatedcir.train
 from gatedcir import checkpoint
 from gatedcir.assemble import load_data, make_evaluator, make_source
 from gatedcir.config import Config, DataConfig
-from gatedcir.data.features import FeatureSource, PixelSource, TripletDataset, collate
+from gatedcir.data.features import FeatureSource, PixelSource, TripletDataset
 from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, restore
@@ -192,10 +192,10 @@ def test_training_and_evaluation_encode_alike_with_and_without_cache(home):
     features = []
     for source in (cached, live):
         dataset = TripletDataset(triplets, source, seed=0)
-        references, targets, _, _ = collate([dataset[i] for i in range(4)])
+        batch = dataset[list(range(4))]
         texts = tokenizer([evaluation_text(t.captions) for t in triplets])
         with torch.no_grad():
-            found = model(references, targets, texts)
+            found = model(batch.images, batch.references, batch.targets, texts)
         evaluator = make_evaluator(config, model, tokenizer, source)
         index = evaluator.index(split)
         places = [split.gallery.index(t.target) for t in triplets]

@@ -73,15 +73,36 @@ def backward_in_chunks(
     return loss.detach(), {name: value.detach() for name, value in losses.items()}, found
 
 
-def split(images: Visual, chunks: int) -> list[Visual]:
-    """A batch of images in parts of nearly equal size.
+def split(
+    images: Visual, references: Tensor, targets: Tensor, chunks: int
+) -> list[tuple[Visual, Tensor, Tensor]]:
+    """Triplets in parts of nearly equal size, each with the images that it shows.
 
-    >>> [len(part) for part in split(torch.zeros(5, 3, 2, 2), 2)]
-    [3, 2]
+    Args:
+        images: of all of the triplets.
+        references: [B], which of the images is each triplet's reference.
+        targets: [B], likewise.
+        chunks: how many parts.
+
+    >>> parts = split(torch.zeros(3, 2), torch.tensor([0, 0]), torch.tensor([1, 2]), 2)
+    >>> [(len(images), reference.item(), target.item()) for images, reference, target in parts]
+    [(2, 0, 1), (2, 0, 1)]
     """
+    if chunks == 1:
+        return [(images, references, targets)]
+    parts = []
+    for pair in zip(references.tensor_split(chunks), targets.tensor_split(chunks), strict=True):
+        used, places = torch.cat(pair).unique(return_inverse=True)
+        reference, target = places.chunk(2)
+        parts.append((take(images, used), reference, target))
+    return parts
+
+
+def take(images: Visual, places: Tensor) -> Visual:
+    """The images at these places, copied."""
     if isinstance(images, Tensor):
-        return list(images.tensor_split(chunks))
-    return [list(levels) for levels in zip(*(x.tensor_split(chunks) for x in images), strict=True)]
+        return images.index_select(0, places.to(images.device))
+    return [level.index_select(0, places.to(level.device)) for level in images]
 
 
 def _features(found: Encoded) -> list[Tensor]:

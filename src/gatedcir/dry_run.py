@@ -14,6 +14,7 @@ from torch import Tensor
 
 from gatedcir.assemble import place
 from gatedcir.config import Config
+from gatedcir.data.features import Batch
 from gatedcir.data.memory import free_memory
 from gatedcir.models.build import build
 from gatedcir.models.composer import ComposedRetriever, Visual
@@ -91,12 +92,12 @@ def measure(step: TrainingStep) -> Measured:
         vision, cached = seconds / len(levels[0]), sum(level[0].nbytes for level in levels)
         make = _features(levels, generator)
     texts = _captions(tokenizer=step.tokenizer, count=max(batch, Evaluator.batch_size))
-    references, targets = make(batch), make(batch)
+    shown = make(2 * batch)
+    triplets = Batch.apart(shown, texts[:batch])
     step.wrapped.train()
     times = []
     for _ in range(_STEPS):
-        arguments = references, targets, texts[:batch], torch.arange(batch)
-        times.append(_timed(lambda: step(*arguments), device)[1])  # noqa: B023 (called at once)
+        times.append(_timed(lambda: step(triplets), device)[1])
     model.eval()
     some = make(Evaluator.batch_size)
     with whole_weights(model):
@@ -107,7 +108,7 @@ def measure(step: TrainingStep) -> Measured:
         precision=str(step.precision or torch.float32).removeprefix("torch."),
         trained=trained,
         frozen=parameters["parameters"] - trained,
-        inputs=tuple(references.shape if isinstance(references, Tensor) else references[0].shape),
+        inputs=tuple(shown.shape if isinstance(shown, Tensor) else shown[0].shape),
         text_tokens=step.tokenizer(texts[:batch]).input_ids.shape[1],
         vision=vision,
         cached=cached,

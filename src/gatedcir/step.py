@@ -11,9 +11,10 @@ import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from gatedcir.accumulate import Forward, backward_in_chunks, split
+from gatedcir.accumulate import Forward, backward_in_chunks, split, take
 from gatedcir.assemble import precision_of
 from gatedcir.config import Config
+from gatedcir.data.features import Batch
 from gatedcir.errors import UserError
 from gatedcir.models.beginning import Aux
 from gatedcir.models.composer import ComposedRetriever, Encoded, Visual
@@ -49,21 +50,22 @@ class TrainingStep:
     schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler  # of the loss, for fp16; passes everything on otherwise
 
-    def __call__(
-        self, references: Visual, targets: Visual, texts: list[str], target_ids: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor], Aux]:
-        """Learn from B triplets, as `collate` gives them.
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
+        """Learn from B triplets.
 
         Returns:
             The loss before the update, its terms, and the fusion's aux (of the last chunk).
         """
+        images, references, targets, texts, target_ids = batch
+        if self.config.run.compile:  # for as many images in every batch
+            images = take(images, torch.cat([references, targets]))
+            _, references, targets, *_ = Batch.apart(images, texts)
         tokens = self.tokenizer(texts)
         count = self.config.optim.accumulate
         chunks: list[Forward] = [
-            partial(self._encode, *parts)
-            for parts in zip(
-                split(references, count),
-                split(targets, count),
+            partial(self._encode, *part, words)
+            for part, words in zip(
+                split(images, references, targets, count),
                 map(Tokens, *(part.tensor_split(count) for part in tokens)),
                 strict=True,
             )
@@ -86,9 +88,11 @@ class TrainingStep:
         self._update()
         return loss, losses, found.aux
 
-    def _encode(self, references: Visual, targets: Visual, texts: Tokens) -> Encoded:
+    def _encode(
+        self, images: Visual, references: Tensor, targets: Tensor, texts: Tokens
+    ) -> Encoded:
         """Features of triplets, computed on the model's device in its precision."""
-        inputs = move(references, self.device), move(targets, self.device)
+        inputs = move(images, self.device), references.to(self.device), targets.to(self.device)
         with autocast(self.device, self.precision):
             return self.wrapped(*inputs, texts.to(self.device))
 

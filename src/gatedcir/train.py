@@ -12,14 +12,14 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader
 from tqdm import tqdm
 
 from gatedcir import checkpoint
 from gatedcir.assemble import load_data, make_evaluator, make_source, place
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.config import Config
-from gatedcir.data.features import TripletDataset, collate
+from gatedcir.data.features import TripletDataset
 from gatedcir.data.order import TripletOrder
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
@@ -123,14 +123,14 @@ class _Trainer:
         config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
-        self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]
+        self.loader.sampler.sampler.epoch = epoch  # type: ignore[attr-defined]
         self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
         sums: dict[str, Tensor] = {}
         start = time.perf_counter()
         quiet = not self.accelerator.is_main_process
         bar = tqdm(self.loader, f"epoch {epoch}", unit="step", disable=quiet)
         for step, batch in enumerate(bar):
-            loss, losses, aux = self.step(*batch)
+            loss, losses, aux = self.step(batch)
             for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
             # Reading a loss waits for the device: not at every step.
@@ -246,11 +246,9 @@ def _make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
     )
     return DataLoader(
         dataset,
-        config.optim.batch_size,
-        sampler=order,
+        batch_size=None,  # the dataset makes the batches
+        sampler=BatchSampler(order, config.optim.batch_size, drop_last=True),
         num_workers=config.data.num_workers if dataset.reads_files else 0,
-        collate_fn=collate,
-        drop_last=True,
         pin_memory=torch.cuda.is_available() and not dataset.source.on_gpu,
     )
 

@@ -12,7 +12,6 @@ from gatedcir.data.features import (
     TripletDataset,
     batches,
     cache_in_memory,
-    collate,
 )
 from gatedcir.data.transforms import make_transform
 from gatedcir.data.triplets import Triplet
@@ -59,7 +58,7 @@ def texts(*, seed, epoch, order):
     found = {}
     for index in order:
         random.random()  # the global generator must not matter
-        found[index] = dataset[index][2]
+        [found[index]] = dataset[[index]].texts
     return [found[index] for index in range(len(dataset))]
 
 
@@ -135,33 +134,39 @@ def test_texts_depend_on_seed_epoch_and_item_alone():
 
 def test_target_numbers_are_equal_for_equal_targets(source):
     dataset = TripletDataset(triplets(), source, seed=0)
-    numbers = [dataset[index][3] for index in range(len(dataset))]
+    numbers = [*dataset[range(5)].target_ids, *dataset[range(5, 12)].target_ids]
     assert numbers == [0, 1, 0, 2, 1, 0] * 2
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
-def test_items_hold_the_reference_and_the_target(source, in_memory):
+def test_a_batch_holds_each_image_once(source, in_memory):
     images = cached(source) if in_memory else source
     dataset = TripletDataset(triplets(), images, seed=0)
     assert dataset.reads_files is not in_memory
-    references, targets, captions, numbers = collate([dataset[0], dataset[3]])
-    expected = torch.stack([source[name] for name in ("image3", "image3", "image1", "image0")])
+    found = dataset[[0, 3, 2]]  # "image3" three times, "image1" twice, "image0"
+    expected = torch.stack([source[name] for name in ("image3", "image1", "image0")])
     if in_memory:
-        for level, whole in enumerate(encode(expected)):
-            assert torch.equal(references[level], whole[:2])
-            assert torch.equal(targets[level], whole[2:])
+        for level, whole in zip(found.images, encode(expected), strict=True):
+            assert torch.equal(level, whole)
     else:
-        assert torch.equal(references, expected[:2])
-        assert torch.equal(targets, expected[2:])
-    assert captions == [dataset[0][2], dataset[3][2]]
-    assert numbers.tolist() == [0, 2]
-    assert numbers.dtype == torch.int64
+        assert torch.equal(found.images, expected)
+    assert found.references.tolist() == [0, 0, 0]
+    assert found.targets.tolist() == [1, 2, 1]
+    assert found.texts == [text for index in (0, 3, 2) for text in dataset[[index]].texts]
+    assert found.target_ids.tolist() == [0, 2, 0]
+    assert {x.dtype for x in (found.references, found.targets, found.target_ids)} == {torch.int64}
+
+
+def test_a_file_is_read_once_a_batch(source, monkeypatch):
+    read = []
+    monkeypatch.setattr(PixelSource, "__getitem__", lambda _, name: read.append(name) or 0.0)
+    TripletDataset(triplets(), source, seed=0)[list(range(12))]
+    assert sorted(read) == ["image0", "image1", "image2", "image3"]
 
 
 def test_cached_features_can_be_trained_on(source):
     """Tensors made in inference mode cannot be saved for backward; a batch is a copy."""
     dataset = TripletDataset(triplets(), cached(source), seed=0)
-    references, *_ = collate([dataset[0]])
     norm = torch.nn.LayerNorm(3)
-    norm(references[0]).square().sum().backward()
+    norm(dataset[[0]].images[0]).square().sum().backward()
     assert norm.weight.grad.any()

@@ -1,13 +1,13 @@
 """Images as the model reads them: pixels from files, or the frozen tower's features.
 
-Shapes: B batch, L visual tokens, Dv vision width, H x W pixels.
+Shapes: B batch, U distinct images of a batch, L visual tokens, Dv vision width, H x W pixels.
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -150,11 +150,28 @@ def progress_bar(images: int, *, show: bool) -> tqdm:
     return tqdm(total=images, desc="vision features", unit="img", disable=not show)
 
 
-class TripletDataset(Dataset):
-    """Training items: reference, target, text and the target's number, equal for equal images.
+class Batch(NamedTuple):
+    """B triplets, and their images without repetition."""
 
-    The text is drawn anew every epoch, from the seed, the epoch and the item alone, so that a
-    resumed run draws what an uninterrupted one does.
+    images: Image  # [U, ...]
+    references: Tensor  # [B], which of the images
+    targets: Tensor  # [B], likewise
+    texts: list[str]
+    target_ids: Tensor  # [B], equal for equal targets, in all batches alike
+
+    @classmethod
+    def apart(cls, images: Image, texts: list[str]) -> "Batch":
+        """From 2 B images, B references and then B targets, with different numbers for all."""
+        references, targets = torch.arange(2 * len(texts)).chunk(2)
+        return cls(images, references, targets, texts, torch.arange(len(texts)))
+
+
+class TripletDataset(Dataset):
+    """Training triplets by the batch: a list of indices gives a `Batch`.
+
+    Every image is read once a batch, however many of its triplets show it. A triplet's text is
+    drawn anew every epoch, from the seed, the epoch and its index alone, so that a resumed run
+    draws what an uninterrupted one does.
     """
 
     def __init__(self, triplets: Sequence[Triplet], source: Source, *, seed: int) -> None:
@@ -171,23 +188,19 @@ class TripletDataset(Dataset):
     def __len__(self) -> int:
         return len(self.triplets)
 
-    def __getitem__(self, index: int) -> tuple[Image, Image, str, int]:
-        triplet = self.triplets[index]
+    def __getitem__(self, indices: list[int]) -> Batch:
+        triplets = [self.triplets[index] for index in indices]
+        places: dict[str, int] = {}
+        references = [places.setdefault(t.reference, len(places)) for t in triplets]
+        targets = [places.setdefault(str(t.target), len(places)) for t in triplets]
+        return Batch(
+            images=default_collate([self.source[name] for name in places]),
+            references=torch.tensor(references),
+            targets=torch.tensor(targets),
+            texts=[self._text(index) for index in indices],
+            target_ids=torch.tensor([self.target_ids[index] for index in indices]),
+        )
+
+    def _text(self, index: int) -> str:
         rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
-        text = training_text(triplet.captions, rng)
-        assert triplet.target is not None
-        reference, target = self.source[triplet.reference], self.source[triplet.target]
-        return reference, target, text, self.target_ids[index]
-
-
-def collate(
-    items: list[tuple[Image, Image, str, int]],
-) -> tuple[Image, Image, list[str], Tensor]:
-    """Training items -> references, targets, B texts, target numbers [B]."""
-    references, targets, texts, target_ids = zip(*items, strict=True)
-    return (
-        default_collate(list(references)),
-        default_collate(list(targets)),
-        list(texts),
-        torch.tensor(target_ids),
-    )
+        return training_text(self.triplets[index].captions, rng)

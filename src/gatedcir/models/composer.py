@@ -159,33 +159,48 @@ class ComposedRetriever(nn.Module):
         hidden = self.backbone.text_pass(sequence, mask=mask, kept=slice(0, 1))
         return _project(self.backbone.text_projection, hidden[:, 0])
 
-    def forward(self, reference: Visual, target: Visual, text: Tokens) -> Encoded:
-        """All features of a batch of triplets."""
-        levels = self.normalised_levels(reference), self.normalised_levels(target)
-        tokens, aux = self.visual_fusion(levels[0])
+    def forward(self, images: Visual, references: Tensor, targets: Tensor, text: Tokens) -> Encoded:
+        """All features of a batch of triplets.
+
+        Args:
+            images: U images, each of which is read once, however many triplets show it.
+            references: [B], which of the images is each triplet's reference.
+            targets: [B], likewise.
+            text: of the B triplets.
+        """
+        levels = self.normalised_levels(images)
+        tokens, aux = self.visual_fusion(levels)  # [U, L, Dv]
         # Looked up once: each look into the vocabulary has a gradient of the vocabulary's size.
         words = self.backbone.embed_words(text.input_ids)
-        query, more = self._query(tokens, words, text.attention_mask)
+        query, more = self._query(tokens.index_select(0, references), words, text.attention_mask)
+        by_scale = {}
+        if self.each_scale:
+            by_scale = self._by_scale(levels, references, targets, words, text.attention_mask)
         return Encoded(
             query=query,
             text=self._text(words, text.attention_mask),
-            targets=self._targets(self.visual_fusion(levels[1])[0]),
+            targets=self._targets(tokens.index_select(0, targets)),
             fusion_mean=more.pop("prompts").float().mean(1),
             prompt_mean=self.prompt_tokens.detach().mean((0, 1)),
             aux=aux | more,
-            by_scale=self._by_scale(*levels, words, text.attention_mask) if self.each_scale else {},
+            by_scale=by_scale,
         )
 
     def _by_scale(
-        self, references: list[Tensor], targets: list[Tensor], words: Tensor, text_mask: Tensor
+        self,
+        levels: list[Tensor],
+        references: Tensor,
+        targets: Tensor,
+        words: Tensor,
+        text_mask: Tensor,
     ) -> dict[float, tuple[Tensor, Tensor]]:
         """Query and target features from the main layer of each scale alone."""
-        first = slice(None, None, len(self.layers))
         return {
-            scale: (self._query(reference, words, text_mask)[0], self._targets(target))
-            for scale, reference, target in zip(
-                self.scales, references[first], targets[first], strict=True
+            scale: (
+                self._query(level.index_select(0, references), words, text_mask)[0],
+                self._targets(level.index_select(0, targets)),
             )
+            for scale, level in zip(self.scales, levels[:: len(self.layers)], strict=True)
         }
 
 

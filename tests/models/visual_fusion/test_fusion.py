@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import encode
 
 from gatedcir.config import BackboneConfig, Config, DataConfig, LossConfig, ModelConfig
 from gatedcir.models.build import build, checkpoint_of, restore
@@ -180,7 +181,7 @@ def test_each_scale_is_contrasted_with_its_weight(batch):
     config = replace(config_of(**FULL), loss=LossConfig(loss_scale=0.7))
     model, tokenizer = build(config)
     model.eval()
-    found = model(reference, target, tokenizer(texts))
+    found = encode(model, reference, target, tokenizer(texts))
     ids = torch.arange(2)
     losses = losses_of(found, ids, model.temp)
     expected = 0
