@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.transform.transform,
         size=options.image_size,
         target_ratio=options.transform.target_ratio,
+        draft=options.transform.draft,
     )
     files: set[Path] = set()
     for splits in load_splits(options.dataset, source, SPLITS[options.dataset], skip_missing=True):

@@ -58,7 +58,6 @@ def _draw_split(options: Options) -> list[Path]:
 
 
 def _draw_query(folder: Path, evaluator: "Evaluator", ranking: "Ranking", query: int) -> Path:
-    from gatedcir.data.transforms import open_image
     from gatedcir.data.triplets import evaluation_text
     from gatedcir.visualize.figures import Picture, save_gate_figure
 
@@ -67,7 +66,7 @@ def _draw_query(folder: Path, evaluator: "Evaluator", ranking: "Ranking", query:
     text = evaluation_text(triplet.captions)
 
     def pixels(name: str) -> "Tensor":
-        return transform(open_image(split.paths[name]))
+        return transform(transform.open(split.paths[name]))
 
     gate, picture = _gate_and_picture(evaluator, pixels(triplet.reference), text)
     others, names = [], ranking.names(query)

@@ -65,7 +65,10 @@ def make_transform(config: Config, model: ComposedRetriever) -> Transform:
     """The config's transform at the model's input size."""
     options = config.transform
     return transforms.make_transform(
-        options.transform, size=model.backbone.image_size, target_ratio=options.target_ratio
+        options.transform,
+        size=model.backbone.image_size,
+        target_ratio=options.target_ratio,
+        draft=options.draft,
     )
 
 

@@ -63,6 +63,9 @@ class TransformConfig:
     """How an image becomes a square: pad to the target ratio, pad to a square, or only crop."""
     target_ratio: float = 1.25
     """Side ratio to which targetpad pads longer images."""
+    draft: bool = False
+    """Decode JPEGs at a fraction of their size, at least twice the input's (Pillow's draft mode):
+    faster, and pixels differ a little from those that published weights know."""
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,7 @@ def test_repr_names_every_setting():
         make_transform("clip", size=8, target_ratio=1.5),
         make_transform("clip", size=8, mean=(0.5, 0.5, 0.5)),
         make_transform("clip", size=8, std=(0.5, 0.5, 0.5)),
+        make_transform("clip", size=8, draft=True),
     ]
     assert len({repr(transform) for transform in transforms}) == len(transforms)
 
@@ -158,6 +159,45 @@ def test_broken_image_is_named(tmp_path, kind, kept):
     path.write_bytes(buffer.getvalue()[: int(kept * len(buffer.getvalue()))])
     with pytest.raises(UserError, match=r"B00X\.jpg cannot be read"):
         open_image(path)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "size", "drafted"),
+    [
+        (1024, 1024, 224, (512, 512)),
+        (1024, 1024, 64, (128, 128)),
+        (1024, 640, 64, (256, 160)),
+        (448, 500, 224, (448, 500)),
+        (895, 900, 224, (895, 900)),  # half would be 447 px wide
+        (4096, 4096, 224, (512, 512)),  # an eighth is the least
+    ],
+)
+def test_a_draft_keeps_twice_the_side(tmp_path, width, height, size, drafted):
+    path = tmp_path / "a.jpg"
+    Image.linear_gradient("L").resize((width, height)).convert("RGB").save(path, quality=95)
+    whole, draft = (make_transform("clip", size=size, draft=draft) for draft in (False, True))
+    assert whole.open(path).size == (width, height)
+    assert draft.open(path).size == drafted
+    difference = (whole(whole.open(path)) - draft(draft.open(path))).abs() * 255 * min(CLIP_STD)
+    assert difference.max() < 4  # of 255: a smooth picture
+
+
+def test_the_benchmark_tells_drafts_and_copies_apart(capsys):
+    import bench_reading
+
+    flags = "--width 256 --height 128 --size 32 --images 2 --repeats 1".split()
+    bench_reading.main(flags)
+    *_, whole, drafts, copies = capsys.readouterr().out.splitlines()
+    for line, name, exact in ((whole, "in full", 1), (drafts, "drafts", 0), (copies, "copies", 1)):
+        assert line.startswith(f"| {name} ")
+        assert line.endswith("0 | 0.00 |                 0% |") is bool(exact)
+
+
+def test_only_jpegs_are_drafted(tmp_path):
+    path = tmp_path / "a.png"
+    noise(200, 100).save(path)
+    draft = make_transform("clip", size=8, draft=True)
+    assert draft.open(path).tobytes() == noise(200, 100).tobytes()
 
 
 def test_missing_image_is_named(tmp_path):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
-from gatedcir.data.transforms import Transform, open_image
+from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Triplet, training_text
 
 Image = Tensor | list[Tensor]
@@ -48,7 +48,7 @@ class PixelSource:
     transform: Transform
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.transform(open_image(self.paths[name]))
+        return self.transform(self.transform.open(self.paths[name]))
 
 
 @dataclass(frozen=True)

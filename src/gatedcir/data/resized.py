@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 
-from gatedcir.data.transforms import Transform, open_image
+from gatedcir.data.transforms import Transform
 from gatedcir.errors import UserError
 
 NOTE = "resized.json"  # in the copied dataset's folder
@@ -63,5 +63,5 @@ def check_note(folder: Path, transform: Transform) -> None:
 
 def _copy(job: tuple[Path, Path, Transform]) -> Path:
     source, target, transform = job
-    transform.square(open_image(source)).save(target, compress_level=1)
+    transform.square(transform.open(source)).save(target, compress_level=1)
     return target

@@ -15,13 +15,21 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
     """The image in a file, decoded, in RGB; transparency is dropped.
 
-    Raises UserError, with the file's name, if the file is missing, broken or truncated.
+    Args:
+        path: the file.
+        at_least: pixels that its sides must keep; a JPEG is then decoded at the smallest of the
+            whole, a half, a quarter and an eighth that does. In full size when not given.
+
+    Raises:
+        UserError: the file is missing, broken or truncated; it is named.
     """
     try:
         with Image.open(path) as image:
+            if at_least is not None:
+                image.draft(None, (at_least, at_least))
             return image.convert("RGB")
     # Pillow's decoders tell of broken files by any of these.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
@@ -79,6 +87,11 @@ class Transform:
     target_ratio: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    draft: bool = False
+
+    def open(self, path: Path) -> Image.Image:
+        """The image in a file, as `open_image`; a draft has at least twice the input's side."""
+        return open_image(path, at_least=2 * self.size if self.draft else None)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """An image of any mode and size to [3, size, size] float32, normalised."""
@@ -108,11 +121,13 @@ def make_transform(
     target_ratio: float = 1.25,
     mean: tuple[float, float, float] = CLIP_MEAN,
     std: tuple[float, float, float] = CLIP_STD,
+    draft: bool = False,
 ) -> Transform:
     """The transform `kind`, a key of TRANSFORMS: a PIL image to [3, size, size] float32.
 
     `size` is in pixels, `mean` and `std` are those of values in [0, 1]. The result can be
-    pickled. Raises UserError on an unknown kind, a size below 1 or a ratio below 1.
+    pickled; with `draft` it opens JPEGs at a fraction of their size. Raises UserError on an unknown
+    kind, a size below 1 or a ratio below 1.
 
     >>> white = Image.new("RGB", (8, 4), "white")
     >>> to_tensor = make_transform("squarepad", size=4, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -127,7 +142,7 @@ def make_transform(
         raise UserError(
             f"The target ratio (long side by short side) must be 1 or more, not {target_ratio}."
         )
-    return Transform(kind=kind, size=size, target_ratio=target_ratio, mean=mean, std=std)
+    return Transform(kind, size, target_ratio, mean, std, draft)
 
 
 def _resize_shorter(image: Image.Image, size: int) -> Image.Image:
