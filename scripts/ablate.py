@@ -22,8 +22,9 @@ class Options:
     """What all cells share; --seed is the first one."""
     grid: Path
     """YAML file with the cells, each of them options over the shared ones."""
-    output: Path
-    """Folder for the runs and the report; finished runs in it are not run again."""
+    output: Path | None = None
+    """Folder for the runs and the report; finished runs in it are not run again.
+    runs/ablation-<grid>-<dataset> when not given."""
     seeds: int = 5
     """Seeds of every cell; a cell may ask for fewer."""
     jobs: int = 1
@@ -37,15 +38,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.ablation.grid import read_grid
     from gatedcir.ablation.runs import check_folders, execute, runs_of
     from gatedcir.ablation.write import write_all
+    from gatedcir.run_folder import RUNS
 
     grid = read_grid(options.grid, options.training, seeds=options.seeds)
-    runs = runs_of(grid, options.output)
+    dataset = options.training.data.dataset
+    output = options.output or RUNS / f"ablation-{options.grid.stem}-{dataset.lower()}"
+    runs = runs_of(grid, output)
     check_folders(runs)
     waiting = [run for run in runs if not run.is_finished()]
     print(f"{len(grid.cells)} cells, {len(runs)} runs, {len(runs) - len(waiting)} finished before")
     execute(waiting, jobs=options.jobs)
-    title = f"Ablation of {options.grid.stem} on {options.training.data.dataset}"
-    print(f"report: {write_all(options.output, grid, runs, title=title)}")
+    title = f"Ablation of {options.grid.stem} on {dataset}"
+    print(f"report: {write_all(output, grid, runs, title=title)}")
     failed = [run for run in runs if not run.is_finished()]
     for run in failed:
         print(f"failed: {run.cell}, seed {run.seed}: {run.failure()}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""How fast images become the model's input: JPEGs in full, as drafts, and copies made beforehand.
+"""How fast files become the model's input: JPEGs in full, as drafts, and copies made beforehand.
 
-The pictures are noise at two frequencies, as hard to encode as photographs. All are read from
-memory that the system keeps of the disk, by this process alone.
+The pictures are noise at two frequencies. Files are decoded, resized and normalised one by one, in
+this process, from what the system keeps of the disk in memory.
 """
 
 import tempfile
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import seconds, table
+from bench import limits, seconds, table
 from PIL import Image
 from torch import Tensor
 
@@ -40,7 +40,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Time the three ways and say how far they differ from the first."""
     options = parse(Options, argv, description="Measure how fast images are read.")
-    torch.set_num_threads(1)  # as in a worker process
+    print(limits(torch.device("cpu")))
     whole, draft = (
         make_transform(
             "targetpad", size=options.size, mean=(0.0,) * 3, std=(1 / 255,) * 3, draft=draft
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{100 * (off > 1).float().mean():.0f}%",
             ]
         )
-    print(f"{options.width} x {options.height} px to {options.size}, one thread")
+    print(f"{options.width} x {options.height} px to {options.size}")
     head = ["", "images/s", "ratio", "largest difference", "mean", "more than 1 of 255"]
     print(table(head, rows))
 
@@ -96,7 +96,7 @@ def _measure(files: list[Path], transform: Transform, repeats: int) -> tuple[flo
     def read() -> Tensor:
         return torch.stack([transform(transform.open(file)) for file in files])
 
-    return seconds(read, repeats=repeats), read()
+    return seconds(read, repeats=repeats), read().round()
 
 
 if __name__ == "__main__":

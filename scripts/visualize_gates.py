@@ -51,7 +51,7 @@ def _draw_split(options: Options) -> list[Path]:
     files = []
     for split in splits:
         print(f"{split.name}: {split.protocol}")
-        ranking = rank(split, evaluator.index(split), evaluator.queries(split))
+        ranking = rank(split, *evaluator.encode(split))
         for query in chosen(len(split.triplets), options.num):
             files.append(_draw_query(options.output, evaluator, ranking, query))
     return files

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_folder_to_write(options.output_dir, "--output-dir")
     data = DataConfig("CIRR", options.data_path, num_workers=options.num_workers)
     evaluator, [split] = open_evaluator(options.model_path, data, "test1")
-    ranking = rank(split, evaluator.index(split), evaluator.queries(split))
+    ranking = rank(split, *evaluator.encode(split))
     numbers = range(len(split.triplets))
     for file in write_submission(
         options.output_dir,

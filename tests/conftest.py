@@ -8,8 +8,8 @@ import torch
 from published_model import golden, published, sprc_file
 
 import blip_fine_tune_2
-from gatedcir.accumulate import take
 from gatedcir.errors import UserError
+from gatedcir.models.composer import take
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 __all__ = ["golden", "published", "sprc_file"]  # fixtures of the published model
@@ -38,7 +38,7 @@ def bad(command, flags, *words):
     return message
 
 
-def encode(model, references, targets, text):
+def encode_triplets(model, references, targets, text):
     """Features of triplets that share no image."""
     if isinstance(references, list):
         images = [torch.cat(both) for both in zip(references, targets, strict=True)]
@@ -47,7 +47,7 @@ def encode(model, references, targets, text):
     return model(images, *torch.arange(2 * len(text.input_ids)).chunk(2), text)
 
 
-def apart(images, references, targets):
+def without_sharing(images, references, targets):
     """The same triplets with an image of its own for every reference and target."""
     places = torch.cat([references, targets])
     return take(images, places), *torch.arange(len(places)).chunk(2)

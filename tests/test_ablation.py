@@ -334,17 +334,20 @@ def test_an_ablation_without_any_finished_run_says_so(tmp_path):
     assert "0 of 3 runs finished, 3 failed." in page and ".png" not in page
 
 
-def test_the_command_goes_on_with_real_training_and_reports_a_failure(home, tmp_path, capsys):
+def test_the_command_goes_on_with_real_training_and_reports_a_failure(
+    home, tmp_path, capsys, monkeypatch
+):
     """`none` is there already, `gated` is trained, `big` cannot be: it has 24 triplets."""
     cells = {"none": CELLS["none"], "gated": CELLS["gated"], "big": {"batch-size": 25}}
     shared = ["--data-path", str(home / "cirr_dataset"), "--num-epochs", "1"]
-    output = tmp_path / "out"
+    output = tmp_path / "runs" / "ablation-grid-cirr"  # where none is given
     grid = grid_of(tmp_path, cells, *shared, seeds=1)
     done, trained, _ = runs_of(grid, output)
     pretend(done, 5.0, epochs=1)
     before = (done.path / "provenance.json").stat().st_mtime_ns
     flags = ["--dataset", "CIRR", *SHORT, *shared, "--grid", str(tmp_path / "grid.yaml")]
-    flags += ["--output", str(output), "--seeds", "1", "--jobs", "2"]
+    flags += ["--seeds", "1", "--jobs", "2"]
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as ended:
         ablate.main(flags)
     assert ended.value.code == 1
@@ -359,4 +362,4 @@ def test_the_command_goes_on_with_real_training_and_reports_a_failure(home, tmp_
     assert table.loc["gated", "parameters"] > table.loc["gated", "trainable_parameters"] > 1e6
     page = check_page(output, "none")
     assert "| big | 0 | error: the training split has 24 triplets" in page
-    assert f"run: {trained.path}" in (trained.path / "output.log").read_text()
+    assert f"run: {trained.path.relative_to(tmp_path)}" in (trained.path / "output.log").read_text()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import DistributedType
-from conftest import SHORT, apart
+from conftest import SHORT, without_sharing
 
 import gatedcir.step
 from gatedcir.accumulate import backward_in_chunks, split
@@ -13,6 +13,7 @@ from gatedcir.config import Config, LossConfig
 from gatedcir.data.features import Batch
 from gatedcir.errors import UserError
 from gatedcir.models.build import build
+from gatedcir.models.composer import take
 from gatedcir.models.text import Tokens
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.option_checks import check_ranges
@@ -56,9 +57,10 @@ def in_chunks(model, chunks):
 
 def chunks_of(model, tokenizer, images):
     words = zip(*(part.tensor_split(CHUNKS) for part in tokenizer(TEXTS)), strict=True)
+    levels, *places = images
     return [
-        lambda part=part, text=text: model(*part, Tokens(*text))
-        for part, text in zip(split(*images, CHUNKS), words, strict=True)
+        lambda part=part, text=text: model(take(levels, part.images), *part[1:], Tokens(*text))
+        for part, text in zip(split(*places, CHUNKS), words, strict=True)
     ]
 
 
@@ -92,7 +94,7 @@ def test_an_image_that_occurs_twice_is_read_once(flags):
     hook = model.visual_fusion.register_forward_pre_hook(
         lambda _, levels: read.append(len(levels[0][0]))
     )
-    loss, _ = loss_of(model(*apart(*images), tokenizer(TEXTS)), model.temp)
+    loss, _ = loss_of(model(*without_sharing(*images), tokenizer(TEXTS)), model.temp)
     loss.backward()
     expected = gradients_of(model)
     model.zero_grad()

@@ -75,7 +75,7 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
 
 @pytest.fixture(scope="module")
 def run_of_two(_reach, home, tmp_path_factory):
-    """A run of two epochs on two processes, and its flags.
+    """A run of two epochs on two processes, which share a folder of features, and its flags.
 
     Without dropout, whose random numbers no two processes share, one process with all triplets of
     a step in its batch does the same.
@@ -83,7 +83,9 @@ def run_of_two(_reach, home, tmp_path_factory):
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
     flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training"]
     flags += ["--model.gated-fusion.dropout", "0"]
-    run = tmp_path_factory.mktemp("two") / "run"
+    folder = tmp_path_factory.mktemp("two")
+    flags += ["--cache-features", folder / "features"]
+    run = folder / "run"
     done = launch(blip_fine_tune_2.__file__, *flags, "--output-dir", run, limit=300)
     assert done.returncode == 0, done.stdout[-2000:]
     return run, flags
@@ -99,7 +101,8 @@ def test_the_command_trains_on_two_processes(run_of_two):
 def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of_two, tmp_path):
     two, flags = run_of_two
     one = tmp_path / "one"
-    blip_fine_tune_2.main([*map(str, flags), "--batch-size", "16", "--output-dir", str(one)])
+    alone = ["--batch-size", "16", "--cache-features", "none", "--num-workers", "1"]
+    blip_fine_tune_2.main([*map(str, flags), *alone, "--output-dir", str(one)])
     found, expected = (pd.read_csv(run / "train_metrics.csv") for run in (two, one))
     for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "gate_mean", "alpha"):
         assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name

@@ -18,7 +18,8 @@ from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, restore
 from gatedcir.optim import parameter_groups
-from gatedcir.parsing import parse
+from gatedcir.option_checks import changed_flags
+from gatedcir.parsing import parse, to_dict
 
 
 def config_of(home, *flags) -> Config:
@@ -128,6 +129,14 @@ def test_provenance_tells_the_precision(cirr_run):
     assert checkpoint.load(cirr_run).provenance["precision"] == "float32"
 
 
+def test_an_option_that_is_newer_than_a_run_does_not_stop_it():
+    now = to_dict(parse(Config, ["--dataset", "CIRR"], description=""))
+    before = {name: value for name, value in now.items() if name != "draft"}
+    assert list(changed_flags(before, now)) == []
+    assert list(changed_flags(before, {**now, "draft": True})) == ["draft"]
+    assert list(changed_flags({**now, "draft": True}, now)) == ["draft"]
+
+
 def test_resuming_another_training_is_refused(cirr_run):
     with pytest.raises(UserError, match=r"--model\.gated-fusion\.strategy"):
         blip_fine_tune_2.main(["--resume", str(cirr_run), "--model.gated-fusion.strategy", "none"])
@@ -197,9 +206,9 @@ def test_training_and_evaluation_encode_alike_with_and_without_cache(home):
         with torch.no_grad():
             found = model(batch.images, batch.references, batch.targets, texts)
         evaluator = make_evaluator(config, model, tokenizer, source)
-        index = evaluator.index(split)
+        index, queries = evaluator.encode(split)
         places = [split.gallery.index(t.target) for t in triplets]
-        features.append((found, evaluator.queries(split)[:4], index, places))
+        features.append((found, queries[:4], index, places))
     for found, queries, index, places in features:
         torch.testing.assert_close(found.query, queries, atol=1e-6, rtol=0)
         expected = torch.einsum("be,bqe->bq", found.query, found.targets).amax(1)

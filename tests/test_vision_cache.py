@@ -145,6 +145,7 @@ def test_the_folder_is_that_of_all_that_features_depend_on(home, tmp_path):
         name(*scales, 0.5, 1.0),
         name("--transform", "squarepad"),
         name("--target-ratio", 1.5),
+        name("--draft"),
         name("--image-size", 48),
         name("--mixed-precision", "bf16"),
         name("--cache-dtype", "fp16"),

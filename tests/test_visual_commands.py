@@ -91,6 +91,8 @@ def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
     [
         ("--model.visual-layers -1 99 --model.visual-fusion dynamic", ("99", "visual-layers")),
         ("--model.visual-layers -1 --model.visual-fusion dynamic", ("two or more",)),
+        ("--model.visual-layers -1 5 --model.visual-fusion dynamic", ("twice", "visual-layers")),
+        ("--loss-scale 0.5", ("--loss-scale 0.5", "--model.visual-scales")),
         ("--model.visual-layers -1 -4", ("--model.visual-fusion",)),
         ("--model.visual-scales 0.5 1.5 --model.scale-fusion absi", ("1.0", "visual-scales")),
         ("--model.visual-scales 0.5 1.0", ("--model.scale-fusion",)),

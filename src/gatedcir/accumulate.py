@@ -7,16 +7,25 @@ again with its graph, from the same random numbers, to take these gradients on t
 costs one more forward pass, and memory for the graph of one chunk.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from gatedcir.models.composer import Encoded, Visual
+from gatedcir.models.composer import Encoded
 
 Forward = Callable[[], Encoded]
+
+
+class Part(NamedTuple):
+    """Some triplets of a batch."""
+
+    images: Tensor | None  # which of the batch's images they show, each once; None for all
+    references: Tensor  # which of those is each triplet's reference
+    targets: Tensor  # likewise
 
 
 def backward_in_chunks(
@@ -73,36 +82,23 @@ def backward_in_chunks(
     return loss.detach(), {name: value.detach() for name, value in losses.items()}, found
 
 
-def split(
-    images: Visual, references: Tensor, targets: Tensor, chunks: int
-) -> list[tuple[Visual, Tensor, Tensor]]:
-    """Triplets in parts of nearly equal size, each with the images that it shows.
+def split(references: Tensor, targets: Tensor, chunks: int) -> Iterator[Part]:
+    """Triplets in parts of nearly equal size, each with the images that it shows alone.
 
     Args:
-        images: of all of the triplets.
-        references: [B], which of the images is each triplet's reference.
+        references: [B], which of a batch's images is each triplet's reference.
         targets: [B], likewise.
         chunks: how many parts.
 
-    >>> parts = split(torch.zeros(3, 2), torch.tensor([0, 0]), torch.tensor([1, 2]), 2)
-    >>> [(len(images), reference.item(), target.item()) for images, reference, target in parts]
-    [(2, 0, 1), (2, 0, 1)]
+    >>> [part.images.tolist() for part in split(torch.tensor([0, 0]), torch.tensor([1, 2]), 2)]
+    [[0, 1], [0, 2]]
     """
     if chunks == 1:
-        return [(images, references, targets)]
-    parts = []
+        yield Part(None, references, targets)
+        return
     for pair in zip(references.tensor_split(chunks), targets.tensor_split(chunks), strict=True):
         used, places = torch.cat(pair).unique(return_inverse=True)
-        reference, target = places.chunk(2)
-        parts.append((take(images, used), reference, target))
-    return parts
-
-
-def take(images: Visual, places: Tensor) -> Visual:
-    """The images at these places, copied."""
-    if isinstance(images, Tensor):
-        return images.index_select(0, places.to(images.device))
-    return [level.index_select(0, places.to(level.device)) for level in images]
+        yield Part(used, *places.chunk(2))
 
 
 def _features(found: Encoded) -> list[Tensor]:

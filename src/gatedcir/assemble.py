@@ -88,7 +88,7 @@ def make_source(
 ) -> Source:
     """Pixels or cached features of all images of the splits, as the config has it.
 
-    Without `may_write` a folder of features is read if it holds all images, and else left alone.
+    Without `may_write` features come from a folder that holds all images, and from nowhere else.
     """
     pixels = make_pixels(config, model, splits)
     if not may_cache(config):

@@ -93,7 +93,7 @@ def measure(step: TrainingStep) -> Measured:
         make = _features(levels, generator)
     texts = _captions(tokenizer=step.tokenizer, count=max(batch, Evaluator.batch_size))
     shown = make(2 * batch)
-    triplets = Batch.apart(shown, texts[:batch])
+    triplets = Batch.all_different(shown, texts[:batch])
     step.wrapped.train()
     times = []
     for _ in range(_STEPS):

@@ -42,6 +42,11 @@ def check_ranges(config: Config) -> None:
         )
     check_visual(config.model)
     check_cache(config.run)
+    if config.loss.loss_scale > 0 and len(config.model.visual_scales) < 2:
+        raise UserError(
+            f"--loss-scale {config.loss.loss_scale} has one scale only, which the other losses "
+            "contrast already; name two or more with --model.visual-scales."
+        )
     if config.loss.loss_itm != 0:
         raise UserError(
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
@@ -89,11 +94,14 @@ def check_negatives(batch_size: int, processes: int) -> None:
 
 
 def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Flags that would make it another training; what is kept and where data lies may change."""
+    """Flags that would make it another training; what is kept and where data lies may change.
+
+    An option that one of the two does not know is off in it.
+    """
     free = {field.name for field in dataclasses.fields(RunConfig)} | {"data_path", "num_workers"}
     for name in dict.fromkeys((*before, *after)):
         old, new = before.get(name), after.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from changed_flags(old, new, f"{prefix}{name}.")
-        elif old != new and name.replace("-", "_") not in free:
+        elif (old or None) != (new or None) and name.replace("-", "_") not in free:
             yield prefix + name

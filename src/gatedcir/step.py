@@ -11,13 +11,13 @@ import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
-from gatedcir.accumulate import Forward, backward_in_chunks, split, take
+from gatedcir.accumulate import Forward, Part, backward_in_chunks, split
 from gatedcir.assemble import precision_of
 from gatedcir.config import Config
 from gatedcir.data.features import Batch
 from gatedcir.errors import UserError
 from gatedcir.models.beginning import Aux
-from gatedcir.models.composer import ComposedRetriever, Encoded, Visual
+from gatedcir.models.composer import ComposedRetriever, Encoded, Visual, take
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.objective import losses_of, total_loss
 from gatedcir.optim import make_optimizer
@@ -56,21 +56,14 @@ class TrainingStep:
         Returns:
             The loss before the update, its terms, and the fusion's aux (of the last chunk).
         """
-        images, references, targets, texts, target_ids = batch
-        if self.config.run.compile:  # for as many images in every batch
-            images = take(images, torch.cat([references, targets]))
-            _, references, targets, *_ = Batch.apart(images, texts)
-        tokens = self.tokenizer(texts)
+        tokens = self.tokenizer(batch.texts)
         count = self.config.optim.accumulate
+        parts = split(batch.references, batch.targets, count)
+        words = map(Tokens, *(part.tensor_split(count) for part in tokens))
         chunks: list[Forward] = [
-            partial(self._encode, *part, words)
-            for part, words in zip(
-                split(images, references, targets, count),
-                map(Tokens, *(part.tensor_split(count) for part in tokens)),
-                strict=True,
-            )
+            partial(self._encode, batch.images, *both) for both in zip(parts, words, strict=True)
         ]
-        loss_of = partial(self._loss_of, target_ids.to(self.device))
+        loss_of = partial(self._loss_of, batch.target_ids.to(self.device))
         self.optimizer.zero_grad()
         if count == 1:
             found = chunks[0]()
@@ -88,11 +81,15 @@ class TrainingStep:
         self._update()
         return loss, losses, found.aux
 
-    def _encode(
-        self, images: Visual, references: Tensor, targets: Tensor, texts: Tokens
-    ) -> Encoded:
-        """Features of triplets, computed on the model's device in its precision."""
-        inputs = move(images, self.device), references.to(self.device), targets.to(self.device)
+    def _encode(self, images: Visual, part: Part, texts: Tokens) -> Encoded:
+        """Features of some triplets, computed on the model's device in its precision."""
+        used, references, targets = part
+        if self.config.run.compile:  # for as many images in every batch
+            places = torch.cat([references, targets])
+            used = places if used is None else used[places]
+            references, targets = torch.arange(len(used)).chunk(2)
+        shown = images if used is None else take(images, used)
+        inputs = move(shown, self.device), references.to(self.device), targets.to(self.device)
         with autocast(self.device, self.precision):
             return self.wrapped(*inputs, texts.to(self.device))
 

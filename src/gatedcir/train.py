@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from gatedcir import checkpoint
@@ -20,7 +20,7 @@ from gatedcir.assemble import load_data, make_evaluator, make_source, place
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.config import Config
 from gatedcir.data.features import TripletDataset
-from gatedcir.data.order import TripletOrder
+from gatedcir.data.order import TripletBatches
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 from gatedcir.models.build import build, checkpoint_of
@@ -123,7 +123,7 @@ class _Trainer:
         config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
-        self.loader.sampler.sampler.epoch = epoch  # type: ignore[attr-defined]
+        self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]
         self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
         sums: dict[str, Tensor] = {}
         start = time.perf_counter()
@@ -237,8 +237,9 @@ def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
 def _make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
     """Batches of this process; a last partial one is left out, as negatives must be gathered."""
     parallel = dist.is_initialized()
-    order = TripletOrder(
+    order = TripletBatches(
         dataset.triplets,
+        batch_size=config.optim.batch_size,
         related=config.optim.related,
         seed=config.optim.seed,
         process=dist.get_rank() if parallel else 0,
@@ -247,7 +248,7 @@ def _make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
     return DataLoader(
         dataset,
         batch_size=None,  # the dataset makes the batches
-        sampler=BatchSampler(order, config.optim.batch_size, drop_last=True),
+        sampler=order,
         num_workers=config.data.num_workers if dataset.reads_files else 0,
         pin_memory=torch.cuda.is_available() and not dataset.source.on_gpu,
     )

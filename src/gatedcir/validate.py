@@ -17,7 +17,7 @@ from gatedcir.data.features import Source, batches
 from gatedcir.data.load import check_gallery
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split, evaluation_text
-from gatedcir.models.composer import ComposedRetriever, Visual
+from gatedcir.models.composer import ComposedRetriever, Visual, take
 from gatedcir.models.text import Tokenizer
 from gatedcir.retrieval.index import TokenIndex
 from gatedcir.retrieval.metrics import (
@@ -62,30 +62,46 @@ class Evaluator:
         return bool(self.model.visual_fusion.changes)
 
     @torch.inference_mode()
-    def index(self, split: Split) -> TokenIndex:
-        """The gallery's target features, streamed into an index in gallery order."""
-        queries, width = self.model.backbone.num_query_tokens, self.model.embedding_width
-        on_gpu = self.gallery_on_gpu and self.device.type == "cuda"
-        index = TokenIndex(dim=width, tokens_per_image=queries, on_gpu=on_gpu)
-        for images in self._batches(list(split.gallery), f"{split.name} gallery"):
-            with autocast(self.device, self.precision):
-                features = self.model.encode_target(images)
-            index.add(features)
-        return index
+    def encode(
+        self, split: Split, encode_query: QueryEncoder | None = None
+    ) -> tuple[TokenIndex, Tensor]:
+        """A gallery's target features and the features of its queries, in one pass.
 
-    @torch.inference_mode()
-    def queries(self, split: Split, encode: QueryEncoder | None = None) -> Tensor:
-        """Query features [M, E], on the CPU; `encode` replaces the model's own encoder."""
-        encode = encode or self._encode
+        Every image is read and goes through the vision tower once; nothing of its tokens is kept.
+
+        Args:
+            split: the gallery and the queries.
+            encode_query: replaces the model's own encoder.
+
+        Returns:
+            The targets in an index, in gallery order; [M, E] on the CPU.
+        """
+        encode_query = encode_query or self._encode_query
+        width, count = self.model.embedding_width, len(split.gallery)
+        index = TokenIndex(
+            dim=width,
+            tokens_per_image=self.model.backbone.num_query_tokens,
+            on_gpu=self.gallery_on_gpu and self.device.type == "cuda",
+        )
         texts = [evaluation_text(triplet.captions) for triplet in split.triplets]
-        references = [triplet.reference for triplet in split.triplets]
-        found, done = [], 0
-        for images in self._batches(references, f"{split.name} queries"):
-            some = texts[done : done + self.batch_size]
+        asked: dict[str, list[int]] = {name: [] for name in split.gallery}
+        for number, triplet in enumerate(split.triplets):
+            asked.setdefault(triplet.reference, []).append(number)  # others behind the gallery
+        queries = torch.empty(len(texts), width)
+        for start, images in self._batches(list(asked), split.name):
+            numbers = list(asked.values())[start : start + self.batch_size]
             with autocast(self.device, self.precision):
-                found.append(encode(images, some).float().cpu())
-            done += len(some)
-        return torch.cat(found)
+                levels = self.model.levels(images)
+                shown = [level[: max(count - start, 0)] for level in levels]
+                if len(shown[0]):
+                    index.add(self.model.encode_target(shown))
+                pairs = [(row, n) for row, each in enumerate(numbers) for n in each]
+                for i in range(0, len(pairs), self.batch_size):
+                    rows, some = zip(*pairs[i : i + self.batch_size], strict=True)
+                    references = take(levels, torch.tensor(rows))
+                    found = encode_query(references, [texts[n] for n in some])
+                    queries[list(some)] = found.float().cpu()
+        return index, queries
 
     @torch.inference_mode()
     def explain(self, pixels: Tensor, texts: list[str]) -> dict[str, Tensor]:
@@ -105,16 +121,17 @@ class Evaluator:
             levels = self.model.normalised_levels(pixels.to(self.device))
             return levels, *self.model.visual_fusion(levels)
 
-    def _encode(self, images: Visual, texts: list[str]) -> Tensor:
+    def _encode_query(self, images: Visual, texts: list[str]) -> Tensor:
         return self.model.encode_query(images, self.tokenizer(texts).to(self.device))[0]
 
-    def _batches(self, names: list[str], title: str) -> Iterator[Visual]:
+    def _batches(self, names: list[str], title: str) -> Iterator[tuple[int, Visual]]:
+        """Images on the model's device, and the number of the first in each batch."""
         stream = batches(
             self.source, names, batch_size=self.batch_size, num_workers=self.num_workers
         )
-        total = -(-len(names) // self.batch_size)
-        for images in tqdm(stream, title, total, leave=False):
-            yield move(images, self.device)
+        starts = range(0, len(names), self.batch_size)
+        for start, images in zip(tqdm(starts, title, leave=False), stream, strict=True):
+            yield start, move(images, self.device)
 
 
 @dataclass(frozen=True)
@@ -195,16 +212,13 @@ def metrics_of(rankings: list[Ranking]) -> dict[str, float]:
 
 
 def validate(
-    evaluator: Evaluator, splits: list[Split], encode: QueryEncoder | None = None
+    evaluator: Evaluator, splits: list[Split], encode_query: QueryEncoder | None = None
 ) -> dict[str, float]:
     """Metrics of a model on a dataset's splits. The model's training mode is restored after."""
     training = evaluator.model.training
     evaluator.model.eval()
     try:
-        rankings = [
-            rank(split, evaluator.index(split), evaluator.queries(split, encode))
-            for split in splits
-        ]
+        rankings = [rank(split, *evaluator.encode(split, encode_query)) for split in splits]
     finally:
         evaluator.model.train(training)
     return metrics_of(rankings)

@@ -58,7 +58,8 @@ def cached_source(
         model: on the device that encodes.
         pixels: all images.
         precision: of autocast.
-        may_write: complete a folder that does not hold all images; else such a folder is not used.
+        may_write: keep features, in a folder or in memory; else a folder that holds all images is
+            read, and pixels where there is none, as befits images that are read once.
 
     Raises:
         UserError: no room on the disk or the GPU; a folder that is damaged or not for these images.
@@ -77,6 +78,8 @@ def cached_source(
             if from_disk:
                 return folder.open(pixels.paths)
             return _to(folder.load(pixels.paths), device)
+    if not may_write:
+        return pixels
     if where != "memory" and not fits:
         _say(
             f"the vision features of {images} images take {size / _GIB:.2f} GiB, more than half of "

@@ -4,7 +4,7 @@ from itertools import groupby
 
 import pytest
 
-from gatedcir.data.order import TripletOrder
+from gatedcir.data.order import TripletBatches
 from gatedcir.data.triplets import Triplet
 
 POOLS = "aaaaaaabbbbbccccccccd"  # 7, 5, 8 and 1 triplets
@@ -12,9 +12,12 @@ TRIPLETS = [Triplet(str(i), "r", "t", ("is red",), pool=pool) for i, pool in enu
 
 
 def order(epoch=0, **settings):
-    found = TripletOrder(TRIPLETS, **{"related": 4, "seed": 0, **settings})
+    found = TripletBatches(TRIPLETS, **{"batch_size": 1, "related": 4, "seed": 0, **settings})
     found.epoch = epoch
-    return list(found)
+    batches = list(found)
+    assert len(batches) == len(found)
+    assert {len(batch) for batch in batches} == {found.batch_size}
+    return [index for batch in batches for index in batch]
 
 
 @pytest.mark.parametrize("related", [1, 2, 4, 100])
@@ -47,8 +50,14 @@ def test_the_order_depends_on_seed_and_epoch_alone():
     assert order(seed=1) != order(seed=2)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_processes_together_follow_the_order_of_one(processes):
-    parts = [order(process=rank, processes=processes) for rank in range(processes)]
-    together = [index for step in zip(*parts, strict=True) for index in step]
-    assert together == order()[: len(TRIPLETS) // processes * processes]
+@pytest.mark.parametrize(("processes", "kept"), [(1, 20), (2, 16), (3, 12)])
+def test_processes_together_have_the_batches_of_one(processes, kept):
+    size = 4
+    parts = [order(process=rank, processes=processes, batch_size=size) for rank in range(processes)]
+    together = [
+        index
+        for start in range(0, len(parts[0]), size)
+        for part in parts
+        for index in part[start : start + size]
+    ]
+    assert together == order()[:kept]  # of 21

@@ -66,6 +66,14 @@ def test_copies_for_another_transform_are_refused(tmp_path):
             check_note(tmp_path, other)
 
 
+def test_drafts_are_a_transform_of_their_own(home, tmp_path):
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--image-size", "32"]
+    resize_images.main([*flags, "--draft", "--output", str(tmp_path / "copy")])
+    check_note(tmp_path / "copy", make_transform("targetpad", size=32, draft=True))
+    with pytest.raises(UserError, match="draft=True"):
+        check_note(tmp_path / "copy", make_transform("targetpad", size=32))
+
+
 def test_commands_look_at_the_note(tmp_path):
     write_note(tmp_path, make_transform("targetpad", size=32))
     flags = ["--dataset", "CIRR", "--data-path", str(tmp_path)]

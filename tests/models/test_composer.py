@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import encode
+from conftest import encode_triplets
 from safetensors.torch import load_file
 
 from gatedcir.losses import composed_losses, token_similarity
@@ -117,14 +117,14 @@ def test_the_prompt_only_pass_alone(published, golden, seen):
 
 def test_the_passes_together(published, golden, seen):
     model, images, targets, text = published
-    encode(model, images, targets, text)
+    encode_triplets(model, images, targets, text)
     for one, name in zip(seen, ("fusion", "text", "text_only", "target"), strict=True):
         one.near(golden, name)
 
 
 def test_features_equal_the_published(published, golden):
     model, images, targets, text = published
-    found = encode(model, images, targets, text)
+    found = encode_triplets(model, images, targets, text)
     close(found.query, golden["fusion_feats"])
     close(found.targets, golden["target_feats"])
     close(found.text, golden["text_only_feat"])
@@ -154,7 +154,7 @@ def test_inference_equals_the_published(published, golden):
 
 def losses_of(published):
     model, images, targets, text = published
-    found = encode(model, images, targets, text)
+    found = encode_triplets(model, images, targets, text)
     return composed_losses(
         query=found.query,
         text=found.text,
@@ -207,7 +207,7 @@ def test_a_step_looks_up_its_words_once(published):
     looks = []
     table = model.backbone.embeddings.word_embeddings
     hook = table.register_forward_hook(lambda *_: looks.append(1))
-    encode(model, images, targets, text)
+    encode_triplets(model, images, targets, text)
     hook.remove()
     assert len(looks) == 1
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import encode
+from conftest import encode_triplets
 from safetensors.torch import load_file
 
 from gatedcir.config import LossConfig
@@ -41,7 +41,7 @@ def trained(published):
     for _ in facts["rows"]:
         group = optimizer.param_groups[0]
         rates = {"lr": group["lr"], "betas": group["betas"], "temp": model.temp.item()}
-        losses = losses_of(encode(model, images, targets, text), IDS, model.temp)
+        losses = losses_of(encode_triplets(model, images, targets, text), IDS, model.temp)
         total = total_loss(losses, LossConfig(loss_rtc=0.4, loss_align=0.4))
         optimizer.zero_grad()
         total.backward()

@@ -160,8 +160,8 @@ class Batch(NamedTuple):
     target_ids: Tensor  # [B], equal for equal targets, in all batches alike
 
     @classmethod
-    def apart(cls, images: Image, texts: list[str]) -> "Batch":
-        """From 2 B images, B references and then B targets, with different numbers for all."""
+    def all_different(cls, images: Image, texts: list[str]) -> "Batch":
+        """B triplets that share no image, from B references and then B targets."""
         references, targets = torch.arange(2 * len(texts)).chunk(2)
         return cls(images, references, targets, texts, torch.arange(len(texts)))
 
@@ -189,10 +189,12 @@ class TripletDataset(Dataset):
         return len(self.triplets)
 
     def __getitem__(self, indices: list[int]) -> Batch:
-        triplets = [self.triplets[index] for index in indices]
         places: dict[str, int] = {}
-        references = [places.setdefault(t.reference, len(places)) for t in triplets]
-        targets = [places.setdefault(str(t.target), len(places)) for t in triplets]
+        references, targets = [], []
+        for triplet in (self.triplets[index] for index in indices):
+            assert triplet.target is not None
+            references.append(places.setdefault(triplet.reference, len(places)))
+            targets.append(places.setdefault(triplet.target, len(places)))
         return Batch(
             images=default_collate([self.source[name] for name in places]),
             references=torch.tensor(references),

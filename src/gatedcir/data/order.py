@@ -9,34 +9,36 @@ from torch.utils.data import Sampler
 from gatedcir.data.triplets import Triplet
 
 
-class TripletOrder(Sampler[int]):
-    """Indices of triplets, drawn anew every epoch from the seed and the epoch alone.
+class TripletBatches(Sampler[list[int]]):
+    """Indices of the triplets of every batch, drawn anew from the seed and the epoch alone.
 
     Triplets of one pool stand `related` at a time behind one another, so that a batch holds the
     near-identical images among which a query must find its own; the runs come in random order.
-    With 1 the order is plainly random. Several processes take turns, which leaves the runs in the
-    batch that they make together.
+    With 1 the order is plainly random. Several processes divide the batch that they make together,
+    each with its runs in one piece; the triplets of a last partial one are left out.
 
     Args:
         triplets: what the indices count.
+        batch_size: triplets of each process in a batch.
         related: triplets of a pool in a run; a pool's last run may be shorter.
         seed: of all epochs.
         process: the number of this process.
-        processes: how many take turns; all get equally many indices, a few are left out.
+        processes: how many there are.
     """
 
     def __init__(
         self,
         triplets: Sequence[Triplet],
         *,
+        batch_size: int,
         related: int,
         seed: int,
         process: int = 0,
         processes: int = 1,
     ) -> None:
-        self.related, self.seed = related, seed
+        self.batch_size, self.related, self.seed = batch_size, related, seed
         self.process, self.processes = process, processes
-        self.count = len(triplets)
+        self.count = len(triplets) // (batch_size * processes)
         self.epoch = 0
         pools: dict[str, list[int]] = defaultdict(list)
         for index, triplet in enumerate(triplets):
@@ -44,9 +46,9 @@ class TripletOrder(Sampler[int]):
         self.pools = list(pools.values())
 
     def __len__(self) -> int:
-        return self.count // self.processes
+        return self.count
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[list[int]]:
         rng = random.Random(f"{self.seed}/{self.epoch}")
         runs = []
         for pool in self.pools:
@@ -54,4 +56,6 @@ class TripletOrder(Sampler[int]):
             runs += [drawn[i : i + self.related] for i in range(0, len(drawn), self.related)]
         rng.shuffle(runs)
         order = [index for run in runs for index in run]
-        yield from order[: len(self) * self.processes][self.process :: self.processes]
+        for number in range(self.count):
+            start = (number * self.processes + self.process) * self.batch_size
+            yield order[start : start + self.batch_size]

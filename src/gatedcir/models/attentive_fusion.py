@@ -22,8 +22,8 @@ class AttentiveFusion(nn.Module):
     `text` says what there is to attend to: "tokens", the words' embeddings as they are;
     "contextual", the same after one transformer layer over the text, so that a word knows which
     noun it belongs to; "mean", the mean of the contextual words, the same for every place: as many
-    parameters and as much arithmetic as "contextual", but nothing to choose from. It is the control
-    that tells attention from size.
+    parameters and as much arithmetic as "contextual", but nothing to choose from: queries and keys
+    are of no use to it. It is the control that tells attention from size.
 
     Cross-attention: Vaswani et al., NeurIPS 2017; gate and delta as in `GatedFusionModule`.
     """

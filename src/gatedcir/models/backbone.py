@@ -202,13 +202,16 @@ class Backbone(nn.Module):
         """Block indices as in a list, counted from the first block.
 
         Raises:
-            ValueError: no layer, or one that the tower does not have.
+            ValueError: no layer, one that the tower does not have, or one twice.
         """
         count = len(self.vision_model.encoder.layers)
         absent = [layer for layer in layers if not -count <= layer < count]
         if absent or not layers:
             raise ValueError(f"a tower of {count} blocks has no layers {absent}")
-        return [layer % count for layer in layers]
+        found = [layer % count for layer in layers]
+        if len(set(found)) < len(found):
+            raise ValueError(f"{list(layers)} name a layer of the tower twice")
+        return found
 
     def vision_levels(
         self, pixels: Tensor, layers: Sequence[int], *, scale: float = 1.0

@@ -204,6 +204,13 @@ class ComposedRetriever(nn.Module):
         }
 
 
+def take(images: Visual, places: Tensor) -> Visual:
+    """The images at some places of a batch, copied."""
+    if isinstance(images, Tensor):
+        return images.index_select(0, places.to(images.device))
+    return [level.index_select(0, places.to(level.device)) for level in images]
+
+
 def _project(head: nn.Module, hidden: Tensor) -> Tensor:
     """[..., D] -> [..., E] of norm 1, in float32: half precision would blur close ranks."""
     with torch.autocast(hidden.device.type, enabled=False):

@@ -4,9 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import encode
+from conftest import encode_triplets
 
-from gatedcir.config import BackboneConfig, Config, DataConfig, LossConfig, ModelConfig
+from gatedcir.config import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    GatedFusionConfig,
+    LossConfig,
+    ModelConfig,
+)
 from gatedcir.models.build import build, checkpoint_of, restore
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
@@ -127,8 +134,12 @@ def test_every_stage_at_the_width_of_vit_g():
         for name, part in module.fuse.module.named_children()
     }
     assert sizes["layer_fusion"] == 5_419_140
-    assert sizes["scale_fusions"] % 2 == 0  # two layers alike
-    assert sum(sizes.values()) + 1408 == sum(p.numel() for p in module.parameters())
+    width, hidden = 1408, 352
+    attention = 2 * width * hidden + hidden + width + 2 * 7 * 7 + 1  # to channels, to places
+    stage = (2 * width**2 + width) + (9 * width**2 + width) + attention
+    assert sizes["scale_fusions"] == 2 * (2 * width + 2 * stage) == 91_217_676  # a layer each
+    assert sizes["neck"] == 4 * (width + 1) * hidden + (2 * width + 1) * width == 5_950_208
+    assert sum(p.numel() for p in module.parameters()) == sum(sizes.values()) + width
 
 
 def config_of(**model):
@@ -157,8 +168,9 @@ def batch():
 
 def test_the_whole_model_starts_as_the_plain_one_and_survives_a_checkpoint(batch):
     reference, target, texts = batch
-    plain, tokenizer = build(config_of())
-    config = config_of(**FULL)
+    none = GatedFusionConfig(strategy="none")
+    plain, tokenizer = build(config_of(gated_fusion=none))
+    config = config_of(**FULL, gated_fusion=none)
     fused, _ = build(config)
     tokens = tokenizer(texts)
     plain.eval(), fused.eval()
@@ -167,6 +179,8 @@ def test_the_whole_model_starts_as_the_plain_one_and_survives_a_checkpoint(batch
             fused.backbone.normalise(fused.levels(target)[2]), plain.visual_tokens(target)[0]
         )
         assert torch.equal(fused.encode_target(target), plain.encode_target(target))
+        query, expected = (model.encode_query(reference, tokens)[0] for model in (fused, plain))
+        assert torch.equal(query, expected)
         torch.nn.init.constant_(fused.visual_fusion.fuse.gain, 0.3)
         expected = fused.encode_query(reference, tokens)[0]
         saved = checkpoint_of(fused, tokenizer, config, epoch=1, metrics={}, provenance={})
@@ -181,7 +195,7 @@ def test_each_scale_is_contrasted_with_its_weight(batch):
     config = replace(config_of(**FULL), loss=LossConfig(loss_scale=0.7))
     model, tokenizer = build(config)
     model.eval()
-    found = encode(model, reference, target, tokenizer(texts))
+    found = encode_triplets(model, reference, target, tokenizer(texts))
     ids = torch.arange(2)
     losses = losses_of(found, ids, model.temp)
     expected = 0

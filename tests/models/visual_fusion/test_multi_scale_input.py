@@ -217,6 +217,16 @@ def test_chosen_scales_alone_are_computed_at_inference(selector):
         assert backbone.calls == [(2, 3, 64, 64), (2, 3, 32, 32)]
 
 
+def test_predictions_are_of_every_scale_chosen_or_not(selector):
+    processor = make(selector=selector).eval()
+    images = images_of(64, 64, batch=3)
+    fused, predictions = processor(images, return_loss_inputs=True)
+    with torch.no_grad():
+        found, without_gradients = processor(images, return_loss_inputs=True)
+    torch.testing.assert_close(found, fused)
+    torch.testing.assert_close(without_gradients, predictions)
+
+
 def test_the_selector_learns(selector):
     processor = make(selector=copy.deepcopy(selector))
     sum(one.square().sum() for one in processor(images_of(64, 64))).backward()

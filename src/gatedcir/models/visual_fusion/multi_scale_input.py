@@ -144,7 +144,11 @@ class MultiScaleInputProcessor(nn.Module):
                 weights, _ = self.selector(x)
             base = seen[0]
             seen = [
-                base if i == self.base else self._chosen_levels(x, i, weights, base)
+                base
+                if i == self.base
+                else self._levels(x, i)
+                if return_loss_inputs  # every scale has a prediction
+                else self._chosen_levels(x, i, weights, base)
                 for i in range(len(self.scales))
             ]
         results: list[Any] = [self._fuse(seen, weights) if self.multi_scale else seen[0]]

@@ -81,8 +81,8 @@ class MeanScaleFusion(ScaleTokens):
 class IntegratedScaleFusion(ScaleTokens):
     """The 1.0x tokens plus a scale integration's update of all scales' normalized tokens.
 
-    They are normalized since a transformer's inner layers are not, and single channels in them are
-    larger than the others by orders of magnitude. The image's own token passes through the same
+    They have a LayerNorm of their own, behind the tower's last one, whose gains differ by channel.
+    The image's own token passes through the same
     integration as a map of one position, so that it needs no parameters of its own and comes out
     unchanged from an integration that starts as the identity; `scale_weights` are the patches'.
 
