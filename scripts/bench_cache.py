@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from bench import limits, table
 from PIL import Image
 from torch import Tensor
 
@@ -22,7 +23,9 @@ from gatedcir.data.features import PixelSource, Source, batches
 from gatedcir.data.transforms import make_transform
 from gatedcir.errors import run_command
 from gatedcir.parsing import parse
+from gatedcir.resources import GIB, peak_memory
 
+MEGA = 1e6
 _REPEATS = 3  # the best counts: other work on the machine only ever slows down
 
 
@@ -43,19 +46,24 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print one line a measurement."""
+    """Print a table of the measurements."""
     options = parse(Options, argv, description="Measure the feature cache.")
     size = options.images * options.tokens * options.width * 2
     print(f"{options.images} images of {size / options.images / 2**20:.2f} MiB", flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for name, seconds, yardstick in _measure(options, Path(folder)):
-            line = (
-                f"{name:<26}{options.images / seconds:9.0f} img/s {size / 1e6 / seconds:8.0f} MB/s"
-            )
-            print(
-                line + (f"  {yardstick / seconds:.2f} of {size / yardstick / 1e6:.0f} MB/s"),
-                flush=True,
-            )
+        rows = [
+            [
+                name,
+                f"{options.images / seconds:.0f}",
+                f"{size / seconds / MEGA:.0f}",
+                f"{plain / seconds:.2f}",
+                f"{size / plain / MEGA:.0f}",
+            ]
+            for name, seconds, plain in _measure(options, Path(folder))
+        ]
+    print(limits(torch.device("cpu")))
+    print(table(["", "images/s", "MB/s", "ratio to the plain rate", "plain rate, MB/s"], rows))
+    print(f"peak memory {peak_memory(torch.device('cpu')) / GIB:.2f} GiB")
 
 
 def _measure(options: Options, folder: Path) -> list[tuple[str, float, float]]:

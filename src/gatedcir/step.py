@@ -63,7 +63,7 @@ class TrainingStep:
         chunks: list[Forward] = [
             partial(self._encode, batch.images, *both) for both in zip(parts, words, strict=True)
         ]
-        loss_of = partial(self._loss_of, batch.target_ids.to(self.device))
+        loss_of = partial(self._loss_of, batch.target_ids.to(self.device, non_blocking=True))
         self.optimizer.zero_grad()
         if count == 1:
             found = chunks[0]()
@@ -89,7 +89,7 @@ class TrainingStep:
             used = places if used is None else used[places]
             references, targets = torch.arange(len(used)).chunk(2)
         shown = images if used is None else take(images, used)
-        inputs = move(shown, self.device), references.to(self.device), targets.to(self.device)
+        inputs = (move(each, self.device) for each in (shown, references, targets))
         with autocast(self.device, self.precision):
             return self.wrapped(*inputs, texts.to(self.device))
 

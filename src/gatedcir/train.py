@@ -19,6 +19,7 @@ from gatedcir import checkpoint
 from gatedcir.assemble import load_data, make_evaluator, make_source, place
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.config import Config
+from gatedcir.data.ahead import ahead
 from gatedcir.data.features import TripletDataset
 from gatedcir.data.order import TripletBatches
 from gatedcir.data.triplets import Split
@@ -128,13 +129,17 @@ class _Trainer:
         sums: dict[str, Tensor] = {}
         start = time.perf_counter()
         quiet = not self.accelerator.is_main_process
-        bar = tqdm(self.loader, f"epoch {epoch}", unit="step", disable=quiet)
+        # On a CPU the thread would take time from the step.
+        on_cpu = self.accelerator.device.type == "cpu"
+        batches = self.loader if on_cpu else ahead(self.loader)
+        steps = len(self.loader)
+        bar = tqdm(batches, f"epoch {epoch}", steps, unit="step", disable=quiet)
         for step, batch in enumerate(bar):
             loss, losses, aux = self.step(batch)
             for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
             # Reading a loss waits for the device: not at every step.
-            if step % 10 == 0 or step + 1 == len(self.loader):
+            if step % 10 == 0 or step + 1 == steps:
                 if not torch.isfinite(loss):
                     raise UserError(
                         f"the loss is {loss.item()} in epoch {epoch}, step {step}; lower "
@@ -142,8 +147,8 @@ class _Trainer:
                     )
                 bar.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
         seconds = time.perf_counter() - start
-        means = {name: value / len(self.loader) for name, value in sums.items()}
-        triplets = len(self.loader) * config.optim.batch_size * self.accelerator.num_processes
+        means = {name: value / steps for name, value in sums.items()}
+        triplets = steps * config.optim.batch_size * self.accelerator.num_processes
         return {
             **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
             "temp": model.temp.item(),

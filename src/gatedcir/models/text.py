@@ -20,7 +20,7 @@ class Tokens(NamedTuple):
 
     def to(self, device: torch.device | str) -> "Tokens":
         """The same tokens on another device."""
-        return Tokens(self.input_ids.to(device), self.attention_mask.to(device))
+        return Tokens(*(part.to(device, non_blocking=True) for part in self))
 
 
 def clean(caption: str) -> str:
