@@ -240,6 +240,7 @@ def test_a_layer_that_is_not_there_is_refused(published, layers):
 
 def test_layers_are_counted_as_in_a_list(published):
     model, images, *_ = published
-    last, first, also_first = model.backbone.vision_levels(images, (-1, 0, -4))
-    assert torch.equal(first, also_first)
+    last, first = model.backbone.vision_levels(images, (-1, 0))
+    also_last, also_first = model.backbone.vision_levels(images, (3, -4))
+    assert torch.equal(first, also_first) and torch.equal(last, also_last)
     assert not torch.equal(first, last)
