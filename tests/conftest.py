@@ -9,7 +9,6 @@ from published_model import golden, published, sprc_file
 
 import blip_fine_tune_2
 from gatedcir.errors import UserError
-from gatedcir.models.composer import take
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 __all__ = ["golden", "published", "sprc_file"]  # fixtures of the published model
@@ -45,12 +44,6 @@ def encode_triplets(model, references, targets, text):
     else:
         images = torch.cat([references, targets])
     return model(images, *torch.arange(2 * len(text.input_ids)).chunk(2), text)
-
-
-def without_sharing(images, references, targets):
-    """The same triplets with an image of its own for every reference and target."""
-    places = torch.cat([references, targets])
-    return take(images, places), *torch.arange(len(places)).chunk(2)
 
 
 @pytest.fixture(scope="session")

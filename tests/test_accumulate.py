@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from accelerate import DistributedType
-from conftest import SHORT, without_sharing
+from conftest import SHORT
 
 import gatedcir.step
 from gatedcir.accumulate import backward_in_chunks, split
@@ -37,6 +37,12 @@ def model_and_batch(*flags):
     with torch.no_grad():
         levels = [level.float() for level in model.levels(images)]
     return config, model, tokenizer, (levels, *PLACES)
+
+
+def without_sharing(images, references, targets):
+    """The same triplets with an image of its own for every reference and target."""
+    places = torch.cat([references, targets])
+    return take(images, places), *torch.arange(len(places)).chunk(2)
 
 
 def loss_of(found, temperature):

@@ -101,7 +101,8 @@ def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "
     free = {field.name for field in dataclasses.fields(RunConfig)} | {"data_path", "num_workers"}
     for name in dict.fromkeys((*before, *after)):
         old, new = before.get(name), after.get(name)
+        known = name in before and name in after
         if isinstance(old, dict) and isinstance(new, dict):
             yield from changed_flags(old, new, f"{prefix}{name}.")
-        elif (old or None) != (new or None) and name.replace("-", "_") not in free:
+        elif (old != new if known else bool(old or new)) and name.replace("-", "_") not in free:
             yield prefix + name

@@ -88,19 +88,22 @@ class Evaluator:
         for number, triplet in enumerate(split.triplets):
             asked.setdefault(triplet.reference, []).append(number)  # others behind the gallery
         queries = torch.empty(len(texts), width)
+        numbers = list(asked.values())
         for start, images in self._batches(list(asked), split.name):
-            numbers = list(asked.values())[start : start + self.batch_size]
+            pairs = [
+                (row, number)
+                for row, each in enumerate(numbers[start : start + self.batch_size])
+                for number in each
+            ]
             with autocast(self.device, self.precision):
                 levels = self.model.levels(images)
-                shown = [level[: max(count - start, 0)] for level in levels]
-                if len(shown[0]):
-                    index.add(self.model.encode_target(shown))
-                pairs = [(row, n) for row, each in enumerate(numbers) for n in each]
-                for i in range(0, len(pairs), self.batch_size):
-                    rows, some = zip(*pairs[i : i + self.batch_size], strict=True)
+                if start < count:
+                    index.add(self.model.encode_target([x[: count - start] for x in levels]))
+                for some in range(0, len(pairs), self.batch_size):
+                    rows, those = zip(*pairs[some : some + self.batch_size], strict=True)
                     references = take(levels, torch.tensor(rows))
-                    found = encode_query(references, [texts[n] for n in some])
-                    queries[list(some)] = found.float().cpu()
+                    found = encode_query(references, [texts[number] for number in those])
+                    queries[list(those)] = found.float().cpu()
         return index, queries
 
     @torch.inference_mode()

@@ -205,12 +205,11 @@ class Backbone(nn.Module):
             ValueError: no layer, one that the tower does not have, or one twice.
         """
         count = len(self.vision_model.encoder.layers)
-        absent = [layer for layer in layers if not -count <= layer < count]
-        if absent or not layers:
-            raise ValueError(f"a tower of {count} blocks has no layers {absent}")
-        found = [layer % count for layer in layers]
-        if len(set(found)) < len(found):
-            raise ValueError(f"{list(layers)} name a layer of the tower twice")
+        found = [layer % count for layer in layers if -count <= layer < count]
+        if not layers or len(set(found)) < len(layers):
+            raise ValueError(
+                f"{list(layers)} are not layers of a tower of {count} blocks, or name one twice"
+            )
         return found
 
     def vision_levels(

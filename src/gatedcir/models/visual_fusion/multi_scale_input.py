@@ -143,12 +143,9 @@ class MultiScaleInputProcessor(nn.Module):
             if self.selector is not None:
                 weights, _ = self.selector(x)
             base = seen[0]
+            choice = None if return_loss_inputs else weights  # every scale has a prediction
             seen = [
-                base
-                if i == self.base
-                else self._levels(x, i)
-                if return_loss_inputs  # every scale has a prediction
-                else self._chosen_levels(x, i, weights, base)
+                base if i == self.base else self._chosen_levels(x, i, choice, base)
                 for i in range(len(self.scales))
             ]
         results: list[Any] = [self._fuse(seen, weights) if self.multi_scale else seen[0]]
