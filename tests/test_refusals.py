@@ -1,9 +1,12 @@
 """Wrong flags and values: one sentence that names the way out."""
 
+import dataclasses
 import re
+from typing import Annotated
 
 import export_weights
 import pytest
+import tyro
 from options import read, refusal
 from picture_inputs import Options as Pictures
 
@@ -76,6 +79,27 @@ def test_a_synonym_stands_for_an_option_and_is_none(name):
 )
 def test_a_refusal_says_what_to_do(argv, sentence):
     assert re.fullmatch(sentence, refusal(*argv.split()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """An option that had another name."""
+
+    number: int
+    skip: Annotated[bool, tyro.conf.arg(aliases=("--leave-out",))] = False
+
+
+def test_an_alias_is_an_option_too():
+    assert parse(Renamed, ["--number", "1", "--leave-out"], description="").skip
+    for flags, sentence in (
+        (["--leave-out"], "something is missing; give --number INT."),
+        (["--number", "x", "--leave-out"], "--number cannot be x; give --number INT."),
+        (["--number", "1", "--leave-uot"], "there is no option --leave-uot; --leave-out is .*"),
+        (["--number", "1", "--leave-out", "no"], ".*; write --skip or --no-skip alone."),
+    ):
+        with pytest.raises(UserError) as error:
+            parse(Renamed, flags, description="")
+        assert re.fullmatch(sentence, str(error.value))
 
 
 def test_a_command_points_only_to_options_of_its_own():

@@ -19,6 +19,14 @@ class Option:
     kind: Any
     """Its type."""
     required: bool
+    aliases: tuple[str, ...] = ()
+    """Other flags that mean the same."""
+
+    @property
+    def names(self) -> list[str]:
+        """All its flags; a switch has two for each, `--save` and `--no-save`."""
+        flags = [self.flag, *self.aliases]
+        return flags + [switched_off(flag) for flag in flags] * (self.kind is bool)
 
     @property
     def takes_none(self) -> bool:
@@ -70,7 +78,7 @@ def options_of(options: type, prefix: str = "", *, required: bool = True) -> Ite
     --layers INT [INT ...] False
     --save FLOAT|{no} False
     """
-    kinds = typing.get_type_hints(options)
+    kinds, marked = (typing.get_type_hints(options, include_extras=x) for x in (False, True))
     for item in dataclasses.fields(options):
         name, kind = item.name.replace("_", "-"), kinds[item.name]
         missing = (item.default, item.default_factory) == (dataclasses.MISSING,) * 2
@@ -79,15 +87,20 @@ def options_of(options: type, prefix: str = "", *, required: bool = True) -> Ite
             inner = f"{prefix}{name}." if item.name in PREFIXED else prefix
             yield from options_of(kind, inner, required=required and missing)
         else:
-            yield Option(f"--{prefix}{name}", kind, required and missing)
+            marks = getattr(marked[item.name], "__metadata__", ())
+            aliases = (alias for mark in marks for alias in getattr(mark, "aliases", None) or ())
+            yield Option(f"--{prefix}{name}", kind, required and missing, tuple(aliases))
 
 
 def flag_names(options: type) -> Iterator[str]:
-    """Every flag of a dataclass; a switch has two, `--save` and `--no-save`."""
+    """Every flag of a dataclass."""
     for option in options_of(options):
-        yield option.flag
-        if option.kind is bool:
-            yield switched_off(option.flag)
+        yield from option.names
+
+
+def by_name(options: type) -> dict[str, Option]:
+    """The option of every flag."""
+    return {name: option for option in options_of(options) for name in option.names}
 
 
 def switched_off(flag: str) -> str:

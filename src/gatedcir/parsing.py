@@ -16,7 +16,7 @@ import yaml
 
 from gatedcir.config import CONFIG_FILE
 from gatedcir.errors import UserError
-from gatedcir.flags import PREFIXED, Given, normal, options_of, split
+from gatedcir.flags import PREFIXED, Given, by_name, normal, split
 from gatedcir.paths import expand, expand_all
 from gatedcir.refusals import check_empty, quietly, refusal
 
@@ -36,7 +36,7 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, description: st
     given = split(sys.argv[1:] if argv is None else argv)
     file, given = _take(given, "--config")
     flags = [word for one in given for word in one.words]
-    resumes = "--resume" in {option.flag for option in options_of(options)}
+    resumes = "--resume" in by_name(options)
     run, others = _take(given, "--resume") if resumes else (None, given)
     if run is not None:
         _check_resume(run, {one.flag for one in given} | ({"--config"} if file else set()))
@@ -78,7 +78,7 @@ def _parse(
     description: str | None = None,
 ) -> Options:
     """Flags to a dataclass; UserError where tyro refuses them."""
-    known = {option.flag: option for option in options_of(options)}
+    known = by_name(options)
     given = [normal(one, known.get(one.flag)) for one in split(words)]
     for one in given:
         check_empty(one, known.get(one.flag))

@@ -16,7 +16,7 @@ import tyro
 
 from gatedcir.config import Config
 from gatedcir.errors import UserError
-from gatedcir.flags import Given, Option, flag_names, options_of, switched_off
+from gatedcir.flags import Given, Option, by_name, flag_names, options_of, switched_off
 
 # Names from other programs -> the option here, of which the first is named that the command has.
 SYNONYMS = {
@@ -109,16 +109,14 @@ def check_empty(given: Given, option: Option | None) -> None:
 
 def _faults(given: Sequence[Given], options: type) -> Iterator[tuple[str, str]]:
     """What is wrong, and the way out: wrong names first."""
-    known = {option.flag: option for option in options_of(options)}
-    switches = {switched_off(flag) for flag, option in known.items() if option.kind is bool}
+    known = by_name(options)
     for one in given:
-        if one.flag and one.flag not in known and one.flag not in switches:
+        if one.flag and one.flag not in known:
             yield _unknown(one, options)
     for one in given:
-        if one.flag in known or one.flag in switches or one.values:
-            yield from _wrong_value(one, known.get(one.flag))
-    there = {one.flag for one in given}
-    missing = [o.usage for o in known.values() if o.required and o.flag not in there]
+        yield from _wrong_value(one, known.get(one.flag))
+    there = [known[one.flag] for one in given if one.flag]
+    missing = [o.usage for o in options_of(options) if o.required and o not in there]
     if missing:
         yield "something is missing", f"give {' and '.join(missing)}"
 
@@ -129,9 +127,9 @@ def _wrong_value(given: Given, option: Option | None) -> Iterator[tuple[str, str
         rest = _left_over(option, given.values)
     else:
         rest = list(given.values)
-        if given.flag and rest and rest[0].lower() in ("true", "false", "yes", "no"):
-            on = given.flag.replace("no-", "", 1) if option is None else given.flag
-            yield f"{given.flag} takes no value", f"write {on} or {switched_off(on)} alone"
+        if option is not None and rest and rest[0].lower() in ("true", "false", "yes", "no"):
+            both = f"{option.flag} or {switched_off(option.flag)}"
+            yield f"{given.flag} takes no value", f"write {both} alone"
     if rest is None:
         assert option is not None
         wrong = next((value for value in given.values if _left_over(option, [value]) is None), "it")
