@@ -47,6 +47,14 @@ def test_a_variable_that_is_not_set_is_named(monkeypatch, tmp_path):
     )
 
 
+def test_a_folder_called_tilde_does_not_stand_for_home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~" / "cirr").mkdir(parents=True)
+    found = read("--dataset", "CIRR", "--data-path", "~/cirr")
+    assert found.data.data_path == Path("/home/me/cirr")
+
+
 @dataclasses.dataclass(frozen=True)
 class Several:
     """Paths as other commands may take them."""

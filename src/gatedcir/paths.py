@@ -20,15 +20,15 @@ def expand(path: str) -> str:
     Raises:
         UserError: a variable is not set, or there is no home folder.
     """
-    if Path(path).exists():  # a name that has a $ in it
-        return path
-    for bare, braced in _VARIABLE.findall(path):
-        if (name := bare or braced) not in os.environ:
-            raise UserError(
-                f"{path} needs the environment variable {name}, which is not set; set it, or "
-                "write the path in full."
-            )
-    found = os.path.expanduser(os.path.expandvars(path))  # noqa: PTH111 (of other users too)
+    if "$" in path and not Path(path).exists():  # else it is a name that has a $ in it
+        for bare, braced in _VARIABLE.findall(path):
+            if (name := bare or braced) not in os.environ:
+                raise UserError(
+                    f"{path} needs the environment variable {name}, which is not set; set it, or "
+                    "write the path in full."
+                )
+        path = os.path.expandvars(path)
+    found = os.path.expanduser(path)  # noqa: PTH111 (a user without a home is no error to it)
     if re.match(r"~(/|$)", found):
         raise UserError(f"{path} needs a home folder, and HOME is not set; write the path in full.")
     return found
