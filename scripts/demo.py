@@ -106,7 +106,8 @@ def _train(options: Options, folder: Path) -> dict[str, Path]:
     execute(runs, jobs=len(runs))
     for run in runs:
         if reason := run.failure():
-            why = reason.removeprefix("error: ").rstrip(".")
+            # The way out is left out: it names flags of training, which this command has not.
+            why = reason.removeprefix("error: ").partition(";")[0].rstrip(".")
             raise UserError(f"the run {run.path} failed ({why}); its {ERRORS} says more.")
         print((run.path / OUTPUT).read_text(encoding="utf-8"))
     return {run.cell: run.path for run in runs}

@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from lavis_weights import import_lavis, lay_over, write
+from lavis_weights import import_lavis, lay_over, path, write
 from torch import Tensor, nn
 
 from gatedcir.errors import run_command
@@ -37,7 +37,7 @@ _TEXTS = ["a red dog on the left of two cats", "without the hat", "make it darke
 def main(argv: Sequence[str] | None = None) -> None:
     """Write, for each tower, a folder of tiny weights and features, and the real names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="a new folder")
+    parser.add_argument("--output", type=path, required=True, help="a new folder")
     output = parser.parse_args(argv).output
     torch.set_num_threads(1)
     import_lavis()

@@ -31,12 +31,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", default="blip2", help="LAVIS' name of the model")
     parser.add_argument("--model-type", required=True, help="pretrain, pretrain_vitL or coco")
-    parser.add_argument("--checkpoint", type=Path, help="what LAVIS' trainer saved, laid over it")
-    parser.add_argument("--output", type=Path, required=True, help="a new folder")
+    parser.add_argument("--checkpoint", type=path, help="what LAVIS' trainer saved, laid over it")
+    parser.add_argument("--output", type=path, required=True, help="a new folder")
     options = parser.parse_args(argv)
     _refuse_existing(options.output)
     model = load(options.name, options.model_type, options.checkpoint)
     print(write(model, options.output, name=f"{options.name}_{options.model_type}.pth"))
+
+
+def path(text: str) -> Path:
+    """A path with the home folder for `~`, which shells leave after `=`."""
+    return Path(text).expanduser()
 
 
 def load(name: str, model_type: str, checkpoint: Path | None = None) -> Any:

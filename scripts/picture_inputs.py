@@ -48,7 +48,7 @@ def check(options: Options, *, needs_text: bool) -> None:
 
     Raises:
         UserError: neither or both of --image and --dataset; a --text without an image, missing
-            where it is needed, or too long; a --num below 1.
+            where it is needed, or too long; an --image that is no file; a --num below 1.
     """
     from gatedcir.data.load import check_caption
 
@@ -59,6 +59,11 @@ def check(options: Options, *, needs_text: bool) -> None:
         raise UserError(f"give either --image FILE {with_text}, or --dataset NAME.")
     if options.text is not None:
         check_caption(options.text, where="--text")
+    if options.image is not None:
+        if options.image.is_dir():
+            raise UserError(f"--image {options.image} is a folder; name one image in it.")
+        if not options.image.is_file():
+            raise UserError(f"there is no image {options.image}; check the path after --image.")
     if options.num < 1:
         raise UserError(f"--num {options.num} asks for no picture; give 1 or more.")
 

@@ -14,7 +14,20 @@
 #SBATCH --signal=B:USR1@120
 set -euo pipefail
 
-run=${1:?the first argument is the folder of the run}
+usage="usage: sbatch scripts/slurm_train.sh RUN_FOLDER [FLAGS OF TRAINING]
+
+Fine-tune under Slurm in RUN_FOLDER, and go on after a preemption or the time limit, for instance:
+    sbatch scripts/slurm_train.sh runs/cirr --config configs/cirr.yaml --batch-size 64
+python src/blip_fine_tune_2.py --help lists the flags of training."
+case ${1:-} in
+    -h | --help) echo "$usage"; exit 0 ;;
+    "" | -*) echo "$usage" >&2; exit 2 ;;
+esac
+if [[ -z ${SLURM_JOB_NODELIST:-} ]]; then
+    echo "error: this is no Slurm job; submit the script with sbatch." >&2
+    exit 2
+fi
+run=$1
 shift
 if [[ -f $run/checkpoints/last.pt ]]; then
     flags=(--resume "$run")

@@ -82,15 +82,29 @@ def test_the_command_means_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("cells", "words"),
     [
-        ({"none": {"learnig-rate": 1.0}}, "cell none .* learnig-rate; perhaps learning-rate"),
-        ({"none": {"model": {"gated-fusion": {"stratgy": "x"}}}}, "stratgy; perhaps strategy"),
-        ({"none": {"model": {"gated-fusion": {"strategy": "loud"}}}}, "strategy to loud, which"),
-        ({"none": {"weight-decay": 1.0, "image-size": "big", "seeds": 1}}, "image-size to big"),
-        ({"none": {"model": 3}}, "takes a mapping"),
-        ({"none": {"learning-rate": {"peak": 3}}}, "learning-rate.peak"),
+        (
+            {"none": {"learnig-rate": 1.0}},
+            "cell none .* no option --learnig-rate; --learning-rate is",
+        ),
+        (
+            {"none": {"model": {"gated-fusion": {"stratgy": "x"}}}},
+            r"stratgy; --model\.gated-fusion\.strategy is the nearest",
+        ),
+        (
+            {"none": {"model": {"gated-fusion": {"strategy": "loud"}}}},
+            "strategy cannot be loud; choose gated, ",
+        ),
+        (
+            {"none": {"weight-decay": 1.0, "image-size": "big", "seeds": 1}},
+            "image-size cannot be big; give .* INT",
+        ),
+        ({"none": {"model": 3}}, "no option --model; --backbone is"),
+        ({"none": {"model": {"gated-fusion": None}}}, "cell none .* group of options and is empty"),
+        ({"none": {"lr": 1.0}}, "--learning-rate is the nearest"),
+        ({"none": {"learning-rate": {"peak": 3}}}, r"no option --learning-rate\.peak"),
         ({"none": {"batch-size": 0}}, "cell none .*--batch-size 0 is out of range"),
-        ({"none": {"seed": 3}}, "seed, which no cell has for itself"),
-        ({"none": {"dataset": "FashionIQ"}}, "dataset, which no cell"),
+        ({"none": {"seed": 3}}, "--seed is the same for all cells"),
+        ({"none": {"dataset": "FashionIQ"}}, "--dataset is the same for all cells"),
         ({"none": {"seeds": 0}}, "seeds: 0"),
         ({"none": {"seeds": True}}, "seeds: True"),
         ({"none": None}, "cell none .* mapping"),
@@ -113,9 +127,11 @@ def test_a_wrong_grid_file_is_refused_before_anything_runs(tmp_path, monkeypatch
     flags = ["--dataset", "CIRR", "--grid", str(file), "--output", str(tmp_path / "out")]
     with pytest.raises(UserError, match="extra"):
         ablate.main(flags)
+    with pytest.raises(UserError, match=r"no config file nogrid\.yaml; configs/ablations/ holds"):
+        ablate.main([*flags, "--grid", "nogrid.yaml"])
     file.write_text("baseline: a\ncells: {a: {}, b: {batch-size: many}}\n")
     for more, words in (
-        ([], "cell b .* batch-size to many"),
+        ([], "cell b .*--batch-size cannot be many"),
         (["--seeds", "0"], "--seeds 0"),
         (["--jobs", "0"], "--jobs 0"),
         (["--output-dir", "x"], "--output-dir is for one run"),

@@ -258,7 +258,7 @@ def test_a_broken_image_is_named(copy, workers):
 
 def test_absent_weights_are_explained(copy, monkeypatch):
     monkeypatch.setattr("gatedcir.models.locations.is_reachable", lambda repository: False)
-    words = ("blip2-itm-vit-g", "hf download", "--backbone")
+    words = ("blip2-itm-vit-g", "hf download", "give blip2-itm-vit-g in place of pretrain")
     bad(blip_fine_tune_2, trained(*copy, "--backbone", "pretrain"), *words)
     bad(blip_fine_tune_2, trained(*copy, "--backbone", "nowhere"), "nowhere", "tiny")
 
@@ -277,6 +277,10 @@ def test_visualising_needs_one_kind_of_input(cirr_run, tmp_path):
     flags = ["--model-path", cirr_run, "--output", tmp_path / "maps"]
     bad(visualize_gates, flags, "--image", "--dataset")
     bad(visualize_gates, [*flags, "--image", "x.png", "--text", "a " * 500], "500 words")
+    one = [*flags, "--text", "red", "--image"]
+    missing = bad(visualize_gates, [*one, tmp_path / "nodog.jpg"], "there is no image", "nodog.jpg")
+    assert missing.endswith("check the path after --image.")
+    bad(visualize_gates, [*one, tmp_path], f"--image {tmp_path} is a folder; name one image in it")
     assert not (tmp_path / "maps").exists()
 
 

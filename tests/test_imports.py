@@ -18,7 +18,7 @@ PROGRAMS = sorted(
 MORE = {
     "src/gatedcir/models/build.py": {"config", "parsing", "checkpoint"},
     "src/gatedcir/models/hub_folder.py": {"checkpoint"},
-    "src/gatedcir/models/locations.py": {"checkpoint"},
+    "src/gatedcir/models/locations.py": {"checkpoint", "config"},
     "src/gatedcir/models/sources.py": {"checkpoint"},
 }
 BLIP2_FILES = {"src/gatedcir/models/backbone.py"}
@@ -85,8 +85,10 @@ def test_middle_boxes_import_only_themselves():
     [
         ("errors", set()),
         ("config", set()),
-        ("refusals", {"errors"}),
-        ("parsing", {"config", "errors", "refusals"}),
+        ("flags", set()),
+        ("paths", {"config", "errors"}),
+        ("refusals", {"config", "errors", "flags"}),
+        ("parsing", {"config", "errors", "flags", "paths", "refusals"}),
         ("checkpoint", {"errors"}),
     ],
 )

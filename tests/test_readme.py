@@ -95,7 +95,7 @@ def test_a_demo_whose_training_fails_says_why(tmp_path):
     import demo
 
     with pytest.raises(
-        UserError, match=r"run_gated failed \(.*fewer than one batch of 64.*; its errors.log"
+        UserError, match=r"run_gated failed \([^;]*fewer than one batch of 64\); its errors.log"
     ):
         demo.main(["--output", str(tmp_path), "--train", "10", "--val", "10"])
     assert not (tmp_path / "gate_maps").exists()

@@ -76,5 +76,23 @@ def test_the_signal_asks_for_another_start(start, tmp_path):
     assert commands(tmp_path).endswith("scontrol requeue 7\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["--help"], 0), (["-h"], 0), ([], 2), (["--config", "x"], 2)]
+)
+def test_usage_is_shown_outside_of_slurm_too(arguments, status):
+    environment = {name: v for name, v in os.environ.items() if not name.startswith("SLURM")}
+    done = subprocess.run(
+        ["bash", SCRIPT, *arguments], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == status
+    assert (done.stderr if status else done.stdout).startswith("usage: sbatch scripts/slurm_train")
+
+
+def test_a_shell_that_is_no_job_is_told_so(start, tmp_path):
+    (tmp_path / "runs/cirr").mkdir(parents=True)
+    assert start("runs/cirr", *FLAGS, SLURM_JOB_NODELIST="").wait(30) == 2
+    assert (tmp_path / "runs/cirr").is_dir() and not commands(tmp_path)
+
+
 def test_a_failed_training_fails_the_job(start):
     assert start("runs/cirr", *FLAGS, TRAINING="not a time").wait(30) != 0

@@ -1,5 +1,6 @@
 """Features in a folder stand in for the frozen tower, and the folder's name tells for which."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -186,6 +187,35 @@ def test_evaluation_reads_a_folder_and_never_fills_one(home, cache, tmp_path, mo
         moved.rename(cache)
     assert capsys.readouterr().out == report
     assert sorted(cache.rglob("*")) == before
+
+
+def test_evaluation_leaves_out_a_folder_that_it_cannot_use(home, cache, tmp_path, capsys):
+    """Of other images by the same names, or damaged: the images themselves are read."""
+    run = tmp_path / "run"
+    kept = tmp_path / "features"
+    shutil.copytree(cache, kept)
+    trained(home, run, "--cache-features", kept, "--save-best")
+    data = tmp_path / "cirr_dataset"
+    shutil.copytree(home / "cirr_dataset", data)
+    flags = ["--num-workers", "0", "--model-path", str(run), "--dataset", "CIRR", "--data-path"]
+    first, second = sorted((data / "dev").rglob("*.png"))[:2]
+    first.write_bytes(second.read_bytes())
+    capsys.readouterr()
+    blip_validate.main([*flags, str(data)])
+    note, _, report = capsys.readouterr().out.partition("\n")
+    assert note.startswith(f"note: the image {first} is another than the one in the feature cache")
+    assert note.endswith("the images themselves are read")
+    shutil.rmtree(kept)
+    blip_validate.main([*flags, str(data)])
+    assert capsys.readouterr().out == report
+
+
+def test_where_training_kept_features_does_not_bind_evaluation(home):
+    config = config_of(home, "--cache-device", "gpu")
+    pixels = SimpleNamespace(paths={"a": "a.png"})
+    model = SimpleNamespace(feature_bytes=lambda dtype: 1)
+    settings = {"precision": None, "may_write": False}
+    assert vision_cache.cached_source(config, model, pixels, **settings) is pixels
 
 
 def test_options_that_make_no_sense_are_refused(home, tmp_path):

@@ -15,6 +15,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DEFAULT_FOLDERS = {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")}
 CONFIG_FILE = "config.yaml"  # in a run's folder
 
+MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
+
 # Options that several commands take, each with its one meaning.
 InDataset = Annotated[Dataset, tyro.conf.arg(help="Dataset, in its published layout.")]
 DataPath = Annotated[
@@ -121,7 +123,7 @@ class BackboneConfig:
 
     blip_model_name: Literal["blip2_cir_align_prompt"] = "blip2_cir_align_prompt"
     """The composed-retrieval model; without gated fusion it is the published SPRC."""
-    backbone: str = "tiny"
+    backbone: Annotated[str, MAY_BE_PATH] = "tiny"
     """tiny (embedded), pretrain or coco (BLIP-2 of the hub), pretrain_vitL (LAVIS' file in this
     folder), another hub name, a folder in the hub's layout, a .pth of LAVIS, a .pt of SPRC, or a
     run. random-vit-g and random-vit-l are the real sizes with random weights and the tiny

@@ -2,10 +2,9 @@
 
 A YAML file is read as flags written down, so that both go through the same typed parser, tyro:
 nested dataclasses give dotted flags, types are checked, and help comes from the fields' own texts,
-none of which argparse does.
+none of which argparse does. Only tyro's public interface is used.
 """
 
-import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,11 +13,12 @@ from typing import Any, TypeVar
 
 import tyro
 import yaml
-from tyro._errors import on_parse_error
 
 from gatedcir.config import CONFIG_FILE
 from gatedcir.errors import UserError
-from gatedcir.refusals import PREFIXED, refuse
+from gatedcir.flags import PREFIXED, Given, by_name, normal, split
+from gatedcir.paths import expand, expand_all
+from gatedcir.refusals import check_empty, quietly, refusal
 
 Options = TypeVar("Options")
 
@@ -27,48 +27,79 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, description: st
     """Command-line flags to a dataclass.
 
     `--config FILE` reads options from a YAML file and `--resume RUN` from that run's; flags given
-    beside them win.
+    next to them win. Paths are expanded: see `expand_all`.
 
     Raises:
-        UserError: a wrong name or value; the file is missing or not a mapping in YAML.
+        UserError: a wrong name or value; the file is missing or not a mapping in YAML; a path
+            needs an environment variable that is not set.
     """
-    given = list(sys.argv[1:] if argv is None else argv)
-    sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    sources.add_argument("--config", type=Path)
-    sources.add_argument("--resume", type=Path)
-    found, flags = sources.parse_known_args(given)
-    if found.resume is not None:
-        _check_resume(found.resume, given)
-        flags = [*flags_of(read_yaml(found.resume / CONFIG_FILE)), *flags]
-        flags += ["--resume", str(found.resume)]
-    if found.config is not None:
-        flags = flags_of(read_yaml(found.config)) + flags
-    return _parse(
+    given = split(sys.argv[1:] if argv is None else argv)
+    file, given = _take(given, "--config")
+    flags = [word for one in given for word in one.words]
+    resumes = "--resume" in by_name(options)
+    run, others = _take(given, "--resume") if resumes else (None, given)
+    if run is not None:
+        _check_resume(run, {one.flag for one in given} | ({"--config"} if file else set()))
+        flags = [*flags_of(read_yaml(run / CONFIG_FILE)), *(w for one in others for w in one.words)]
+        flags += ["--resume", str(run)]
+        file = run / CONFIG_FILE
+    elif file is not None:
+        flags = flags_of(read_yaml(file)) + flags
+    found = _parse(
         options,
         flags,
-        file=found.config or (found.resume and found.resume / CONFIG_FILE),
-        description=description + " Options may also stand in a YAML file: --config FILE.",
+        file=file,
+        description=description + " Options may also stand in a YAML file: --config FILE. In "
+        "paths, ~ is the home folder, and $NAME or ${NAME} an environment variable.",
     )
+    return expand_all(found)
+
+
+def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
+    """The path that a flag gives, and what else is given."""
+    found, others = None, []
+    for one in given:
+        if one.flag != flag:
+            others.append(one)
+            continue
+        if not one.values:
+            raise UserError(f"{flag} has no value; give {flag} PATH.")
+        for word in one.values[1:]:
+            raise UserError(f"{word} belongs to no option; leave it out.")
+        found = Path(expand(one.values[0]))
+    return found, others
 
 
 def _parse(
     options: type[Options],
-    flags: list[str],
+    words: Sequence[str],
     *,
     file: Path | None = None,
     description: str | None = None,
 ) -> Options:
     """Flags to a dataclass; UserError where tyro refuses them."""
-    with on_parse_error(lambda event: refuse(event, options, file)):
-        return tyro.cli(options, args=flags, description=description)
+    known = by_name(options)
+    given = [normal(one, known.get(one.flag)) for one in split(words)]
+    for one in given:
+        check_empty(one, known.get(one.flag))
+    words = [word for one in given for word in one.words]
+    try:
+        return quietly(options, words)
+    except SystemExit as end:
+        if end.code:
+            found = refusal(given, options, file)
+            if found is not None:
+                raise found from None
+    # Help, or a refusal that has no sentence here: tyro's own words.
+    return tyro.cli(options, args=words, description=description)
 
 
-def _check_resume(run: Path, given: Sequence[str]) -> None:
-    """UserError where there is no run, or beside flags that a run which goes on cannot follow."""
+def _check_resume(run: Path, flags: set[str]) -> None:
+    """UserError where there is no run, or with flags that a run which goes on cannot follow."""
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"there is no run at {run} to resume; name a run's folder.")
     for flag in ("--config", "--output-dir"):
-        if any(word == flag or word.startswith(f"{flag}=") for word in given):
+        if flag in flags:
             raise UserError(f"{flag} has no effect beside --resume; leave one of them out.")
 
 
@@ -77,8 +108,12 @@ def from_dict(options: type[Options], values: dict[str, Any]) -> Options:
     return _parse(options, flags_of(values))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, *, examples: str = "configs/") -> dict[str, Any]:
     """The mapping in a YAML file.
+
+    Args:
+        path: the file.
+        examples: where such files are.
 
     Raises:
         UserError: no such file, not YAML, or no mapping.
@@ -86,7 +121,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError:
-        raise UserError(f"there is no config file {path}; configs/ holds examples.") from None
+        raise UserError(f"there is no config file {path}; {examples} holds examples.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = "the file" if mark is None else f"line {mark.line + 1}"

@@ -58,26 +58,30 @@ def cached_source(
         model: on the device that encodes.
         pixels: all images.
         precision: of autocast.
-        may_write: keep features, in a folder or in memory; else a folder that holds all images is
-            read, and pixels where there is none, as befits images that are read once.
+        may_write: keep features, in a folder or in memory. Else images are read once: features
+            come from a folder that holds them all, and pixels are read where there is none.
 
     Raises:
         UserError: no room on the disk or the GPU; a folder that is damaged or not for these images.
+            Never without `may_write`.
     """
     images, dtype = len(pixels.paths), stored_dtype(config, precision)
     size = images * model.feature_bytes(dtype)
-    device = _device(config, model, size)
+    device = _device(config, model, size) if may_write else None
     fits = fits_in_memory(images, model.feature_bytes(dtype))
     where = config.run.cache_features
     if isinstance(where, Path):
         folder = feature_folder(config, model, pixels, precision=precision)
+        from_disk = {"auto": not fits, "disk": True}.get(config.run.cache_device, False)
+        read = folder.open if from_disk else folder.load
         if may_write:
             fill_folder(folder, config, model, pixels, precision=precision)
-        if may_write or not folder.missing(pixels.paths):
-            from_disk = {"auto": not fits, "disk": True}.get(config.run.cache_device, False)
-            if from_disk:
-                return folder.open(pixels.paths)
-            return _to(folder.load(pixels.paths), device)
+            return _to(read(pixels.paths), device)
+        try:
+            return pixels if folder.missing(pixels.paths) else read(pixels.paths)
+        except UserError as error:
+            # The folder is the training's: other data may have the same names for other images.
+            _say(f"note: {str(error).partition(';')[0]}; the images themselves are read")
     if not may_write:
         return pixels
     if where != "memory" and not fits:
@@ -183,8 +187,8 @@ def _device(config: Config, model: ComposedRetriever, size: int) -> torch.device
     return device
 
 
-def _to(source: FeatureSource, device: torch.device | None) -> FeatureSource:
-    return source if device is None else source.to(device)
+def _to(source: Source, device: torch.device | None) -> Source:
+    return source.to(device) if device and isinstance(source, FeatureSource) else source
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,6 +1,5 @@
 """A grid file -> its cells, each with the config that it stands for."""
 
-import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from gatedcir.config import Config, DataConfig
 from gatedcir.errors import UserError
 from gatedcir.option_checks import check_ranges
 from gatedcir.parsing import from_dict, read_yaml, to_dict
+from gatedcir.paths import expand_all
 
 # One dataset and protocol, or the cells' figures cannot be compared; the rest is set for each run.
 FIXED = ("dataset", "fashioniq-protocol", "seed", "output-dir", "resume", "dry-run")
@@ -48,7 +48,7 @@ def read_grid(path: Path, shared: Config, *, seeds: int) -> Grid:
         UserError: not such a file; an option that is unknown, has a wrong value or may not differ
             between cells; two cells with the same options.
     """
-    content = read_yaml(path)
+    content = read_yaml(path, examples="configs/ablations/")
     for key in content.keys() - {"baseline", "cells"}:
         raise UserError(f"{path} has the key {key}; a grid holds only baseline and cells.")
     entries, baseline = content.get("cells"), content.get("baseline")
@@ -86,39 +86,23 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
     own = options.get("seeds", seeds)
     if type(own) is not int or own < 1:
         raise UserError(f"{place} has seeds: {own}; give a number of 1 or more.")
-    config = _over(shared, overrides, place)
     try:
+        config = _over(shared, overrides)
         check_ranges(config)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
     return Cell(name, overrides, config, min(own, seeds))
 
 
-def _over(shared: Config, overrides: dict[str, Any], place: str) -> Config:
-    """Shared options with a cell's own instead of some."""
-    known = to_dict(shared)
-    merged = known
-    leaves = list(_leaves(overrides))
-    for keys, value in leaves:
-        _check_known(known, keys, place)
+def _over(shared: Config, overrides: dict[str, Any]) -> Config:
+    """Shared options with a cell's own instead of some; UserError where these are wrong."""
+    merged = to_dict(shared)
+    from_dict(Config, {"dataset": shared.data.dataset} | overrides)  # all names are known
+    for keys, value in _leaves(overrides):
         if (flag := ".".join(keys)) in FIXED:
-            raise UserError(f"{place} sets {flag}, which no cell has for itself; leave it out.")
+            raise UserError(f"--{flag} is the same for all cells; leave it out of the grid.")
         merged = _with(merged, keys, value)
-    found = _parsed(merged)
-    if found is None:
-        wrong = next((one for one in leaves if not _parsed(_with(known, *one))), leaves[0])
-        raise UserError(
-            f"{place} sets {'.'.join(wrong[0])} to {wrong[1]}, which it does not take; "
-            "src/blip_fine_tune_2.py --help lists what it does."
-        )
-    return found
-
-
-def _parsed(values: dict[str, Any]) -> Config | None:
-    try:
-        return from_dict(Config, values)
-    except UserError:
-        return None
+    return expand_all(from_dict(Config, merged))
 
 
 def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
@@ -129,18 +113,6 @@ def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tup
             yield from _leaves(value, names)
         else:
             yield names, value
-
-
-def _check_known(known: dict[str, Any], keys: tuple[str, ...], place: str) -> None:
-    level: Any = known
-    for depth, key in enumerate(keys):
-        if not isinstance(level, dict) or key not in level:
-            near = difflib.get_close_matches(key, level if isinstance(level, dict) else (), n=1)
-            hint = f"perhaps {near[0]} is meant" if near else "correct or remove it"
-            raise UserError(f"{place} has no option {'.'.join(keys[: depth + 1])}; {hint}.")
-        level = level[key]
-    if isinstance(level, dict):
-        raise UserError(f"{place} gives {'.'.join(keys)} a value; it takes a mapping of options.")
 
 
 def _with(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -107,17 +107,29 @@ def _restore(
 ) -> tuple[ComposedRetriever, Tokenizer, Config]:
     try:
         config = from_dict(Config, checkpoint.config)
-    except UserError:
+    except UserError as error:
+        reason = str(error).partition(";")[0]
         raise UserError(
-            "the checkpoint's options are not those of this version; use the revision "
-            f"{checkpoint.provenance.get('git', 'that wrote it')}."
+            f"the checkpoint's options are not those of this version: {reason}; use "
+            f"{_writer(checkpoint.provenance)}."
         ) from None
     model = _assemble(found.backbone, config)
     expected = {n: w for n, w in model.state_dict().items() if not n.startswith("backbone.")}
     if wrong := mismatch(found.own, expected):
-        raise UserError(f"the checkpoint's weights do not fit its own config: {wrong}.")
+        raise UserError(
+            f"the checkpoint's weights do not fit its own config: {wrong}; copy it again."
+        )
     model.load_state_dict(found.own, strict=False)
     return model.eval(), Tokenizer(found.wordpieces), config
+
+
+def _writer(provenance: dict[str, Any]) -> str:
+    """The version that wrote a checkpoint, as far as it is known."""
+    revision, versions = provenance.get("git", "unknown"), provenance.get("versions", {})
+    if revision != "unknown":
+        return f"the revision that wrote it, {revision}"
+    version = f", version {versions['gatedcir']}" if "gatedcir" in versions else ""
+    return f"the gatedcir that wrote it{version}"
 
 
 def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:

@@ -94,7 +94,8 @@ def from_hub(source: str) -> Pretrained:
         backbone, wrong = Backbone.from_pretrained(source)
     except Exception as error:  # a dozen libraries stand behind this call
         raise UserError(
-            f"{source} cannot be read as a BLIP-2 folder: {reason_of(error)}."
+            f"{source} cannot be read as a BLIP-2 folder: {reason_of(error)}; copy it again, or "
+            f"give {HUB_NAMES['pretrain']}."
         ) from None
     if names := list_names(wrong):
         raise UserError(
@@ -140,7 +141,7 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     weights = {n.removeprefix(prefix): w for n, w in run.weights.items() if n.startswith(prefix)}
     expected = Backbone.without_weights(run.backbone).state_dict()
     if wrong := mismatch(weights, expected):
-        raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}.")
+        raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
     return Pretrained(
         Backbone.from_state(run.backbone, weights),
         wordpieces_from_json(run.tokenizer),
@@ -169,7 +170,10 @@ def _from_lavis_names(
     for name in optional - weights.keys():
         del expected[name]
     if wrong := mismatch(weights, expected):
-        raise UserError(f"the weights of {file} are not those of {kind}: {wrong}.")
+        raise UserError(
+            f"the weights of {file} are not those of {kind}: {wrong}; copy it again, or give "
+            "another."
+        )
     state = from_sprc(weights)
     return Pretrained(
         Backbone.from_state(config, {n.removeprefix("backbone."): state[n] for n in names}),
@@ -221,7 +225,10 @@ def _tower_beside(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor
     # The file is a whole classifier, of which LAVIS reads neither the head nor the last blocks.
     found = {n: w for n, w in tower.items() if n in expected}
     if wrong := mismatch(found, expected):
-        raise UserError(f"the weights of {beside} are not those of LAVIS' tower: {wrong}.")
+        raise UserError(
+            f"the weights of {beside} are not those of LAVIS' tower: {wrong}; download "
+            f"{LAVIS_URL}{name} again."
+        )
     return found
 
 
@@ -236,7 +243,10 @@ def _config_beside(file: Path) -> dict[str, Any] | None:
             raise ValueError("vision_config or qformer_config is missing")
         Backbone.without_weights(config)
     except Exception as error:  # transformers' checks of a config have no common base
-        raise UserError(f"{path} holds no sizes of a BLIP-2 model: {reason_of(error)}.") from None
+        raise UserError(
+            f"{path} holds no sizes of a BLIP-2 model: {reason_of(error)}; remove it, and they "
+            "are read from the weights."
+        ) from None
     return config
 
 
@@ -245,7 +255,7 @@ def _inferred_config(weights: Mapping[str, Tensor], file: Path) -> dict[str, Any
         return infer_config(weights)
     except (KeyError, IndexError) as error:
         raise UserError(
-            f"{file} lacks {error}, without which the model's size is unknown."
+            f"{file} lacks {error}, without which the model's size is unknown; copy it again."
         ) from None
     except ValueError as error:
         raise UserError(

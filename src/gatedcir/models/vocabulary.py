@@ -25,7 +25,9 @@ def read_wordpieces(source: str, *, rows: int) -> PreTrainedTokenizerFast:
     try:
         wordpieces = BertTokenizer.from_pretrained(source)
     except Exception as error:  # a dozen libraries stand behind this call
-        raise UserError(f"the vocabulary of {source} cannot be read: {reason_of(error)}.") from None
+        raise UserError(
+            f"the vocabulary of {source} cannot be read: {reason_of(error)}; copy it again."
+        ) from None
     return _of_size(wordpieces, source, rows)
 
 

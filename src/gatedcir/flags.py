@@ -1,0 +1,180 @@
+"""The flags of a dataclass of options, and words of a command line as flags with their values."""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+PREFIXED = ("model", "gated_fusion")  # groups that stand in their options' names; others do not
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of the options."""
+
+    flag: str
+    kind: Any
+    """Its type."""
+    required: bool
+    aliases: tuple[str, ...] = ()
+    """Other flags that mean the same."""
+
+    @property
+    def names(self) -> list[str]:
+        """All its flags; a switch has two for each, `--save` and `--no-save`."""
+        flags = [self.flag, *self.aliases]
+        return flags + [switched_off(flag) for flag in flags] * (self.kind is bool)
+
+    @property
+    def takes_none(self) -> bool:
+        """Whether it may be given as None, which is what YAML's empty value becomes."""
+        return type(None) in typing.get_args(self.kind)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it takes several values."""
+        return typing.get_origin(self.kind) is tuple
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The values that it takes, where these are listed; empty where other values do too."""
+        return _choices(self.kind)
+
+    @property
+    def usage(self) -> str:
+        """The flag with the kind of value that it takes: `--seed INT`."""
+        return f"{self.flag} {_metavar(self.kind)}".strip()
+
+
+@dataclass(frozen=True)
+class Given:
+    """A flag of a command line; "" stands for the words before the first one."""
+
+    flag: str
+    values: tuple[str, ...]
+
+    @property
+    def words(self) -> list[str]:
+        """As a command line has it."""
+        if len(self.values) == 1 and self.values[0].startswith("--"):
+            return [f"{self.flag}={self.values[0]}"]
+        return [*filter(None, [self.flag]), *self.values]
+
+
+def options_of(options: type, prefix: str = "", *, required: bool = True) -> Iterator[Option]:
+    """Every option of a dataclass.
+
+    >>> @dataclass
+    ... class Example:
+    ...     batch_size: int
+    ...     layers: tuple[int, ...] = (-1,)
+    ...     save: float | Literal["no"] | None = None
+    >>> for option in options_of(Example):
+    ...     print(option.usage, option.required)
+    --batch-size INT True
+    --layers INT [INT ...] False
+    --save FLOAT|{no} False
+    """
+    kinds, marked = (typing.get_type_hints(options, include_extras=x) for x in (False, True))
+    for item in dataclasses.fields(options):
+        name, kind = item.name.replace("_", "-"), kinds[item.name]
+        missing = (item.default, item.default_factory) == (dataclasses.MISSING,) * 2
+        if dataclasses.is_dataclass(kind):
+            assert isinstance(kind, type)
+            inner = f"{prefix}{name}." if item.name in PREFIXED else prefix
+            yield from options_of(kind, inner, required=required and missing)
+        else:
+            marks = getattr(marked[item.name], "__metadata__", ())
+            aliases = (alias for mark in marks for alias in getattr(mark, "aliases", None) or ())
+            yield Option(f"--{prefix}{name}", kind, required and missing, tuple(aliases))
+
+
+def flag_names(options: type) -> Iterator[str]:
+    """Every flag of a dataclass."""
+    for option in options_of(options):
+        yield from option.names
+
+
+def by_name(options: type) -> dict[str, Option]:
+    """The option of every flag."""
+    return {name: option for option in options_of(options) for name in option.names}
+
+
+def switched_off(flag: str) -> str:
+    """The flag that turns a switch off.
+
+    >>> switched_off("--model.save")
+    '--model.no-save'
+    """
+    group, dot, name = flag.removeprefix("--").rpartition(".")
+    return f"--{group}{dot}no-{name}"
+
+
+def split(words: Sequence[str]) -> list[Given]:
+    """Words of a command line as flags with their values.
+
+    >>> for given in split(["a", "--save_best", "--layers", "-1", "-4", "--text=--b"]):
+    ...     print(given.words)
+    ['a']
+    ['--save-best']
+    ['--layers', '-1', '-4']
+    ['--text=--b']
+    """
+    found = [Given("", ())]
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            found.append(Given(flag.replace("_", "-"), (value,) if equals else ()))
+        else:
+            found[-1] = Given(found[-1].flag, (*found[-1].values, word))
+    return found
+
+
+def normal(given: Given, option: Option | None) -> Given:
+    """A flag whose values are written as the parser takes them.
+
+    Lists may have commas and brackets, and listed values any letter case.
+
+    >>> normal(Given("--layers", ("[-1,-4]",)), Option("--layers", tuple[int, ...], False)).values
+    ('-1', '-4')
+    >>> normal(Given("--data", ("cirr",)), Option("--data", Literal["CIRR"], True)).values
+    ('CIRR',)
+    """
+    if option is None:
+        return given
+    values = given.values
+    if option.is_list:
+        values = tuple(part for value in values for part in re.findall(r"[^\s,\[\]()]+", value))
+    known = {str(choice).lower(): str(choice) for choice in option.choices}
+    return Given(given.flag, tuple(known.get(value.lower(), value) for value in values))
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """The types of a union, None left out; a type alone is its own only part."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return tuple(part for part in typing.get_args(kind) if part is not type(None))
+    return (kind,)
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    parts = _parts(kind)
+    if all(typing.get_origin(part) is Literal for part in parts):
+        return tuple(choice for part in parts for choice in typing.get_args(part))
+    return ()
+
+
+def _metavar(kind: Any) -> str:
+    if kind is bool:
+        return ""
+    if typing.get_origin(kind) is tuple:
+        one = _metavar(typing.get_args(kind)[0])
+        return f"{one} [{one} ...]"
+    if typing.get_origin(kind) is Literal:
+        return f"{{{','.join(map(str, typing.get_args(kind)))}}}"
+    parts = _parts(kind)
+    if len(parts) > 1 or parts[0] is not kind:
+        return "|".join(map(_metavar, parts))
+    return str(kind.__name__).upper()
