@@ -9,11 +9,22 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from gatedcir.config import DataConfig, DataPath, InDataset, NewFolder, NumWorkers, TransformConfig
-from gatedcir.data.load import load_splits
+from gatedcir.config import (
+    ALL_CATEGORIES,
+    Categories,
+    DataConfig,
+    DataPath,
+    InDataset,
+    NewFolder,
+    NumWorkers,
+    SkipUnreadable,
+    TransformConfig,
+)
+from gatedcir.data.load import Choice, load_splits
+from gatedcir.data.readable import refuse_unreadable
 from gatedcir.data.resized import copy_annotations, copy_images, write_note
 from gatedcir.data.transforms import make_transform
-from gatedcir.errors import check_new_folder, run_command
+from gatedcir.errors import UserError, check_new_folder, run_command
 from gatedcir.parsing import parse
 
 SPLITS = {"CIRR": ("train", "val", "test1"), "FashionIQ": ("train", "val", "test")}
@@ -28,6 +39,8 @@ class Options:
     data_path: DataPath = None
     image_size: int = 224
     """Side of the model's input in pixels."""
+    fashioniq_categories: Categories = ALL_CATEGORIES
+    skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = DataConfig.num_workers
     transform: Annotated[TransformConfig, tyro.conf.arg(name="")] = field(
         default_factory=TransformConfig
@@ -35,7 +48,10 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the copy; images that the annotations name and that are missing are left out."""
+    """Write the copy; images that the annotations name and that are missing are left out.
+
+    Images that cannot be read end it, or are left out with --skip-unreadable.
+    """
     options = parse(Options, argv, description="Copy a dataset with its images resized.")
     source = DataConfig(options.dataset, options.data_path).folder
     check_new_folder(options.output, "--output")
@@ -47,9 +63,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         draft=options.transform.draft,
     )
     files: set[Path] = set()
-    for splits in load_splits(options.dataset, source, SPLITS[options.dataset], skip_missing=True):
+    for splits in load_splits(
+        options.dataset,
+        source,
+        SPLITS[options.dataset],
+        choice=Choice(categories=options.fashioniq_categories),
+        skip_missing=True,
+        skip_unreadable=options.skip_unreadable,
+        num_workers=options.num_workers,
+    ):
         for split in splits:
-            files |= {path for path in split.paths.values() if path.is_file()}
+            files |= set(split.paths.values())
     unfinished = output.with_name(output.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
@@ -58,7 +82,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         copies = copy_images(
             source, unfinished, sorted(files), transform, num_workers=options.num_workers
         )
-        size = sum(f.stat().st_size for f in tqdm(copies, "images", len(files), unit="img"))
+        try:
+            size = sum(f.stat().st_size for f in tqdm(copies, "images", len(files), unit="img"))
+        except UserError:
+            refuse_unreadable(files, num_workers=options.num_workers)
+            raise
         write_note(unfinished, transform)
         unfinished.replace(output)
     finally:
