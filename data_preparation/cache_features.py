@@ -25,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_ranges(config)
     accelerator = make_accelerator()
-    train_splits, val_splits = load_data(config.data, "train", "val")
+    train_splits, val_splits = load_data(
+        config.data, "train", "val", folder=config.run.cache_features
+    )
     model, _ = build(config)
     place(model, accelerator.device, config)
     pixels = make_pixels(config, model, [*train_splits, *val_splits])

@@ -7,10 +7,19 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from gatedcir.config import DataConfig, DataPath, InDataset, NewFolder, NumWorkers, TransformConfig
+from gatedcir.config import (
+    DataConfig,
+    DataPath,
+    InDataset,
+    NewFolder,
+    NumWorkers,
+    SkipUnreadable,
+    TransformConfig,
+)
 from gatedcir.data import resized
+from gatedcir.data.files import LIST, count_reasons, write_list
+from gatedcir.data.readable import find_unreadable, refusal_of
 from gatedcir.data.transforms import make_transform
-from gatedcir.data.triplets import NAMES_SHOWN
 from gatedcir.errors import UserError, check_new_folder, run_command
 from gatedcir.files import whole_folder
 from gatedcir.parsing import parse
@@ -25,6 +34,7 @@ class Options:
     data_path: DataPath = None
     image_size: int = 224
     """Side of the model's input in pixels."""
+    skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = DataConfig.num_workers
     transform: Annotated[TransformConfig, tyro.conf.arg(name="")] = field(
         default_factory=TransformConfig
@@ -32,7 +42,10 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the copy, without images that are missing or cannot be read."""
+    """Write the copy, without images that are missing.
+
+    Images that cannot be read end it, or are left out with --skip-unreadable.
+    """
     options = parse(Options, argv, description="Copy a dataset with its images resized.")
     source = DataConfig(options.dataset, options.data_path).folder
     check_new_folder(options.output, "--output")
@@ -50,22 +63,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = resized.read_parts(options.dataset, source, annotations)
     places = resized.choose_places(options.dataset, source, parts.values())
     files = {path: place for (_, path), place in places.items()}
-    size, refusals = 0, []
+    size, refused = 0, set()
     with whole_folder(output) as folder:
         resized.write_annotations(source, folder, annotations, parts, places)
         copies = resized.copy_images(folder, files, transform, num_workers=options.num_workers)
         for copy in tqdm(copies, "images", len(files), unit="img"):
             if copy.refusal:
-                refusals.append(copy.refusal)
+                refused.add(copy.path)
             else:
                 size += copy.path.stat().st_size
+        suspects = [file for file, place in files.items() if folder / place in refused]
+        unreadable = dict.fromkeys(suspects, "not readable")
+        unreadable |= find_unreadable(suspects, num_workers=options.num_workers, progress=False)
+        if unreadable and not options.skip_unreadable:
+            raise refusal_of(unreadable, len(files))
+        if unreadable:
+            write_list(unreadable, folder)
         resized.check_copy(options.dataset, folder, parts, places)
         resized.write_note(folder, transform)
-    for refusal in sorted(refusals)[:NAMES_SHOWN]:
-        print(refusal)
-    if refusals:
-        print(f"{len(refusals)} images that cannot be read are left out")
-    count = len(files) - len(refusals)
+    if unreadable:
+        print(
+            f"{len(unreadable)} of {len(files)} images are left out "
+            f"({count_reasons(unreadable.values())}); {output / LIST} lists them"
+        )
+    count = len(files) - len(unreadable)
     print(f"{output}: {count} images of {options.image_size} px, {size / 1e6:.1f} MB")
 
 

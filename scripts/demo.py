@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "not fine-tuned": validate(pretrained, splits),
         **{name: validate(evaluator, splits, encode) for name, encode in rankers.items()},
     }
-    print(f"\n{splits[0].name}: {splits[0].protocol}, {len(splits[0].triplets)} queries\n")
+    print(f"\n{splits[0].name}: {splits[0].protocol}\n")
     print(format_table(rows, COLUMNS), "\n")
     maps = options.output / "gate_maps"
     shutil.rmtree(maps, ignore_errors=True)

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gatedcir.config import DataConfig, DataPath, Dataset, ModelPath, SkipMissing
+from gatedcir.config import (
+    ALL_CATEGORIES,
+    Categories,
+    DataConfig,
+    DataPath,
+    Dataset,
+    ModelPath,
+    SkipUnreadable,
+)
 from gatedcir.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,13 +42,19 @@ class Options:
     """Its split."""
     num: int = 8
     """How many queries, spread evenly over the split (for FashionIQ, over each category)."""
-    skip_missing: SkipMissing = False
+    fashioniq_categories: Categories = ALL_CATEGORIES
+    skip_unreadable: SkipUnreadable = False
 
     @property
     def data(self) -> DataConfig:
         """Which dataset, and how it is read."""
         assert self.dataset is not None
-        return DataConfig(self.dataset, self.data_path, skip_missing=self.skip_missing)
+        return DataConfig(
+            self.dataset,
+            self.data_path,
+            fashioniq_categories=self.fashioniq_categories,
+            skip_unreadable=self.skip_unreadable,
+        )
 
 
 def check(options: Options, *, needs_text: bool) -> None:

@@ -1,12 +1,25 @@
-"""Write the two files that the CIRR test server takes: parse, open, rank, check, write."""
+"""Write the files that a dataset's test server takes: parse, open, rank, check, write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from gatedcir.config import DataConfig, DataPath, ModelPath, NumWorkers
-from gatedcir.errors import check_folder_to_write, run_command
+from gatedcir.config import (
+    ALL_CATEGORIES,
+    Categories,
+    DataConfig,
+    DataPath,
+    InDataset,
+    ModelPath,
+    NumWorkers,
+    SkipUnreadable,
+)
+from gatedcir.errors import UserError, check_folder_to_write, run_command
 from gatedcir.parsing import parse
+
+if TYPE_CHECKING:
+    from gatedcir.validate import Ranking
 
 
 @dataclass(frozen=True)
@@ -15,31 +28,77 @@ class Options:
 
     model_path: ModelPath
     output_dir: Path
-    """Folder for the two files."""
+    """Folder for the files: CIRR's two, or one for each of FashionIQ's categories."""
+    dataset: InDataset = "CIRR"
     data_path: DataPath = None
+    split: Literal["test", "val"] = "test"
+    """Whose queries are answered; CIRR's test split is test1."""
+    fashioniq_categories: Categories = ALL_CATEGORIES
+    skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = DataConfig.num_workers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Rank CIRR's test1 and write both files."""
-    options = parse(Options, argv, description="Write the CIRR server's two files.")
+    """Rank a split, and write the server's files."""
+    options = parse(Options, argv, description="Write the files of the CIRR or FashionIQ server.")
     from gatedcir.assemble import open_evaluator
-    from gatedcir.retrieval.submission import write_submission
     from gatedcir.validate import rank
 
     check_folder_to_write(options.output_dir, "--output-dir")
-    data = DataConfig("CIRR", options.data_path, num_workers=options.num_workers)
-    evaluator, [split] = open_evaluator(options.model_path, data, "test1")
-    ranking = rank(split, *evaluator.encode(split))
-    numbers = range(len(split.triplets))
-    for file in write_submission(
-        options.output_dir,
-        pair_ids=[triplet.query_id for triplet in split.triplets],
-        references=[triplet.reference for triplet in split.triplets],
-        retrieved=[ranking.names(number) for number in numbers],
-        group_retrieved=[ranking.group_names(number) for number in numbers],
-    ):
-        print(f"{file}: {len(numbers)} queries, {file.stat().st_size / 1e6:.2f} MB")
+    data = DataConfig(
+        options.dataset,
+        options.data_path,
+        fashioniq_categories=options.fashioniq_categories,
+        skip_unreadable=options.skip_unreadable,
+        num_workers=options.num_workers,
+    )
+    name = "test1" if (options.dataset, options.split) == ("CIRR", "test") else options.split
+    evaluator, splits = open_evaluator(options.model_path, data, name)
+    for split in splits:
+        print(f"{split.name}: {split.protocol}")
+        if split.skipped:
+            raise UserError(
+                f"the server wants all queries of {split.name}, and {split.skipped} of them need "
+                "an image that cannot be read; replace its file."
+            )
+    rankings = [rank(split, *evaluator.encode(split)) for split in splits]
+    write = {"CIRR": _write_cirr, "FashionIQ": _write_fashioniq}[options.dataset]
+    for file in write(options.output_dir, options.split, rankings):
+        print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
+
+
+def _write_cirr(folder: Path, split: str, rankings: list["Ranking"]) -> list[Path]:
+    from gatedcir.retrieval.submission import write_submission
+
+    [ranking] = rankings
+    triplets = ranking.split.triplets
+    return write_submission(
+        folder,
+        pair_ids=[triplet.query_id for triplet in triplets],
+        references=[triplet.reference for triplet in triplets],
+        retrieved=[ranking.names(number) for number in range(len(triplets))],
+        group_retrieved=[ranking.group_names(number) for number in range(len(triplets))],
+    )
+
+
+def _write_fashioniq(folder: Path, split: str, rankings: list["Ranking"]) -> list[Path]:
+    from gatedcir.retrieval.submission import write_rankings
+
+    return write_rankings(
+        folder,
+        split,
+        {
+            str(ranking.split.category): [
+                {
+                    "candidate": triplet.reference,
+                    "captions": triplet.captions,
+                    "ranking": ranking.names(number),
+                }
+                for number, triplet in enumerate(ranking.split.triplets)
+            ]
+            for ranking in rankings
+        },
+    )
 
 
 if __name__ == "__main__":

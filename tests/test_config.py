@@ -41,7 +41,8 @@ def texts():
     found, shared = {}, {}
     for group in ast.parse(Path(config_module.__file__).read_text(encoding="utf-8")).body:
         if isinstance(group, ast.Assign) and "help=" in ast.unparse(group):
-            [keyword] = [node for node in ast.walk(group) if isinstance(node, ast.keyword)]
+            words = [node for node in ast.walk(group) if isinstance(node, ast.keyword)]
+            [keyword] = [node for node in words if node.arg == "help"]
             shared[group.targets[0].id] = keyword.value.value
         elif isinstance(group, ast.ClassDef):
             for item, after in zip(group.body, [*group.body[1:], None], strict=True):

@@ -1,6 +1,7 @@
 """The commands, called as users call them, on small folders in the published layouts."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import resize_images
 import visualize_gates
 from conftest import SHORT, bad
 from PIL import Image
@@ -91,6 +93,27 @@ def test_submission_files_obey_the_server(home, cirr_run, tmp_path):
             assert queries[pair]["reference"] not in names
             if metric == "recall_subset":
                 assert set(names) < set(queries[pair]["img_set"]["members"])
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_fashioniq_answers_are_rankings_of_the_captions_file(home, tmp_path, split):
+    root = home / "fashionIQ_dataset"
+    flags = ["--dataset", "FashionIQ", "--data-path", str(root), "--num-workers", "0"]
+    flags += ["--model-path", "tiny", "--output-dir", str(tmp_path / "out"), "--split", split]
+    cirr_test_submission.main([*flags, "--fashioniq-categories", "shirt", "dress"])
+    files = sorted((tmp_path / "out").iterdir())
+    assert [file.name for file in files] == [f"{c}.{split}.pred.json" for c in ("dress", "shirt")]
+    for file, category in zip(files, ("dress", "shirt"), strict=True):
+        asked = json.loads((root / "captions" / f"cap.{category}.{split}.json").read_text())
+        listed = json.loads((root / "image_splits" / f"split.{category}.{split}.json").read_text())
+        found = json.loads(file.read_text())
+        for query, answer in zip(asked, found, strict=True):
+            assert answer.keys() == {"candidate", "captions", "ranking"}
+            assert answer["candidate"] == query["candidate"]
+            assert answer["captions"] == query["captions"]
+            names = answer["ranking"]
+            assert len(set(names)) == len(names) == min(50, len(listed))
+            assert set(names) <= set(listed)
 
 
 def test_gate_maps_of_a_dataset_and_of_one_image(home, cirr_run, tmp_path, capsys):
@@ -218,11 +241,55 @@ def test_missing_images_are_named_or_skipped_aloud(copy, capsys):
     gone = sorted((folder / "dev").iterdir())[:12]
     for file in gone:
         file.unlink()
-    message = bad(blip_fine_tune_2, trained(folder, run), "12 of", "--skip-missing")
+    message = bad(blip_fine_tune_2, trained(folder, run), "12 of", "--skip-unreadable")
     assert sum(f"{file.stem}," in message for file in gone) == 10
+    listed = Path(re.search(r"\S+_unreadable_images\.csv", message)[0])
+    assert sum(str(file) in listed.read_text() for file in gone) == 12
     skipping = trained(folder, folder / "run", "--skip-missing", "--num-epochs", 1)
     blip_fine_tune_2.main([str(flag) for flag in skipping])
     assert "12 missing images" in capsys.readouterr().out
+
+
+def test_unreadable_images_are_told_at_once_or_skipped_aloud(copy, cirr_run, capsys):
+    folder, run = copy
+    bad_ones = sorted((folder / "dev").iterdir())[:3]
+    bad_ones[0].write_bytes(b"")
+    bad_ones[1].write_text("<html>")
+    bad_ones[2].unlink()
+    bad_ones[2].mkdir()
+    model = ["--model-path", cirr_run, "--num-workers", 0]
+    data = ["--dataset", "CIRR", "--data-path", folder]
+    told = "cannot be read (1 empty, 1 folder, 1 web page)"
+    for command, flags in (
+        (blip_fine_tune_2, trained(folder, run)),
+        (blip_fine_tune_2, trained(folder, run, "--cache-features", "none")),
+        (blip_validate, [*data, *model]),
+        (resize_images, [*data, "--output", folder / "small", "--num-workers", 0]),
+        (visualize_gates, [*data, *model[:2], "--output", folder / "maps"]),
+    ):
+        bad(command, flags, told, "3 of", "--skip-unreadable", *(file.name for file in bad_ones))
+    assert not run.exists() and not (folder / "small").exists()
+    json_file = folder / "metrics.json"
+    skipping = [*data, *model, "--skip-unreadable", "--json", json_file]
+    blip_validate.main([str(flag) for flag in skipping])
+    protocol = json.loads(json_file.read_text())["protocol"]["CIRR val"]
+    assert "3 unreadable images (1 empty, 1 folder, 1 web page)" in protocol
+    assert protocol in capsys.readouterr().out
+    small = [*data, "--output", folder / "small", "--num-workers", 0, "--skip-unreadable"]
+    resize_images.main([str(flag) for flag in small])
+    assert (
+        len(list((folder / "small" / "dev").iterdir())) == len(list((folder / "dev").iterdir())) - 3
+    )
+
+
+def test_the_server_wants_all_queries(copy, cirr_run, tmp_path):
+    folder, _ = copy
+    captions = json.loads((folder / "cirr/captions/cap.rc2.test1.json").read_text())
+    (folder / "test1" / f"{captions[0]['reference']}.png").write_bytes(b"")
+    flags = ["--data-path", folder, "--model-path", cirr_run, "--output-dir", tmp_path / "out"]
+    flags += ["--num-workers", 0, "--skip-unreadable"]
+    bad(cirr_test_submission, flags, "wants all queries of CIRR test1", "cannot be read")
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_images_of_all_splits_are_told_at_once(copy):

@@ -10,7 +10,7 @@ from conftest import SHORT
 
 import blip_fine_tune_2
 import gatedcir.train
-from gatedcir import checkpoint
+from gatedcir import assemble, checkpoint
 from gatedcir.assemble import load_data, make_evaluator, make_source
 from gatedcir.config import Config, DataConfig
 from gatedcir.data.features import FeatureSource, PixelSource, TripletDataset
@@ -113,7 +113,10 @@ def test_a_broken_image_of_the_first_epoch_leaves_no_run(broken, tmp_path):
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
 
 
-def test_a_broken_image_of_the_validation_does_not_cost_the_epoch(broken, home, tmp_path):
+def test_an_image_that_breaks_before_the_validation_does_not_cost_the_epoch(
+    broken, home, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(assemble, "refuse_unreadable", lambda *_, **__: None)  # still whole then
     folder, name = broken("val")
     run = tmp_path / "run"
     with pytest.raises(UserError, match=name):
@@ -135,6 +138,20 @@ def test_an_option_that_is_newer_than_a_run_does_not_stop_it():
     assert list(changed_flags(before, now)) == []
     assert list(changed_flags(before, {**now, "draft": True})) == ["draft"]
     assert list(changed_flags({**now, "draft": True}, now)) == ["draft"]
+    # Nor does one whose default is a value.
+    before = {name: value for name, value in now.items() if name != "gallery"}
+    assert list(changed_flags(before, now)) == []
+    assert list(changed_flags(before, {**now, "gallery": "all"})) == ["gallery"]
+
+
+def test_an_option_with_a_new_name_is_the_same_option():
+    now = to_dict(parse(Config, ["--dataset", "CIRR", "--skip-unreadable"], description=""))
+    before = {name: value for name, value in now.items() if name != "skip-unreadable"}
+    assert list(changed_flags({**before, "skip-missing": True}, now)) == []
+    assert list(changed_flags({**before, "skip-missing": False}, now)) == ["skip-unreadable"]
+    assert parse(Config, ["--dataset", "CIRR", "--skip-missing"], description="") == parse(
+        Config, ["--dataset", "CIRR", "--skip-unreadable"], description=""
+    )
 
 
 def test_resuming_another_training_is_refused(cirr_run):

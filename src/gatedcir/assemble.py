@@ -8,7 +8,8 @@ import torch
 from gatedcir.config import Config, DataConfig
 from gatedcir.data import transforms
 from gatedcir.data.features import PixelSource, Source
-from gatedcir.data.load import load_splits
+from gatedcir.data.load import Choice, load_splits
+from gatedcir.data.readable import refuse_unreadable
 from gatedcir.data.resized import check_note
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
@@ -16,7 +17,7 @@ from gatedcir.models.build import open_trained
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.validate import Evaluator
-from gatedcir.vision_cache import cached_source, may_cache
+from gatedcir.vision_cache import cached_source, is_main, may_cache
 
 
 def precision_of(mixed_precision: str, device: torch.device) -> torch.dtype | None:
@@ -50,15 +51,26 @@ def place(model: ComposedRetriever, device: torch.device, config: Config) -> Com
     return model.to(device)
 
 
-def load_data(options: DataConfig, *names: str) -> list[list[Split]]:
-    """The parts of each split named, their files checked."""
+def load_data(options: DataConfig, *names: str, folder: Path | None = None) -> list[list[Split]]:
+    """The parts of each split named, their files checked.
+
+    `folder` takes the list of those that are left out, and notes which images were read.
+    """
     return load_splits(
         options.dataset,
         options.folder,
         names,
-        protocol=options.fashioniq_protocol,
-        skip_missing=options.skip_missing,
+        choice=Choice(options.fashioniq_protocol, options.fashioniq_categories, options.gallery),
+        skip_unreadable=options.skip_unreadable,
+        num_workers=options.num_workers,
+        folder=folder,
     )
+
+
+def features_folder(config: Config) -> Path | None:
+    """The folder that `--cache-features` names."""
+    where = config.run.cache_features
+    return where if isinstance(where, Path) else None
 
 
 def make_transform(config: Config, model: ComposedRetriever) -> Transform:
@@ -80,7 +92,7 @@ def make_pixels(config: Config, model: ComposedRetriever, splits: list[Split]) -
     paths = {name: path for split in splits for name, path in split.paths.items()}
     transform = make_transform(config, model)
     check_note(config.data.folder, transform)
-    return PixelSource(paths, transform)
+    return PixelSource(paths, transform, features_folder(config))
 
 
 def make_source(
@@ -89,12 +101,23 @@ def make_source(
     """Pixels or cached features of all images of the splits, as the config has it.
 
     Without `may_write` features come from a folder that holds all images, and from nowhere else.
+    Where every step of a training is to read pixels, all images are read once before.
+
+    Raises:
+        UserError: as `cached_source`; images cannot be read.
     """
     pixels = make_pixels(config, model, splits)
-    if not may_cache(config):
-        return pixels
-    precision = precision_of(config.optim.mixed_precision, model.temp.device)
-    return cached_source(config, model, pixels, precision=precision, may_write=may_write)
+    source: Source = pixels
+    if may_cache(config):
+        precision = precision_of(config.optim.mixed_precision, model.temp.device)
+        source = cached_source(config, model, pixels, precision=precision, may_write=may_write)
+    if source is pixels and may_write and not config.data.skip_unreadable and is_main():
+        refuse_unreadable(
+            set(pixels.paths.values()),
+            num_workers=config.data.num_workers,
+            folder=pixels.list_folder,
+        )
+    return source
 
 
 def make_evaluator(

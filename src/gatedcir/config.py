@@ -33,10 +33,19 @@ ModelPath = Annotated[
 ]
 NewFolder = Annotated[Path, tyro.conf.arg(help="Folder to write; must not exist yet, or be empty.")]
 NumWorkers = Annotated[int, tyro.conf.arg(help="Processes that load images.")]
-SkipMissing = Annotated[
+SkipUnreadable = Annotated[
     bool,
-    tyro.conf.arg(help="Go on without images that have no file; every report says how many."),
+    tyro.conf.arg(
+        aliases=("--skip-missing",),
+        help="Read all images first, and go on without those that are missing or cannot be read; "
+        "every report says how many.",
+    ),
 ]
+Categories = Annotated[
+    tuple[Literal["dress", "shirt", "toptee"], ...],
+    tyro.conf.arg(help="FashionIQ's categories that are used; every report names them."),
+]
+ALL_CATEGORIES: Categories = ("dress", "shirt", "toptee")
 TrainTriplets = Annotated[int, tyro.conf.arg(help="Training triplets to draw.")]
 
 
@@ -48,7 +57,11 @@ class DataConfig:
     data_path: DataPath = None
     fashioniq_protocol: Literal["original", "val-split"] = "original"
     """FashionIQ gallery: the whole published split, or only images of its triplets."""
-    skip_missing: SkipMissing = False
+    fashioniq_categories: Categories = ALL_CATEGORIES
+    gallery: Literal["split", "all"] = "split"
+    """What is searched at evaluation: the images of the split, or of all splits (of the category
+    for FashionIQ)."""
+    skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = 2
 
     @property

@@ -1,6 +1,7 @@
 """Bad input ends a command with one sentence, never with a traceback."""
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,6 @@ def run_command(command: Callable[[], None]) -> None:
 
 def _report(error: UserError) -> int:
     # A worker process of a data loader wraps the message in its traceback: the last line is ours.
-    message = str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.UserError: ")
+    message = re.sub(r"^gatedcir(\.\w+)+: ", "", str(error).strip().splitlines()[-1])
     print(f"error: {message}", file=sys.stderr)
     return 2

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from gatedcir.config import Config, ModelConfig, RunConfig
+from gatedcir.config import Config, DataConfig, ModelConfig, RunConfig
 from gatedcir.errors import UserError
+from gatedcir.parsing import to_dict
 
 MOST_SEED = 2**32  # what NumPy takes
 
@@ -96,13 +97,27 @@ def check_negatives(batch_size: int, processes: int) -> None:
 def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Flags that would make it another training; what is kept and where data lies may change.
 
-    An option that one of the two does not know is off in it.
+    An option that one of the two does not know has its default in it, or is off where it has none
+    any more.
     """
     free = {field.name for field in dataclasses.fields(RunConfig)} | {"data_path", "num_workers"}
+    before = {_RENAMED.get(name, name): value for name, value in before.items()}
     for name in dict.fromkeys((*before, *after)):
-        old, new = before.get(name), after.get(name)
-        known = name in before and name in after
+        default = _DEFAULTS.get(prefix + name, False)
+        old, new = before.get(name, default), after.get(name, default)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from changed_flags(old, new, f"{prefix}{name}.")
-        elif (old != new if known else bool(old or new)) and name.replace("-", "_") not in free:
+        elif old != new and name.replace("-", "_") not in free:
             yield prefix + name
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+_RENAMED = {"skip-missing": "skip-unreadable"}
+_DEFAULTS = dict(_flat(to_dict(Config(DataConfig("CIRR")))))

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from gatedcir import checkpoint
-from gatedcir.assemble import load_data, make_evaluator, make_source, place
+from gatedcir.assemble import features_folder, load_data, make_evaluator, make_source, place
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.config import Config
 from gatedcir.data.ahead import ahead
@@ -186,7 +186,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
     resumed = _load_resumed(config, accelerator.num_processes)
     if resumed is None:
         RunFolder.check_new(config.run.output_dir or RUNS)
-    train_splits, splits = load_data(config.data, "train", "val")
+    train_splits, splits = load_data(config.data, "train", "val", folder=features_folder(config))
     if accelerator.is_main_process:
         for split in train_splits:
             print(f"{split.name}: {split.protocol}")

@@ -96,7 +96,7 @@ def cached_source(
         _encoder(model, precision, dtype),
         batch_size=ENCODE_BATCH,
         num_workers=config.data.num_workers,
-        progress=_is_main(),
+        progress=is_main(),
     )
     return _to(source, device)
 
@@ -142,7 +142,7 @@ def fill_folder(
         _encoder(model, precision, folder.dtype),
         batch_size=ENCODE_BATCH,
         num_workers=config.data.num_workers,
-        progress=_is_main(),
+        progress=is_main(),
     )
 
 
@@ -195,10 +195,11 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _is_main() -> bool:
+def is_main() -> bool:
+    """Whether this process is the only one, or the first."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def _say(line: str) -> None:
-    if _is_main():
+    if is_main():
         print(line)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gatedcir.data.cirr import parse_cirr
-from gatedcir.data.triplets import check_files
+from gatedcir.data.files import check_files
 from gatedcir.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "annotations"
@@ -43,7 +43,7 @@ def test_parse_reads_the_published_layout(tmp_path):
     assert split.gallery == tuple(NAMES)
     assert split.paths[NAMES[2]] == tmp_path / "dev" / f"{NAMES[2]}.png"
     assert split.name == "CIRR val"
-    assert split.protocol == "gallery of 3 images, reference removed"
+    assert split.protocol == "gallery of 3 images, reference removed, 1 queries"
     assert split.reference_removed
 
 
@@ -113,3 +113,33 @@ def test_real_annotations(name, queries, images):
     assert all(len(t.group) == 6 and t.reference in t.group for t in split.triplets)
     assert all((t.target is None) == (name == "test1") for t in split.triplets)
     assert all(t.target in t.group for t in split.triplets if t.target is not None)
+
+
+def test_a_member_that_is_named_twice_counts_once(tmp_path):
+    twice = {"id": 1, "members": [NAMES[1], NAMES[0], NAMES[1], NAMES[2], NAMES[0]]}
+    entries = [entry(pairid=1, img_set=twice), entry(pairid=2, img_set=twice), entry(pairid=3)]
+    entries[2]["img_set"] = {"id": 2, "members": NAMES}
+    write_annotations(tmp_path, "val", entries)
+    split = parse_cirr(tmp_path, "val")
+    assert split.triplets[0].group == (NAMES[1], NAMES[0], NAMES[2])
+    assert split.protocol.endswith(
+        "removed, 3 queries, 1 image sets name a member twice, counted once"
+    )
+
+
+def test_the_target_must_stand_in_its_image_set(tmp_path):
+    write_annotations(tmp_path, "val", [entry(img_set={"id": 1, "members": NAMES[::2]})])
+    with pytest.raises(UserError, match=r"stands in img_set\.members; correct the file, or"):
+        parse_cirr(tmp_path, "val")
+
+
+def test_the_gallery_of_all_splits_follows_that_of_the_split(tmp_path):
+    write_annotations(tmp_path, "val", [entry()])
+    write_annotations(tmp_path, "train", [], [NAMES[1], "t0", "t1"])
+    write_annotations(tmp_path, "test1", [], ["x0", "t1"])
+    split = parse_cirr(tmp_path, "val", gallery="all")
+    assert split.gallery == (*NAMES, "t0", "t1", "x0") == tuple(split.paths)
+    assert split.protocol == "gallery of 6 images (all splits), reference removed, 1 queries"
+    (tmp_path / "cirr/image_splits/split.rc2.test1.json").unlink()
+    with pytest.raises(UserError, match=r"split\.rc2\.test1\.json does not exist"):
+        parse_cirr(tmp_path, "val", gallery="all")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gatedcir.data.fashioniq import CATEGORIES, parse_fashioniq
-from gatedcir.data.triplets import check_files
+from gatedcir.data.files import check_files
 from gatedcir.errors import UserError
 
 REAL = Path(__file__).parents[3] / "shared" / "annotations" / "fashioniq"
@@ -51,7 +51,7 @@ def test_original_gallery_is_the_split_file(val):
     ]
     assert split.triplets[0].captions == ("is red", "")
     assert split.name == "FashionIQ dress val"
-    assert split.protocol == "gallery of 4 images (original split), reference kept"
+    assert split.protocol == "gallery of 4 images (original split), reference kept, 2 queries"
     assert not split.reference_removed
 
 
@@ -59,11 +59,11 @@ def test_val_split_gallery_keeps_the_order_of_the_file(val):
     split = parse_fashioniq(val, "dress", "val", protocol="val-split")
     assert split.gallery == ("A", "B", "D")
     assert set(split.paths) == {"A", "B", "D"}
-    assert split.protocol == "gallery of 3 images (VAL split), reference kept"
+    assert split.protocol == "gallery of 3 images (VAL split), reference kept, 2 queries"
 
 
 def test_extensions_are_resolved(val):
-    write_images(val, "A.png", "B.jpg", "B.png", "C.jpg", "D.png", "notes.txt")
+    write_images(val, "A.png", "B.jpg", "B.txt", "C.jpg", "D.png", "notes.txt")
     [split] = check_files([parse_fashioniq(val, "dress", "val")], skip_missing=False)
     paths = split.paths
     assert {n: p.name for n, p in paths.items()} == {
@@ -73,7 +73,7 @@ def test_extensions_are_resolved(val):
 
 
 def test_missing_images_are_refused_or_skipped(val):
-    write_images(val, "A.png", "B.jpg", "C.gif")
+    write_images(val, "A.png", "B.jpg", "C.txt")
     with pytest.raises(UserError, match=r"2 of 4 images are missing in .*images \(C, D\)"):
         check_files([parse_fashioniq(val, "dress", "val")], skip_missing=False)
     [split] = check_files([parse_fashioniq(val, "dress", "val")], skip_missing=True)
@@ -127,7 +127,12 @@ def test_broken_annotations_are_named(tmp_path, entries, names, message):
         ("hat", "val", "original", "no category 'hat'; choose one of dress, shirt, toptee"),
         ("dress", "test1", "original", "no split 'test1'"),
         ("dress", "val", "val", "no protocol 'val'; choose one of original, val-split"),
-        ("shirt", "val", "original", r"cap\.shirt\.val\.json does not exist; .*ROOT/captions"),
+        (
+            "shirt",
+            "val",
+            "original",
+            r"cap\.shirt\.val\.json does not exist, .*-categories dress\.",
+        ),
     ],
 )
 def test_unknown_names(val, category, split, protocol, message):
@@ -151,3 +156,13 @@ def test_real_annotations(number, name):
 def test_real_val_split(number):
     split = parse_fashioniq(REAL, CATEGORIES[number], "val", protocol="val-split")
     assert len(split.gallery) == len(split.paths) == VAL_SPLIT[number]
+
+
+def test_the_gallery_of_all_splits_follows_that_of_the_split(val):
+    write_annotations(val, "train", [], ["T", "B"])
+    write_annotations(val, "test", [], ["X", "T"])
+    split = parse_fashioniq(val, "dress", "val", gallery="all")
+    assert split.gallery == ("A", "B", "C", "D", "T", "X")
+    assert split.protocol == "gallery of 6 images (all splits), reference kept, 2 queries"
+    with pytest.raises(UserError, match="leave one of them out"):
+        parse_fashioniq(val, "dress", "val", gallery="all", protocol="val-split")

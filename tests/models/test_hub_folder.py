@@ -185,3 +185,11 @@ def test_a_hub_name_is_downloaded_once_it_is_known_as_ours(hub, monkeypatch):
     monkeypatch.setattr(hub_folder, "snapshot_download", broken)
     with pytest.raises(UserError, match=r"someone/model cannot be .* \(the line went dead\)"):
         hub_folder.find("someone/model")
+
+
+def test_a_byte_order_mark_in_the_config_is_read(spoiled):
+    expected = sizes(hub_folder.read(spoiled))
+    file = spoiled / "config.json"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert hub_folder.find(spoiled) == spoiled
+    assert sizes(hub_folder.read(spoiled)) == expected

@@ -118,9 +118,14 @@ def test_fashioniq_means_do_not_weight_the_categories():
     categories = {"dress": [0, 9, 10, 60], "shirt": [49], "toptee": [1, 2]}
     metrics = fashioniq_metrics({name: np.array(ranks) for name, ranks in categories.items()})
     assert metrics == {
+        **{"dress_recall_at1": 25.0, "dress_recall_at5": 25.0},
         **{"dress_recall_at10": 50.0, "dress_recall_at50": 75.0},
+        **{"shirt_recall_at1": 0.0, "shirt_recall_at5": 0.0},
         **{"shirt_recall_at10": 0.0, "shirt_recall_at50": 100.0},
+        **{"toptee_recall_at1": 0.0, "toptee_recall_at5": 100.0},
         **{"toptee_recall_at10": 100.0, "toptee_recall_at50": 100.0},
+        "average_recall_at1": pytest.approx(25 / 3),
+        "average_recall_at5": pytest.approx(125 / 3),
         **{"average_recall_at10": 50.0, "average_recall_at50": pytest.approx(275 / 3)},
         "average_recall": pytest.approx((50 + 275 / 3) / 2),
     }

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gatedcir.data.cirr import parse_cirr
 from gatedcir.data.fashioniq import parse_fashioniq
-from gatedcir.data.triplets import check_files
+from gatedcir.data.files import check_files
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes
 from gatedcir.synthetic.edits import broken_parts

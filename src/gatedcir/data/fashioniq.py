@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from gatedcir.data.triplets import Split, Triplet, field, names_in, read_json
+from gatedcir.data.annotations import CORRECT, field, read_json
+from gatedcir.data.image_files import OTHER_ENDINGS, Listings, only_file
+from gatedcir.data.triplets import Split, Triplet
 from gatedcir.errors import UserError
 
 CATEGORIES = ("dress", "shirt", "toptee")
@@ -14,43 +16,84 @@ LAYOUT = (
 )
 
 
-def parse_fashioniq(root: Path, category: str, split: str, *, protocol: str = "original") -> Split:
+def parse_fashioniq(
+    root: Path,
+    category: str,
+    split: str,
+    *,
+    protocol: str = "original",
+    gallery: str = "split",
+    listings: Listings | None = None,
+) -> Split:
     """One category of the split train, val or test below `root`; images need not exist.
 
     The gallery is all of the split file ("original": 3817/6346/5373 images on val) or only its
-    references and targets ("val-split": 2628/3089/2902). The test split publishes no targets.
-    Raises UserError on an unknown name, a missing or broken annotation file, and a validation
-    target that is not in the gallery.
+    references and targets ("val-split": 2628/3089/2902). With `gallery` "all" the images of the
+    other two splits follow. The test split publishes no targets. `listings` may be shared with
+    other readers.
+
+    Raises:
+        UserError: an unknown name, a missing or broken annotation file, a validation target that is
+            not in the gallery, or an image that has two files.
+
     Source: Wu et al., Fashion IQ, CVPR 2021; "val-split" is the gallery of VAL
     (Chen et al., CVPR 2020).
     """
     _choose("category", category, CATEGORIES)
     _choose("split", split, SPLITS)
     _choose("protocol", protocol, PROTOCOLS)
+    if (protocol, gallery) == ("val-split", "all"):
+        raise UserError(
+            "--gallery all and --fashioniq-protocol val-split ask for different galleries; leave "
+            "one of them out."
+        )
     captions_file = root / "captions" / f"cap.{category}.{split}.json"
-    images_file = root / "image_splits" / f"split.{category}.{split}.json"
+    _check_category(captions_file, category, split)
     entries = read_json(captions_file, list, layout=LAYOUT)
-    listed = read_json(images_file, list, layout=LAYOUT)
-    if not all(isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
-        raise UserError(f"The file {images_file} must list image names, each of them once.")
+    listed = _image_split(root, category, split)
     triplets = tuple(
         _triplet(entry, category, split, number, where=f"entry {number} of {captions_file}")
         for number, entry in enumerate(entries)
     )
     # A dict keeps the order of the file and drops repetitions.
     used = dict.fromkeys(n for t in triplets for n in (t.reference, t.target) if n is not None)
-    gallery = tuple(listed if protocol == "original" else filter(used.__contains__, listed))
-    _check_targets(triplets, gallery, split=split, images_file=images_file)
+    names = tuple(listed if protocol == "original" else filter(used.__contains__, listed))
+    _check_targets(triplets, names, split=split, category=category)
     kind = {"original": "original split", "val-split": "VAL split"}[protocol]
+    if gallery == "all":
+        others = (name for other in SPLITS for name in _image_split(root, category, other))
+        names, kind = tuple(dict.fromkeys((*names, *others))), "all splits"
+    images = root / "images"
     return Split(
         name=f"FashionIQ {category} {split}",
         triplets=triplets,
-        gallery=gallery,
-        paths=_paths(root / "images", (*gallery, *used)),
-        protocol=f"gallery of {len(gallery)} images ({kind}), reference kept",
+        gallery=names,
+        paths=_files(images, category, (*names, *used), listings or Listings()),
+        protocol=f"gallery of {len(names)} images ({kind}), reference kept, "
+        f"{len(triplets)} queries",
         reference_removed=False,
         category=category,
+        searched=f"looked for NAME {OTHER_ENDINGS} in {images} and in all folders below it",
     )
+
+
+def _check_category(file: Path, category: str, split: str) -> None:
+    """UserError if the annotations of a category are missing and those of others are there."""
+    there = [c for c in CATEGORIES if file.with_name(f"cap.{c}.{split}.json").is_file()]
+    if there and category not in there:
+        raise UserError(
+            f"The annotation file {file} does not exist, but those of other categories do; add "
+            f"it, or go on without it with --fashioniq-categories {' '.join(there)}."
+        )
+
+
+def _image_split(root: Path, category: str, split: str) -> list[str]:
+    """The names of the images of a split."""
+    file = root / "image_splits" / f"split.{category}.{split}.json"
+    listed = read_json(file, list, layout=LAYOUT)
+    if not all(isinstance(name, str) for name in listed) or len(set(listed)) < len(listed):
+        raise UserError(f"The file {file} must list image names, each of them once; {CORRECT}.")
+    return listed
 
 
 def _choose(what: str, value: str, choices: tuple[str, ...]) -> None:
@@ -61,7 +104,7 @@ def _choose(what: str, value: str, choices: tuple[str, ...]) -> None:
 def _triplet(entry: object, category: str, split: str, number: int, *, where: str) -> Triplet:
     captions = field(entry, "captions", list, where=where)
     if len(captions) != 2 or not all(isinstance(caption, str) for caption in captions):
-        raise UserError(f"The {where} must have two captions, not {captions!r}.")
+        raise UserError(f"The {where} must have two captions, not {captions!r}; {CORRECT}.")
     return Triplet(
         query_id=f"{category}-{number}",
         reference=field(entry, "candidate", str, where=where),
@@ -72,23 +115,33 @@ def _triplet(entry: object, category: str, split: str, number: int, *, where: st
 
 
 def _check_targets(
-    triplets: tuple[Triplet, ...], gallery: tuple[str, ...], *, split: str, images_file: Path
+    triplets: tuple[Triplet, ...], gallery: tuple[str, ...], *, split: str, category: str
 ) -> None:
     # Training ranks nothing, and a reference outside of the gallery is still a valid query.
     known = set(gallery)
     for triplet in triplets if split == "val" else ():
         if triplet.target not in known:
             raise UserError(
-                f"The target '{triplet.target}' of {triplet.query_id} is not in {images_file}; "
-                "use caption and split files of the same release."
+                f"The target '{triplet.target}' of {triplet.query_id} is not in "
+                f"split.{category}.{split}.json; use caption and split files of the same release."
             )
 
 
-def _paths(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
-    """The file of each image; a name with neither extension gets .jpg and counts as missing."""
-    present = names_in(folder)
+def _files(
+    folder: Path, category: str, names: tuple[str, ...], listings: Listings
+) -> dict[str, Path]:
+    """The file of each image: in the folder itself, in that of the category, or in another one.
 
-    def suffix(name: str) -> str:
-        return ".png" if f"{name}.png" in present and f"{name}.jpg" not in present else ".jpg"
+    An image may lie in the folders of two categories, as shirts and tops share images. What is
+    found nowhere should be a .jpg.
+    """
 
-    return {name: folder / f"{name}{suffix(name)}" for name in names}
+    def find(name: str) -> Path:
+        return (
+            only_file(name, [listings.images(folder)])
+            or only_file(name, [listings.images(folder / category)])
+            or only_file(name, [listings.images_below(folder)])
+            or folder / f"{name}.jpg"
+        )
+
+    return {name: find(name) for name in names}

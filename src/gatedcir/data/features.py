@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 from tqdm import tqdm
 
+from gatedcir.data.readable import UnreadableImageError, all_unreadable_told
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Triplet, training_text
+from gatedcir.errors import UserError
 
 Image = Tensor | list[Tensor]
 """Pixels [3, H, W], or one feature map [L, Dv] a layer; with a leading B for a batch."""
@@ -40,15 +42,22 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class PixelSource:
-    """Reads and transforms an image whenever it is asked for."""
+    """Reads and transforms an image whenever it is asked for.
+
+    `list_folder` is where a list of unreadable images goes, a temporary folder when not given.
+    """
 
     reads_files: ClassVar[bool] = True
     on_gpu: ClassVar[bool] = False
     paths: dict[str, Path]
     transform: Transform
+    list_folder: Path | None = None
 
     def __getitem__(self, name: str) -> Tensor:
-        return self.transform(self.transform.open(self.paths[name]))
+        try:
+            return self.transform(self.transform.open(self.paths[name]))
+        except UserError as error:
+            raise UnreadableImageError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -86,14 +95,26 @@ class _Images(Dataset):
 def batches(
     source: Source, names: Sequence[str], *, batch_size: int, num_workers: int
 ) -> Iterator[Image]:
-    """The images of `names` in order, B at a time."""
+    """The images of `names` in order, B at a time.
+
+    Raises UserError that names all images of the source that cannot be read, if it meets one.
+    """
     loader = DataLoader(
         _Images(source, names),
         batch_size,
         num_workers=num_workers if source.reads_files else 0,
         pin_memory=torch.cuda.is_available() and not source.on_gpu,
     )
-    return iter(loader)
+    if not isinstance(source, PixelSource):
+        return iter(loader)
+    return _told(loader, source, num_workers)
+
+
+def _told(loader: DataLoader, source: PixelSource, num_workers: int) -> Iterator[Image]:
+    with all_unreadable_told(
+        set(source.paths.values()), num_workers=num_workers, folder=source.list_folder
+    ):
+        yield from loader
 
 
 @torch.inference_mode()

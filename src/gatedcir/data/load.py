@@ -1,14 +1,37 @@
 """A dataset's name and folder -> its splits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import torch.distributed as dist
 
 from gatedcir.data.cirr import parse_cirr
 from gatedcir.data.fashioniq import CATEGORIES, parse_fashioniq
-from gatedcir.data.triplets import Split, check_files, only_used, too_few
+from gatedcir.data.files import check_files, count_reasons, write_list
+from gatedcir.data.image_files import Listings
+from gatedcir.data.layouts import check_layout
+from gatedcir.data.readable import find_unreadable
+from gatedcir.data.triplets import Split, only_used, too_few
 from gatedcir.errors import UserError
 
 MOST_WORDS = 100
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which part of a dataset is read, and what its galleries are.
+
+    Attributes:
+        protocol: FashionIQ's gallery: "original" or "val-split".
+        categories: FashionIQ's, in any order.
+        gallery: "split", or "all" for the images of all splits.
+    """
+
+    protocol: str = "original"
+    categories: tuple[str, ...] = CATEGORIES
+    gallery: str = "split"
 
 
 def load_splits(
@@ -16,19 +39,42 @@ def load_splits(
     root: Path,
     names: Sequence[str],
     *,
-    protocol: str = "original",
+    choice: Choice = Choice(),
     skip_missing: bool = False,
+    skip_unreadable: bool = False,
+    num_workers: int = 0,
+    folder: Path | None = None,
 ) -> list[list[Split]]:
     """For each name the parts that are ranked apart: one for CIRR, one a category for FashionIQ.
 
-    `protocol` is FashionIQ's. Raises UserError as the readers do, once for the files of all.
+    Args:
+        dataset: CIRR or FashionIQ.
+        root: its folder.
+        names: of splits.
+        choice: which part of it.
+        skip_missing: leave out images without a file.
+        skip_unreadable: read all images, and leave out those that are missing or cannot be read.
+        num_workers: threads that read them.
+        folder: where a list of these is written, and a note of what was read.
+
+    Raises:
+        UserError: as the readers do, once for the files of all.
     """
-    parsed = [_parse(dataset, root, name, protocol) for name in names]
-    parts = iter(
-        check_files([part for split in parsed for part in split], skip_missing=skip_missing)
+    check_layout(dataset, root)
+    listings = Listings()
+    parsed = [_parse(dataset, root, name, choice, listings) for name in names]
+    checked = check_files(
+        [part for split in parsed for part in split],
+        skip_missing=skip_missing,
+        find_unreadable=partial(_find_unreadable, num_workers=num_workers, folder=folder)
+        if skip_unreadable
+        else None,
+        list_folder=folder,
+        listings=listings,
     )
+    parts = iter(checked)
     splits = [[next(parts) for _ in split] for split in parsed]
-    for part in (part for split in splits for part in split):
+    for part in checked:
         check_gallery(part)
         for triplet in part.triplets:
             for caption in triplet.captions:
@@ -36,12 +82,48 @@ def load_splits(
     return splits
 
 
-def _parse(dataset: str, root: Path, name: str, protocol: str) -> list[Split]:
+def _parse(dataset: str, root: Path, name: str, choice: Choice, listings: Listings) -> list[Split]:
+    train = name == "train"
+    gallery = "split" if train else choice.gallery  # nothing is ranked in training
     if dataset == "CIRR":
-        parsed = [parse_cirr(root, name)]
+        parsed = [parse_cirr(root, name, gallery=gallery, listings=listings)]
+        note = ""
     else:
-        parsed = [parse_fashioniq(root, c, name, protocol=protocol) for c in CATEGORIES]
-    return [only_used(part) for part in parsed] if name == "train" else parsed
+        chosen = _chosen(choice)
+        note = "" if len(chosen) == len(CATEGORIES) else f", {' and '.join(chosen)} only"
+        parsed = [
+            parse_fashioniq(
+                root, c, name, protocol=choice.protocol, gallery=gallery, listings=listings
+            )
+            for c in chosen
+        ]
+    parsed = [only_used(part) for part in parsed] if train else parsed
+    return [replace(part, protocol=part.protocol + note) for part in parsed]
+
+
+def _chosen(choice: Choice) -> list[str]:
+    """FashionIQ's categories in its own order; UserError if there is none."""
+    chosen = [category for category in CATEGORIES if category in choice.categories]
+    if not chosen:
+        raise UserError(f"--fashioniq-categories names none of {', '.join(CATEGORIES)}; name one.")
+    return chosen
+
+
+def _find_unreadable(
+    files: list[Path], *, num_workers: int, folder: Path | None
+) -> dict[Path, str]:
+    """What cannot be read of some files, found and said by one process for all."""
+    found: list[dict[Path, str]] = [{}]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        found = [find_unreadable(files, num_workers=num_workers, folder=folder)]
+        if found[0]:
+            print(
+                f"{len(found[0])} of {len(files)} images are left out "
+                f"({count_reasons(found[0].values())}); {write_list(found[0], folder)} lists them"
+            )
+    if dist.is_initialized():
+        dist.broadcast_object_list(found)
+    return found[0]
 
 
 def check_gallery(split: Split) -> None:
@@ -57,7 +139,7 @@ def check_caption(caption: str, *, where: str) -> None:
     """
     if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
         raise UserError(
-            f"the caption of {where} holds half of a character (a lone surrogate); write it anew."
+            f"the caption of {where} holds half of a character (a lone surrogate); write it again."
         )
     words = len(caption.split())
     if words > MOST_WORDS:

@@ -1,16 +1,10 @@
 """What every dataset becomes: triplets, a gallery in ranking order, and the file of each image."""
 
-import json
-import os
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from gatedcir.errors import UserError
-
-NAMES_SHOWN = 10
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -32,7 +26,11 @@ class Triplet:
 
 @dataclass(frozen=True)
 class Split:
-    """The triplets of one split and the gallery, in the order in which ties are broken."""
+    """The triplets of one split and the gallery, in the order in which ties are broken.
+
+    `searched` says, for the message of a missing image, which names were looked for where.
+    `skipped` counts the triplets that were left out because an image of theirs was.
+    """
 
     name: str
     triplets: tuple[Triplet, ...]
@@ -41,6 +39,8 @@ class Split:
     protocol: str
     reference_removed: bool
     category: str | None = None
+    searched: str = ""
+    skipped: int = 0
 
 
 def evaluation_text(captions: tuple[str, ...]) -> str:
@@ -96,82 +96,6 @@ def too_few(split: str, images: int) -> UserError:
     )
 
 
-def check_files(splits: list[Split], *, skip_missing: bool) -> list[Split]:
-    """Make sure that every image of the splits has its file.
-
-    With `skip_missing` the missing images leave the gallery, the paths and the groups, triplets
-    that need one are dropped, and the protocol line gives the counts. Raises one UserError for
-    all missing files otherwise, and one on a split without triplets.
-    """
-    missing: dict[str, Path] = {}
-    for split in splits:
-        listings = {folder: names_in(folder) for folder in {p.parent for p in split.paths.values()}}
-        missing |= {n: p for n, p in split.paths.items() if p.name not in listings[p.parent]}
-    if missing and not skip_missing:
-        raise UserError(_missing_message(splits, missing))
-    return [_checked(split, missing) for split in splits]
-
-
-def _checked(split: Split, missing: dict[str, Path]) -> Split:
-    """The split without the missing images; UserError if no triplet is left."""
-    count = len(split.paths.keys() & missing.keys())
-    found = _without(split, missing) if count else split
-    if not found.triplets:
-        raise UserError(
-            f"{split.name} has no triplets"
-            + (f" left without its {count} missing images" if count else "")
-            + ": check its annotation and image files."
-        )
-    return found
-
-
-def names_in(folder: Path) -> frozenset[str]:
-    """The names of the entries of a folder in one scan; none where there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
-
-
-def read_json(path: Path, kind: type[Value], *, layout: str) -> Value:
-    """The `kind` (list or dict) in an annotation file.
-
-    `layout` is the expected layout of the dataset, shown where the file is missing. Raises
-    UserError on a missing file, on invalid JSON and on another type.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(
-            f"The annotation file {path} does not exist; the expected layout is {layout}, "
-            "in the folder that --data-path names."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"The annotation file {path} cannot be read as JSON ({error}); download it again."
-        ) from error
-    if not isinstance(content, kind):
-        raise UserError(f"The annotation file {path} must hold a {kind.__name__} at its top level.")
-    return content
-
-
-def field(entry: object, key: str, kind: type[Value], *, where: str) -> Value:
-    """`entry[key]` of type `kind`; UserError names `where`, the place of the entry, if it is not.
-
-    >>> field({"caption": "is red"}, "caption", str, where="entry 0 of cap.json")
-    'is red'
-    """
-    if not isinstance(entry, dict) or key not in entry:
-        raise UserError(f"The {where} lacks the key '{key}'; download the file again.")
-    value = entry[key]
-    if not isinstance(value, kind):
-        raise UserError(
-            f"The key '{key}' of the {where} must hold a {kind.__name__}, not {value!r}."
-        )
-    return value
-
-
 def _usable(captions: tuple[str, ...]) -> list[str]:
     if len(captions) != 2:
         raise ValueError(f"one or two captions expected, got {len(captions)}")
@@ -181,33 +105,3 @@ def _usable(captions: tuple[str, ...]) -> list[str]:
 
 def _join(parts: list[str]) -> str:
     return " and ".join([parts[0].capitalize(), *parts[1:]]) if parts else ""
-
-
-def _missing_message(splits: list[Split], missing: dict[str, Path]) -> str:
-    shown = ", ".join(list(missing)[:NAMES_SHOWN]) + (", ..." if len(missing) > NAMES_SHOWN else "")
-    folder = os.path.commonpath([path.parent for path in missing.values()])
-    lacking = [split for split in splits if split.paths.keys() & missing.keys()]
-    total = len({name for split in lacking for name in split.paths})
-    return (
-        f"{' + '.join(split.name for split in lacking)}: {len(missing)} of {total} images are "
-        f"missing in {folder} ({shown}); add them, or go on without them with --skip-missing."
-    )
-
-
-def _without(split: Split, missing: dict[str, Path]) -> Split:
-    gallery = tuple(name for name in split.gallery if name not in missing)
-    triplets = tuple(
-        replace(triplet, group=tuple(name for name in triplet.group if name not in missing))
-        for triplet in split.triplets
-        if triplet.reference not in missing and triplet.target not in missing
-    )
-    skipped = len(split.triplets) - len(triplets)
-    # Fewer distractors raise recall, so the line printed beside the numbers has to say it.
-    left_out = f"{len(split.gallery) - len(gallery)} missing images and {skipped} triplets left out"
-    return replace(
-        split,
-        triplets=triplets,
-        gallery=gallery,
-        paths={name: path for name, path in split.paths.items() if name not in missing},
-        protocol=f"{split.protocol}, {left_out}",
-    )

@@ -68,7 +68,7 @@ def find(source: Path | str) -> Path | None:
             if isinstance(source, Path)
             else Path(hf_hub_download(source, CONFIG_NAME))
         )
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json.loads(file.read_bytes())
     except Exception:  # of the hub, of files and of JSON: whoever reads it next explains them
         return None
     if not isinstance(config, dict) or _KEY not in config:
@@ -91,7 +91,7 @@ def read(folder: Path) -> Checkpoint:
         UserError: a file is missing or damaged.
     """
     try:
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG_NAME).read_bytes())
         own = config.pop(_KEY)
         weights = load_file(folder / SAFETENSORS_SINGLE_FILE)
         return Checkpoint(

@@ -238,7 +238,7 @@ def _config_beside(file: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_bytes())
         if not {"vision_config", "qformer_config"} <= config.keys():
             raise ValueError("vision_config or qformer_config is missing")
         Backbone.without_weights(config)

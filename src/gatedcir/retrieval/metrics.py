@@ -197,6 +197,8 @@ def cirr_metrics(ranks: Indices, group_ranks: Indices) -> dict[str, float]:
 def fashioniq_metrics(ranks_by_category: Mapping[str, Indices]) -> dict[str, float]:
     """FashionIQ's recalls per category, and their unweighted means over the categories.
 
+    `average_recall` is the headline: the mean of the averages at 10 and at 50 alone.
+
     Args:
         ranks_by_category: category -> [M] ranks, each in its own gallery.
 
@@ -211,15 +213,16 @@ def fashioniq_metrics(ranks_by_category: Mapping[str, Indices]) -> dict[str, flo
         raise ValueError("FashionIQ metrics need at least one category")
     metrics: dict[str, float] = {}
     for category, ranks in ranks_by_category.items():
-        for k in (10, 50):
+        for k in (1, 5, 10, 50):
             metrics[f"{category}_recall_at{k}"] = recall_at(ranks, k)
     averages = {
         f"average_recall_at{k}": statistics.mean(
             metrics[f"{category}_recall_at{k}"] for category in ranks_by_category
         )
-        for k in (10, 50)
+        for k in (1, 5, 10, 50)
     }
-    return metrics | averages | {"average_recall": statistics.mean(averages.values())}
+    both = [averages[f"average_recall_at{k}"] for k in (10, 50)]
+    return metrics | averages | {"average_recall": statistics.mean(both)}
 
 
 def _matrix_shape(matrix: npt.NDArray, name: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""The two JSON files of the CIRR test server, checked against its rules before they are written."""
+"""The JSON files of the two test servers, checked against their rules before they are written."""
 
 import json
 from collections import Counter
@@ -12,6 +12,28 @@ MOST_BYTES = 5_000_000
 FILES = {"recall": "recall_submission.json", "recall_subset": "recall_subset_submission.json"}
 
 
+def write_rankings(
+    folder: Path, split: str, rankings: Mapping[str, Sequence[Mapping[str, object]]]
+) -> list[Path]:
+    """Write FashionIQ's answers, `CATEGORY.SPLIT.pred.json` for each category; their paths.
+
+    Args:
+        folder: made if it is not there.
+        split: its name.
+        rankings: category -> the queries in the order of the captions file, each with its
+            candidate, its captions and its ranking (names, best first).
+
+    Source: start_kit/eval.py of github.com/XiaoxiaoGuo/fashion-iq, which ranks the whole gallery.
+    """
+    return _write_all(
+        folder,
+        {
+            f"{category}.{split}.pred.json": json.dumps(entries).encode()
+            for category, entries in rankings.items()
+        },
+    )
+
+
 def write_submission(
     folder: Path,
     *,
@@ -20,7 +42,7 @@ def write_submission(
     retrieved: Sequence[Sequence[str]],
     group_retrieved: Sequence[Sequence[str]],
 ) -> list[Path]:
-    """Write both files, or neither; their paths.
+    """Write CIRR's two files, or neither; their paths.
 
     Args:
         folder: made if it is not there.
@@ -46,13 +68,18 @@ def write_submission(
         check_rankings(rankings, dict(zip(pair_ids, references, strict=True)), length=length)
         content = {"version": "rc2", "metric": metric, **rankings}
         encoded[FILES[metric]] = _encoded(content)
+    return _write_all(folder, encoded)
+
+
+def _write_all(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files of a folder, all or none; their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    unfinished = {name: folder / (name + ".unfinished") for name in encoded}
+    unfinished = {name: folder / (name + ".unfinished") for name in contents}
     for name, file in unfinished.items():
-        file.write_bytes(encoded[name])
+        file.write_bytes(contents[name])
     for name, file in unfinished.items():
         file.replace(folder / name)
-    return [folder / name for name in encoded]
+    return [folder / name for name in contents]
 
 
 def check_rankings(

@@ -1,0 +1,144 @@
+"""Which image files cannot be read, and why: one pass over all of them."""
+
+import json
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+from PIL import UnidentifiedImageError
+from tqdm import tqdm
+
+from gatedcir.data import shards
+from gatedcir.data.files import NAMES_SHOWN, count_reasons, write_list
+from gatedcir.data.transforms import open_image
+from gatedcir.errors import UserError
+
+RECORD = "read_images.json"
+
+
+class UnreadableImageError(UserError):
+    """An image was asked for whose file cannot be read."""
+
+
+def why_unreadable(path: Path) -> str | None:
+    """Why a file cannot be read as an image, in a few words; None if it can be."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # to open a named pipe would wait for ever
+            return "folder" if path.is_dir() else "special file"
+        if found.st_size == 0:
+            return "empty"
+        with path.open("rb") as file:
+            start = file.read(64)
+        open_image(path)
+    except PermissionError:
+        return "not permitted"
+    except FileNotFoundError:
+        return "broken link" if path.is_symlink() else "missing"
+    except OSError as error:  # a link to itself, a failing disk
+        return error.strerror or "not readable"
+    except UserError as error:
+        if start.lstrip().startswith(b"<"):
+            return "web page"
+        no_image = isinstance(error.__cause__, UnidentifiedImageError)
+        return "no image" if no_image else "cut short or damaged"
+    return None
+
+
+def find_unreadable(
+    paths: Collection[Path], *, num_workers: int, folder: Path | None = None, progress: bool = True
+) -> dict[Path, str]:
+    """Read every file in full; those that cannot be read, each with the reason.
+
+    Args:
+        paths: the files.
+        num_workers: threads that read; at least one does.
+        folder: where to note which files can be read, with size and time of each. The next pass
+            does not read them again unless these have changed.
+        progress: show a bar.
+    """
+    noted = {} if folder is None else _read_record(folder / RECORD)
+    unread = [path for path in paths if not _is_noted(path, noted)]
+    found: dict[Path, str] = {}
+    with ThreadPool(max(1, num_workers)) as pool:
+        reasons = pool.imap(why_unreadable, unread)
+        bar = tqdm(reasons, "reading images", len(unread), unit="img", disable=not progress)
+        try:
+            for path, reason in zip(unread, bar, strict=True):
+                if reason is None:
+                    noted[str(path.absolute())] = list(shards.stamp(path))
+                else:
+                    found[path] = reason
+        finally:  # a stopped pass goes on where it was
+            if folder is not None and unread:
+                _write_record(folder / RECORD, noted)
+    return found
+
+
+def refuse_unreadable(
+    paths: Collection[Path], *, num_workers: int, folder: Path | None = None
+) -> None:
+    """Read every file in full, whatever is noted of it.
+
+    Raises:
+        UserError: some cannot be read, as `refusal_of` says.
+    """
+    found = find_unreadable(sorted(paths), num_workers=num_workers)
+    if found:
+        raise refusal_of(found, len(paths), folder)
+
+
+def refusal_of(found: Mapping[Path, str], total: int, folder: Path | None = None) -> UserError:
+    """The error that counts unreadable files by reason and names the first ten.
+
+    All are written to a list in `folder`, or in the folder for temporary files.
+    """
+    shown = [f"{path} ({reason})" for path, reason in list(found.items())[:NAMES_SHOWN]]
+    return UserError(
+        f"{len(found)} of {total} images cannot be read "
+        f"({count_reasons(found.values())}): {', '.join(shown)}"
+        f"{', ...' if len(found) > NAMES_SHOWN else ''}; {write_list(found, folder)} lists all "
+        "of them; replace these files, or go on without them with --skip-unreadable."
+    )
+
+
+@contextmanager
+def all_unreadable_told(
+    paths: Collection[Path], *, num_workers: int, folder: Path | None = None
+) -> Iterator[None]:
+    """Where one image turns out to be unreadable, look for all others and tell of them at once.
+
+    Raises UserError as `refuse_unreadable`.
+    """
+    try:
+        yield
+    except UnreadableImageError as error:
+        refuse_unreadable(paths, num_workers=num_workers, folder=folder)
+        raise UserError(str(error).strip().splitlines()[-1]) from error  # it can be read now
+
+
+def _read_record(file: Path) -> dict[str, list[int]]:
+    """Path -> size and time; nothing where there is no such file or no sense in it."""
+    try:
+        content = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is_noted(path: Path, noted: dict[str, list[int]]) -> bool:
+    before = noted.get(str(path.absolute()))
+    try:
+        return before is not None and before == list(shards.stamp(path))
+    except OSError:
+        return False
+
+
+def _write_record(file: Path, noted: dict[str, list[int]]) -> None:
+    with suppress(OSError):  # in a folder that may only be read, every pass reads all files
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = shards.unfinished(file)
+        unfinished.write_text(json.dumps(noted), encoding="utf-8")
+        unfinished.replace(file)
