@@ -17,7 +17,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("there is no folder to write to; pass --cache-features FOLDER.")
     if config.backbone.train_vision:
         raise UserError("--train-vision leaves nothing to cache; leave it out.")
-    from gatedcir.assemble import load_data, make_pixels, place, precision_of
+    from gatedcir.assemble import (
+        LARGEST_BATCH,
+        load_data,
+        make_pixels,
+        place,
+        precision_of,
+        with_workers_that_fit,
+    )
     from gatedcir.models.build import build
     from gatedcir.option_checks import check_ranges
     from gatedcir.step import make_accelerator
@@ -25,15 +32,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_ranges(config)
     accelerator = make_accelerator()
-    train_splits, val_splits = load_data(
-        config.data, "train", "val", folder=config.run.cache_features
-    )
+    names = ["train", "val"] if config.run.validates else ["train"]
+    found = load_data(config.data, *names, folder=config.run.cache_features)
+    splits = [split for parts in found for split in parts]
     model, _ = build(config)
     place(model, accelerator.device, config)
-    pixels = make_pixels(config, model, [*train_splits, *val_splits])
+    pixels = make_pixels(config, model, splits)
     precision = precision_of(config.optim.mixed_precision, accelerator.device)
     folder = feature_folder(config, model, pixels, precision=precision)
-    fill_folder(folder, config, model, pixels, precision=precision)
+    here = with_workers_that_fit(config, model, LARGEST_BATCH)
+    fill_folder(folder, here, model, pixels, precision=precision)
     if accelerator.is_main_process:
         size = len(pixels.paths) * folder.bytes_per_image
         print(f"features: {folder.path}, {len(pixels.paths)} images, {size / 2**30:.2f} GiB")

@@ -9,19 +9,22 @@ from typing import Annotated
 
 import tyro
 
-from gatedcir.config import Config
+from gatedcir.config import Config, DataConfig, RunConfig
 from gatedcir.errors import UserError, run_command
 from gatedcir.parsing import parse
+
+# Runs that are compared need no weights afterwards; --save-best keeps them.
+SHARED = Config(DataConfig(tyro.MISSING), run=RunConfig(save_best=False))
 
 
 @dataclass(frozen=True)
 class Options:
     """Which cells, how often, and where to."""
 
-    training: Annotated[Config, tyro.conf.arg(name="")]
-    """What all cells share; --seed is the first one."""
     grid: Path
     """YAML file with the cells, each of them options over the shared ones."""
+    training: Annotated[Config, tyro.conf.arg(name="")] = SHARED
+    """What all cells share; --seed is the first one."""
     output: Path | None = None
     """Folder for the runs and the report; finished runs in it are not run again.
     runs/ablation-<grid>-<dataset> when not given."""
@@ -38,18 +41,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.ablation.grid import read_grid
     from gatedcir.ablation.runs import check_folders, execute, runs_of
     from gatedcir.ablation.write import write_all
+    from gatedcir.claim import Claim
     from gatedcir.run_folder import RUNS
 
     grid = read_grid(options.grid, options.training, seeds=options.seeds)
     dataset = options.training.data.dataset
     output = options.output or RUNS / f"ablation-{options.grid.stem}-{dataset.lower()}"
     runs = runs_of(grid, output)
-    check_folders(runs)
-    waiting = [run for run in runs if not run.is_finished()]
-    print(f"{len(grid.cells)} cells, {len(runs)} runs, {len(runs) - len(waiting)} finished before")
-    execute(waiting, jobs=options.jobs)
-    title = f"Ablation of {options.grid.stem} on {dataset}"
-    print(f"report: {write_all(output, grid, runs, title=title)}")
+    claim = Claim(output, "--output")
+    try:
+        check_folders(runs)
+        waiting = [run for run in runs if not run.is_finished()]
+        before = len(runs) - len(waiting)
+        print(f"{len(grid.cells)} cells, {len(runs)} runs, {before} finished before")
+        execute(waiting, jobs=options.jobs)
+        title = f"Ablation of {options.grid.stem} on {dataset}"
+        print(f"report: {write_all(output, grid, runs, title=title)}")
+    finally:
+        claim.release()
     failed = [run for run in runs if not run.is_finished()]
     for run in failed:
         print(f"failed: {run.cell}, seed {run.seed}: {run.failure()}", file=sys.stderr)

@@ -36,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(format_report(metrics, splits, title=str(source)))
     if options.json is not None:
         protocol = {split.name: split.protocol for split in splits}
-        content = {"checkpoint": str(source), "protocol": protocol, "metrics": metrics}
-        write_json(options.json, content)
+        content = {"checkpoint": str(source), "trained_on": evaluator.trained_on}
+        write_json(options.json, {**content, "protocol": protocol, "metrics": metrics})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from gatedcir.ablation.grid import chosen, read_grid
 from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
 from gatedcir.ablation.write import write_all
+from gatedcir.claim import Claim
 from gatedcir.config import Config
 from gatedcir.errors import UserError
 from gatedcir.parsing import parse, to_dict
@@ -103,6 +104,7 @@ def test_the_command_means_the_config(tmp_path):
         ({"none": {"lr": 1.0}}, "--learning-rate is the nearest"),
         ({"none": {"learning-rate": {"peak": 3}}}, r"no option --learning-rate\.peak"),
         ({"none": {"batch-size": 0}}, "cell none .*--batch-size 0 is out of range"),
+        ({"none": {"validation-frequency": 0}}, "--validation-frequency 0, but cells are compared"),
         ({"none": {"seed": 3}}, "--seed is the same for all cells"),
         ({"none": {"dataset": "FashionIQ"}}, "--dataset is the same for all cells"),
         ({"none": {"seeds": 0}}, "seeds: 0"),
@@ -212,6 +214,72 @@ def test_an_interruption_ends_what_runs(tmp_path, monkeypatch):
         execute(runs, jobs=2)
     assert [process.returncode for process in started] == [-15, -15]
     assert not any((run.path / FAILURE).exists() for run in runs)
+
+
+@pytest.mark.parametrize("table", ["train_metrics.csv", "validation_metrics.csv"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: "\0\u00ff" * 99,
+        lambda text: text.replace(",", ";"),
+        lambda text: "name,value\na,1\n",
+        lambda text: text.replace("1,", "7,").replace("0,", "7,"),
+    ],
+)
+def test_a_damaged_table_is_named(tmp_path, table, damage):
+    [run, *_] = runs_of(grid_of(tmp_path, CELLS), tmp_path)
+    pretend(run, 1.0)
+    assert run.is_finished()
+    file = run.path / table
+    file.write_text(damage(file.read_text()), encoding="latin-1")
+    with pytest.raises(UserError, match=rf"{table} is damaged \(.*remove the folder to train"):
+        run.is_finished()
+
+
+def test_lost_rows_and_columns_are_named(tmp_path):
+    [run, other, *_] = runs_of(grid_of(tmp_path, CELLS), tmp_path)
+    pretend(run, 1.0)
+    train = run.path / "train_metrics.csv"
+    train.write_text("\n".join(train.read_text().splitlines()[:-1]))
+    with pytest.raises(UserError, match=r"train_metrics\.csv has lost rows"):
+        run.is_finished()
+    pretend(other, 1.0)
+    table = pd.read_csv(other.path / "validation_metrics.csv")
+    table.drop(columns=HEADLINE).to_csv(other.path / "validation_metrics.csv", index=False)
+    with pytest.raises(UserError, match="no numbers in the column mean"):
+        table_of_runs([other])
+
+
+def test_a_damaged_provenance_is_named(tmp_path):
+    [run, *_] = runs_of(grid_of(tmp_path, CELLS), tmp_path)
+    pretend(run, 1.0)
+    for text in ("", "[]", '{"git": "abc"}'):
+        (run.path / "provenance.json").write_text(text)
+        with pytest.raises(UserError, match=r"provenance\.json is damaged"):
+            table_of_runs([run])
+
+
+def test_a_folder_in_use_is_not_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs_module, "_start", lambda *_: pytest.fail("something ran"))
+    runs = runs_of(grid_of(tmp_path, CELLS), tmp_path)
+    claim = Claim(runs[1].path)
+    with pytest.raises(UserError, match=f"{runs[1].path} is in use"):
+        execute(runs, jobs=1)
+    claim.release()
+    output = tmp_path / "out"
+    claim = Claim(output)
+    flags = ["--dataset", "CIRR", "--grid", str(tmp_path / "grid.yaml"), "--output", str(output)]
+    with pytest.raises(UserError, match=r"out is in use .*--output"):
+        ablate.main(flags)
+    claim.release()
+
+
+@pytest.mark.parametrize(("flags", "kept"), [([], False), (["--save-best"], True)])
+def test_compared_runs_keep_no_weights_unless_asked(tmp_path, flags, kept):
+    found = parse(ablate.Options, ["--dataset", "CIRR", "--grid", "g", *flags], description="")
+    assert found.training.run.keeps_best == kept and not found.training.run.keeps_last
+    assert ("no-save-best" in " ".join(command_of(found.training))) == (not kept)
 
 
 def test_only_a_run_with_all_epochs_is_finished(tmp_path):

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from gatedcir import assemble
 from gatedcir.assemble import place, precision_of
 from gatedcir.config import Config
 from gatedcir.models.build import build
@@ -43,3 +44,27 @@ def test_only_a_frozen_tower_is_kept_in_half_precision(name, precision):
     config = parse(Config, [*flags, "--train-vision"], description="")
     model = place(build(config)[0], torch.device("cpu"), config)
     assert {w.dtype for w in model.state_dict().values()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("room", "workers", "found"),
+    [
+        (64 * 2**20, 2, 0),  # Docker's default
+        (5 * 128 * 3 * 64 * 64 * 4, 2, 2),  # exactly two batches a worker, and one in use
+        (5 * 128 * 3 * 64 * 64 * 4 - 1, 2, 0),
+        (0, 0, 0),
+        (None, 2, 2),  # no /dev/shm
+    ],
+)
+def test_no_loading_processes_where_shared_memory_is_too_small(
+    monkeypatch, capsys, room, workers, found
+):
+    monkeypatch.setattr(assemble, "shared_memory", lambda: room)
+    flags = ["--dataset", "CIRR", "--num-workers", str(workers)]
+    config = parse(Config, flags, description="")
+    model, _ = build(config)
+    capsys.readouterr()
+    size = 128 if room is None or room < 64 * 2**20 else 1000
+    assert assemble.with_workers_that_fit(config, model, size).data.num_workers == found
+    printed = capsys.readouterr().out
+    assert ("--num-workers 0" in printed and "--shm-size" in printed) == (found < workers)

@@ -59,3 +59,38 @@ def test_other_errors_keep_their_traceback():
 
     with pytest.raises(ValueError, match="a defect"):
         run_command(wrong)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that "
+        "dataloader's workers are out of shared memory. Please try to raise your shared memory",
+        "unable to write to file </torch_1_2_3>: No space left on device (28)",
+    ],
+)
+def test_too_little_shared_memory_names_both_ways_out(capsys, message):
+    def load():
+        raise RuntimeError(message)
+
+    assert status(load) == 2
+    printed = capsys.readouterr().err
+    assert "--num-workers 0" in printed and "--shm-size" in printed
+    assert len(printed.splitlines()) == 1
+
+
+def test_other_runtime_errors_keep_their_traceback():
+    def wrong():
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        run_command(wrong)
+
+
+@pytest.mark.parametrize(("said", "printed"), [("", "stopped.\n"), ("kept x.", "kept x.\n")])
+def test_an_interrupt_says_one_line(capsys, said, printed):
+    def interrupt():
+        raise KeyboardInterrupt(*filter(None, [said]))
+
+    assert status(interrupt) == 130
+    assert capsys.readouterr().err == printed

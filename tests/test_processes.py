@@ -120,7 +120,8 @@ def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of
 def test_recalls_of_two_processes_are_those_of_one(run_of_two, home, tmp_path):
     run, _ = run_of_two
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
-    blip_validate.main([*flags, "--model-path", str(run), "--json", str(tmp_path / "one.json")])
+    last = run / "checkpoints" / "last.pt"
+    blip_validate.main([*flags, "--model-path", str(last), "--json", str(tmp_path / "one.json")])
     one = json.loads((tmp_path / "one.json").read_text())["metrics"]
     two = pd.read_csv(run / "validation_metrics.csv").iloc[-1]
     assert {name: two[name] for name in one} == pytest.approx(one)

@@ -34,3 +34,19 @@ def test_freed_memory_is_used_again():
         for how in ("keep", "not")
     )
     assert kept < 10 < given_back
+
+
+WITHOUT_RESOURCE = """
+import sys
+import psutil, torch
+from types import SimpleNamespace
+sys.modules["resource"] = None  # as on Windows
+psutil.Process.memory_info = lambda self: SimpleNamespace(peak_wset=4096)
+from gatedcir.resources import peak_memory
+print(peak_memory(torch.device("cpu")))
+"""
+
+
+def test_peak_memory_is_known_on_windows_too():
+    command = [sys.executable, "-c", WITHOUT_RESOURCE]
+    assert subprocess.run(command, check=True, capture_output=True).stdout.split() == [b"4096"]

@@ -23,7 +23,7 @@ from gatedcir.config import (
 )
 from gatedcir.errors import UserError
 from gatedcir.parsing import from_dict, read_yaml
-from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder
+from gatedcir.run_folder import TRAIN, VALIDATION, RunFolder, claimed
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ PROVENANCE = {**provenance(), "device": "cpu", "seed": 17}
 
 @pytest.fixture
 def folder(config):
-    opened = RunFolder.create(config, PROVENANCE)
+    opened = RunFolder.create(config.run.output_dir, config, PROVENANCE)
     yield opened
     opened.board.close()
 
@@ -116,8 +116,8 @@ def test_a_folder_with_a_run_is_refused(config, folder):
     folder.add(TRAIN, 0, {"loss": 1.0})
     before = {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()}
     other = replace(config, optim=OptimConfig(seed=18))
-    with pytest.raises(UserError) as caught:
-        RunFolder.create(other, PROVENANCE)
+    with pytest.raises(UserError) as caught, claimed(other):
+        pass
     assert f"--resume {folder.path}" in str(caught.value)
     assert "--output-dir" in str(caught.value)
     assert {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()} == before
@@ -125,10 +125,14 @@ def test_a_folder_with_a_run_is_refused(config, folder):
 
 def test_a_run_without_a_name_gets_one(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = RunFolder.create(replace(config, run=RunConfig()), PROVENANCE)
-    made.board.close()
-    assert re.fullmatch(r"runs/fashioniq-blip2_cir_align_prompt-\d{8}-\d{6}", made.path.as_posix())
-    assert yaml.safe_load((made.path / "config.yaml").read_text())["output-dir"] is None
+    unnamed = replace(config, run=RunConfig())
+    pattern = r"runs/fashioniq-blip2_cir_align_prompt-\d{8}-\d{6}"
+    with claimed(unnamed) as place, claimed(unnamed) as other:
+        assert re.fullmatch(pattern, place.path.as_posix())
+        assert re.fullmatch(pattern + "(-2)?", other.path.as_posix()) and other.path != place.path
+        RunFolder.create(place.path, unnamed, PROVENANCE).board.close()
+    assert yaml.safe_load((place.path / "config.yaml").read_text())["output-dir"] is None
+    assert not other.path.exists()
 
 
 def test_a_crash_while_writing_leaves_the_old_table(folder, monkeypatch):

@@ -4,20 +4,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
 
+from gatedcir.checkpoint import Checkpoint
 from gatedcir.config import Config, DataConfig
 from gatedcir.data import transforms
-from gatedcir.data.features import PixelSource, Source
+from gatedcir.data.features import PixelSource, Source, TripletDataset
 from gatedcir.data.load import Choice, load_splits
+from gatedcir.data.memory import shared_memory
+from gatedcir.data.order import TripletBatches
 from gatedcir.data.readable import refuse_unreadable
 from gatedcir.data.resized import check_note
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
-from gatedcir.models.build import open_trained
+from gatedcir.models.build import open_trained, trained_model
 from gatedcir.models.composer import ComposedRetriever
+from gatedcir.models.sources import load
 from gatedcir.models.text import Tokenizer
 from gatedcir.validate import Evaluator
-from gatedcir.vision_cache import cached_source, is_main, may_cache
+from gatedcir.vision_cache import ENCODE_BATCH, cached_source, is_main, may_cache
+
+SYNTHETIC = "synthetic.json"  # what `synthetic.layouts` marks its datasets with
+LARGEST_BATCH = max(Evaluator.batch_size, ENCODE_BATCH)
+"""The most images of a batch outside of training."""
+_AHEAD = 2  # batches that each loading process makes before they are asked for
+_MIB = 2**20
 
 
 def precision_of(mixed_precision: str, device: torch.device) -> torch.dtype | None:
@@ -52,11 +64,11 @@ def place(model: ComposedRetriever, device: torch.device, config: Config) -> Com
 
 
 def load_data(options: DataConfig, *names: str, folder: Path | None = None) -> list[list[Split]]:
-    """The parts of each split named, their files checked.
+    """The parts of each split named, their files checked. Their protocol says if they are drawn.
 
     `folder` takes the list of those that are left out, and notes which images were read.
     """
-    return load_splits(
+    found = load_splits(
         options.dataset,
         options.folder,
         names,
@@ -65,6 +77,46 @@ def load_data(options: DataConfig, *names: str, folder: Path | None = None) -> l
         num_workers=options.num_workers,
         folder=folder,
     )
+    if not is_synthetic(options):
+        return found
+    return [
+        [replace(part, protocol=f"{part.protocol}, synthetic data") for part in parts]
+        for parts in found
+    ]
+
+
+def is_synthetic(options: DataConfig) -> bool:
+    """Whether the dataset was drawn by `synthetic.layouts`, which leaves a mark in its folder."""
+    return (options.folder / SYNTHETIC).is_file()
+
+
+def data_title(options: DataConfig) -> str:
+    """The dataset's name, and whether it is only its layout."""
+    if is_synthetic(options):
+        return f"synthetic data in {options.dataset}'s layout"
+    return options.dataset
+
+
+def with_workers_that_fit(config: Config, model: ComposedRetriever, batch_size: int) -> Config:
+    """The config without loading processes where shared memory does not hold their images.
+
+    Args:
+        config: says how many processes load images.
+        model: says how large the images are.
+        batch_size: the most images of a batch.
+    """
+    room, workers = shared_memory(), config.data.num_workers
+    image = 3 * model.backbone.image_size**2 * torch.float32.itemsize
+    needed = (workers * _AHEAD + 1) * batch_size * image
+    if workers == 0 or room is None or needed <= room:
+        return config
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        print(
+            f"{workers} loading processes need {needed / _MIB:.0f} MiB of shared memory, and "
+            f"/dev/shm has {room / _MIB:.0f} MiB: images are loaded without them, as with "
+            "--num-workers 0; a container gets more with --shm-size"
+        )
+    return replace(config, data=replace(config.data, num_workers=0))
 
 
 def features_folder(config: Config) -> Path | None:
@@ -120,6 +172,29 @@ def make_source(
     return source
 
 
+def make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
+    """Training batches of this process.
+
+    A last partial one is left out, as the negatives of all processes are gathered.
+    """
+    parallel = dist.is_initialized()
+    order = TripletBatches(
+        dataset.triplets,
+        batch_size=config.optim.batch_size,
+        related=config.optim.related,
+        seed=config.optim.seed,
+        process=dist.get_rank() if parallel else 0,
+        processes=dist.get_world_size() if parallel else 1,
+    )
+    return DataLoader(
+        dataset,
+        batch_size=None,  # the dataset makes the batches
+        sampler=order,
+        num_workers=config.data.num_workers if dataset.reads_files else 0,
+        pin_memory=torch.cuda.is_available() and not dataset.source.on_gpu,
+    )
+
+
 def make_evaluator(
     config: Config, model: ComposedRetriever, tokenizer: Tokenizer, source: Source
 ) -> Evaluator:
@@ -141,9 +216,7 @@ def open_checkpoint(path: Path) -> tuple[ComposedRetriever, Tokenizer, Config]:
     Raises:
         UserError: nothing there, or not readable.
     """
-    model, tokenizer, config = open_trained(str(path))
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return place(model, device, config), tokenizer, config
+    return _on_best_device(open_trained(str(path)))
 
 
 def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator, list[Split]]:
@@ -153,8 +226,28 @@ def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator,
     `open_checkpoint` and the readers do.
     """
     [splits] = load_data(data, split)
-    model, tokenizer, config = open_checkpoint(path)
-    config = replace(config, data=data)
+    found = load(str(path))
+    model, tokenizer, config = _on_best_device(trained_model(found, str(path)))
+    trained_on = _dataset_of(found.run)
+    if trained_on not in (None, data_title(data)):
+        print(f"{path} was trained on {trained_on}, and is evaluated on {data_title(data)}")
+    config = with_workers_that_fit(replace(config, data=data), model, LARGEST_BATCH)
     # The folder is the training's: to evaluate elsewhere, or on other images, must not fill it.
     source = make_source(config, model, splits, may_write=False)
-    return make_evaluator(config, model, tokenizer, source), splits
+    evaluator = make_evaluator(config, model, tokenizer, source)
+    return replace(evaluator, trained_on=trained_on), splits
+
+
+def _dataset_of(run: Checkpoint | None) -> str | None:
+    """The dataset that a run was trained on; None without training."""
+    if run is None or run.epoch == 0:
+        return None
+    return run.provenance.get("dataset", run.config["dataset"])
+
+
+def _on_best_device(
+    opened: tuple[ComposedRetriever, Tokenizer, Config],
+) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    model, tokenizer, config = opened
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return place(model, device, config), tokenizer, config

@@ -90,13 +90,14 @@ def is_checkpoint(content: Any) -> bool:
 
 
 def parse(content: dict[str, Any], file: Path) -> Checkpoint:
-    """The checkpoint in the content of a file.
+    """The checkpoint in the content of a file; what a later version added to it is left out.
 
     Raises:
         UserError: parts of it are missing.
     """
-    values = {name: value for name, value in content.items() if name != "format"}
-    if values.keys() != {field.name for field in fields(Checkpoint)}:
+    names = {field.name for field in fields(Checkpoint)}
+    values = {name: value for name, value in content.items() if name in names}
+    if values.keys() != names:
         raise UserError(f"{file} is an incomplete checkpoint; train it again with --save-best.")
     return Checkpoint(**values)
 

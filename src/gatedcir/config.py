@@ -203,10 +203,13 @@ class RunConfig:
     resume: Path | None = None
     """Go on with this run's folder, with its options; needs a run that had --save-training."""
     validation_frequency: int = 1
-    """Epochs from one validation to the next; the last epoch is always validated."""
+    """Epochs from one validation to the next; the last epoch is always validated. 0: no validation,
+    so that no validation split is read and no best model is known; the last state is saved."""
+    save: bool = True
+    """Keep weights; --no-save, for trials, turns the next two off."""
     save_training: bool = False
     """Save the state after every epoch, so that --resume can go on."""
-    save_best: bool = False
+    save_best: bool = True
     """Save the model whenever its validation is the best so far."""
     save_memory: bool = False
     """Keep the gallery's features off the GPU."""
@@ -221,6 +224,21 @@ class RunConfig:
     dry_run: bool = False
     """Only measure: two training steps and one evaluation batch of random data in the real shapes;
     no dataset is read and nothing is written."""
+
+    @property
+    def validates(self) -> bool:
+        """Whether the model is validated at all."""
+        return self.validation_frequency > 0
+
+    @property
+    def keeps_last(self) -> bool:
+        """Whether the last state is saved."""
+        return self.save and (self.save_training or not self.validates)
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best model is saved."""
+        return self.save and self.save_best and self.validates
 
 
 FlatData = Annotated[DataConfig, tyro.conf.arg(name="")]

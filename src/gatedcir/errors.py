@@ -6,6 +6,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# What torch says where the processes that load images cannot pass them on.
+_SHARED_MEMORY = (
+    "out of shared memory",
+    "unable to write to file </torch_",
+    "unable to mmap",
+    "unable to allocate shared memory",
+    "unable to open shared memory",
+    "unable to resize file </torch_",
+)
+_TOO_LITTLE_SHARED_MEMORY = (
+    "the shared memory (/dev/shm) is too small for the images that loading processes pass on; pass "
+    "--num-workers 0, or give the container more with --shm-size."
+)
+
 
 class UserError(Exception):
     """Bad input. The message is one sentence that names the thing and the way out."""
@@ -43,7 +57,8 @@ def check_new_folder(path: Path, flag: str) -> None:
 def run_command(command: Callable[[], None]) -> None:
     """Call an entry script's `main`; bad input becomes one line on stderr and exit status 2.
 
-    So does what the file system refuses: a full disk, a folder that may not be written.
+    So does what the file system refuses: a full disk, a folder that may not be written. So does a
+    lack of shared memory. Ctrl-C ends with one line too, and with status 130.
     """
     try:
         command()
@@ -52,7 +67,12 @@ def run_command(command: Callable[[], None]) -> None:
     except OSError as error:
         place = f": {error.filename}" if error.filename else ""
         sys.exit(_report(UserError(f"{error.strerror or error}{place}")))
-    except KeyboardInterrupt:
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _SHARED_MEMORY):
+            raise
+        sys.exit(_report(UserError(_TOO_LITTLE_SHARED_MEMORY)))
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped.", file=sys.stderr)
         sys.exit(130)
 
 

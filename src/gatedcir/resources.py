@@ -2,11 +2,16 @@
 
 import ctypes
 import platform
-import resource
 import sys
 
+import psutil
 import torch
 from torch import nn
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 MIB, GIB = 2**20, 2**30
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -43,5 +48,7 @@ def peak_memory(device: torch.device) -> int:
     """Bytes held at most since the process began: the GPU's own, else all of the process'."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if resource is None:
+        return psutil.Process().memory_info().peak_wset
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -2,34 +2,44 @@
 
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from gatedcir import checkpoint
-from gatedcir.assemble import features_folder, load_data, make_evaluator, make_source, place
+from gatedcir.assemble import (
+    LARGEST_BATCH,
+    data_title,
+    features_folder,
+    load_data,
+    make_evaluator,
+    make_loader,
+    make_source,
+    place,
+    with_workers_that_fit,
+)
 from gatedcir.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.config import Config
 from gatedcir.data.ahead import ahead
 from gatedcir.data.features import TripletDataset
-from gatedcir.data.order import TripletBatches
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
-from gatedcir.models.build import build, checkpoint_of
-from gatedcir.option_checks import changed_flags, check_negatives, check_ranges
-from gatedcir.parsing import to_dict
+from gatedcir.health import StepLosses, check_loss, check_progress, check_weights
+from gatedcir.models.build import build, check_opens_again, checkpoint_of
+from gatedcir.option_checks import check_negatives, check_ranges
 from gatedcir.resources import GIB, count_parameters, peak_memory
+from gatedcir.resume import going_on, load_resumed, nothing_to_do, remarks
 from gatedcir.retrieval.report import HEADLINE, format_report
-from gatedcir.run_folder import RUNS, TRAIN, VALIDATION, RunFolder
+from gatedcir.run_folder import TRAIN, VALIDATION, Place, RunFolder, claimed, has, last_line
 from gatedcir.sharding import gathered, whole_weights
 from gatedcir.step import TrainingStep, check_launch, make_accelerator, make_step
 from gatedcir.validate import Evaluator, validate
@@ -38,34 +48,56 @@ from gatedcir.validate import Evaluator, validate
 def fit(config: Config) -> Path | None:
     """Fine-tune as the config says; the run's folder, on the main process only.
 
-    The folder is made when the first epoch is done: what stops it earlier leaves nothing behind.
+    The folder is claimed at once. What ends the run before its first epoch is done leaves nothing
+    behind.
 
     Raises:
-        UserError: bad options, data or weights, before anything is written; a loss that is not
-            finite, or a broken image that is read while training.
+        UserError: bad options, data or weights, or a folder that is in use, before anything is
+            written; a loss or weights that no run should go on with; a broken image.
     """
-    trainer, splits = _prepare(config)
-    done, best = trainer.resume()
-    folder = None
-    main = trainer.accelerator.is_main_process
-    if main and config.run.resume is not None:
-        folder = RunFolder(config.run.resume, done=done)
-    overdue = (
-        folder is not None
-        and done > 0
-        and _is_due(config, done - 1)
-        and not folder.has(VALIDATION, done - 1)
-    )
-    if any(gather_object([overdue])):  # all processes agree
-        best = _end_epoch(trainer, folder, splits, done - 1, best)
-    for epoch in range(done, config.optim.num_epochs):
-        row = trainer.train_epoch(epoch)
+    check_ranges(config)
+    check_opens_again(config)
+    accelerator = make_accelerator()
+    check_launch(config, accelerator.device)
+    with claimed(config) if accelerator.is_main_process else nullcontext() as place:
+        resumes = broadcast_object_list([place is not None and place.resumes])[0]
+        try:
+            _fit(config, accelerator, place, resumes=resumes)
+        except KeyboardInterrupt:
+            line = last_line(place.path, stopped="stopped") if place is not None else "stopped."
+            raise KeyboardInterrupt(line) from None
+        return None if place is None else place.path
+
+
+def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resumes: bool) -> None:
+    """Train the epochs that are left. The main process has the place, and writes."""
+    main, epochs = place is not None, config.optim.num_epochs
+    resumed, kept = load_resumed(config, accelerator.num_processes) if resumes else (None, None)
+    done = resumed.epoch if resumed is not None else 0
+    overdue = kept is not None and _is_due(config, done - 1) and not has(kept, VALIDATION, done - 1)
+    if resumed is not None and kept is not None:
+        assert config.run.resume is not None
+        if done >= epochs and not overdue:
+            if main:
+                RunFolder(config.run.resume, done=done, kept=kept).board.close()
+                print(nothing_to_do(config.run.resume, epochs))
+            return
         if main:
-            folder = folder or RunFolder.create(config, trainer.provenance)
+            print(going_on(config.run.resume, kept, done, epochs))
+    trainer, splits = _prepare(config, accelerator, resumed)
+    best = trainer.resume()
+    folder = None
+    if place is not None and resumed is not None:
+        folder = RunFolder(place.path, done=done, kept=kept)
+    if overdue:
+        best = _end_epoch(trainer, folder, splits, done - 1, best)
+    for epoch in range(done, epochs):
+        row = trainer.train_epoch(epoch)
+        if place is not None:
+            folder = folder or RunFolder.create(place.path, config, trainer.provenance)
             folder.add(TRAIN, epoch, row)
         best = _end_epoch(trainer, folder, splits, epoch, best)
-        trainer.accelerator.wait_for_everyone()
-    return None if folder is None else folder.path
+        accelerator.wait_for_everyone()
 
 
 def _end_epoch(
@@ -76,35 +108,37 @@ def _end_epoch(
     All processes call it, as weights may be in shards; the one with the folder does the work.
     """
     run = trainer.config.run
-    snapshot = trainer.snapshot(epoch + 1) if run.save_training or run.save_best else None
-    state = trainer.step.state() if run.save_training else {}
+    snapshot = trainer.snapshot(epoch + 1) if run.keeps_last or run.keeps_best else None
+    state = trainer.step.state() if run.keeps_last else {}
 
     def save(metrics: dict[str, float]) -> None:
         """Keep what going on needs, if it is to be kept. Random states follow from the epoch."""
-        if folder is not None and snapshot is not None and run.save_training:
-            kept = replace(snapshot, metrics=metrics, trainer={**state, "best": best})
+        if folder is not None and snapshot is not None and run.keeps_last:
+            first = list(trainer.first_losses or ())
+            more = {"best": best, "first_losses": first, "tables": folder.tables}
+            kept = replace(snapshot, metrics=metrics, trainer={**state, **more})
             checkpoint.save(folder.checkpoints / LAST, kept)
 
     with whole_weights(trainer.step.model):
-        # Before the validation too: what ends that, such as a broken image, must not cost the
-        # epoch, and a resumed run validates what has no row yet.
+        # Save before the validation too. If it fails, for example on a broken image, the epoch is
+        # not lost: a resumed run begins with the validation that is missing.
         save({})
         if folder is not None and _is_due(trainer.config, epoch):
             metrics = validate(trainer.evaluator, splits)
             tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
             score = metrics[HEADLINE[trainer.config.data.dataset]]
-            if snapshot is not None and run.save_best and score > best:
+            if snapshot is not None and run.keeps_best and score > best:
                 checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
             best = max(best, score)
-            save(metrics)
             folder.add(VALIDATION, epoch, metrics)
+            save(metrics)
     return best
 
 
 def _is_due(config: Config, epoch: int) -> bool:
     """Whether an epoch ends with a validation."""
-    done = epoch + 1
-    return done % config.run.validation_frequency == 0 or done == config.optim.num_epochs
+    done, every = epoch + 1, config.run.validation_frequency
+    return every > 0 and (done % every == 0 or done == config.optim.num_epochs)
 
 
 @dataclass
@@ -118,6 +152,8 @@ class _Trainer:
     loader: DataLoader
     provenance: dict[str, Any]
     resumed: Checkpoint | None
+    first_losses: StepLosses | None = None
+    """Of the run's first step, which no update has changed."""
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the triplets; means of losses and of the fusion's figures, and costs."""
@@ -127,6 +163,7 @@ class _Trainer:
         self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]
         self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
         sums: dict[str, Tensor] = {}
+        each: list[Tensor] = []  # (loss, contrastive term) of every step
         start = time.perf_counter()
         quiet = not self.accelerator.is_main_process
         # On a CPU the thread would take time from the step.
@@ -138,15 +175,22 @@ class _Trainer:
             loss, losses, aux = self.step(batch)
             for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
+            each.append(torch.stack([loss, losses["loss_itc"]]).detach().float())
             # Reading a loss waits for the device: not at every step.
             if step % 10 == 0 or step + 1 == steps:
-                if not torch.isfinite(loss):
-                    raise UserError(
-                        f"the loss is {loss.item()} in epoch {epoch}, step {step}; lower "
-                        "--learning-rate or pass --mixed-precision fp32."
-                    )
+                check_loss(loss.item(), epoch=epoch, where=f"step {step}")
                 bar.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
         seconds = time.perf_counter() - start
+        check_loss(sums["loss"].item(), epoch=epoch, where="the sum of its steps")
+        check_weights(model, epoch=epoch)
+        if epoch == 0:
+            self.first_losses = StepLosses(*each[0].tolist())
+        check_progress(
+            StepLosses(*torch.stack(each).median(0).values.tolist()),
+            first=self.first_losses,
+            compared=config.optim.batch_size * self.accelerator.num_processes,
+            epoch=epoch,
+        )
         means = {name: value / steps for name, value in sums.items()}
         triplets = steps * config.optim.batch_size * self.accelerator.num_processes
         return {
@@ -169,41 +213,44 @@ class _Trainer:
         )
         return replace(found, weights=gathered(found.weights))
 
-    def resume(self) -> tuple[int, float]:
-        """Epochs done and the best score so far, after taking over a resumed step's last state."""
+    def resume(self) -> float:
+        """The best score so far, after taking over a resumed step's last state."""
         found = self.resumed
         if found is None or found.trainer is None:
-            return 0, -math.inf
+            return -math.inf
         self.step.load_state(found.trainer)
-        return found.epoch, found.trainer["best"]
+        if first := found.trainer.get("first_losses"):  # earlier versions did not keep them
+            self.first_losses = StepLosses(*first)
+        return found.trainer["best"]
 
 
-def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
+def _prepare(
+    config: Config, accelerator: Accelerator, resumed: Checkpoint | None
+) -> tuple[_Trainer, list[Split]]:
     """All parts of a run, checked, and its validation splits; nothing is written."""
-    check_ranges(config)
-    accelerator = make_accelerator()
-    check_launch(config, accelerator.device)
-    resumed = _load_resumed(config, accelerator.num_processes)
-    if resumed is None:
-        RunFolder.check_new(config.run.output_dir or RUNS)
-    train_splits, splits = load_data(config.data, "train", "val", folder=features_folder(config))
+    names = ["train", "val"] if config.run.validates else ["train"]
+    train_splits, *others = load_data(config.data, *names, folder=features_folder(config))
+    splits = [split for parts in others for split in parts]
     if accelerator.is_main_process:
         for split in train_splits:
             print(f"{split.name}: {split.protocol}")
+        for line in remarks(config):
+            print(line)
     triplets = [triplet for split in train_splits for triplet in split.triplets]
     _check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
     if resumed is not None:
         model.load_state_dict(resumed.weights)  # whole, before the step may spread them
-    source = make_source(config, model, [*train_splits, *splits])
-    loader = _make_loader(config, TripletDataset(triplets, source, seed=config.optim.seed))
+    here = with_workers_that_fit(config, model, max(2 * config.optim.batch_size, LARGEST_BATCH))
+    source = make_source(here, model, [*train_splits, *splits])
+    loader = make_loader(here, TripletDataset(triplets, source, seed=config.optim.seed))
     step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader))
     trainer = _Trainer(
         config=config,
         accelerator=accelerator,
         step=step,
-        evaluator=make_evaluator(config, model, tokenizer, source),
+        evaluator=make_evaluator(here, model, tokenizer, source),
         loader=loader,
         provenance={
             **checkpoint.provenance(),
@@ -213,6 +260,7 @@ def _prepare(config: Config) -> tuple[_Trainer, list[Split]]:
             "shards": isinstance(model, FSDPModule),
             "seed": config.optim.seed,
             **count_parameters(model),
+            "dataset": data_title(config.data),
             "data": {split.name: split.protocol for split in (*train_splits, *splits)},
         },
         resumed=resumed,
@@ -239,51 +287,6 @@ def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
         )
 
 
-def _make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
-    """Batches of this process; a last partial one is left out, as negatives must be gathered."""
-    parallel = dist.is_initialized()
-    order = TripletBatches(
-        dataset.triplets,
-        batch_size=config.optim.batch_size,
-        related=config.optim.related,
-        seed=config.optim.seed,
-        process=dist.get_rank() if parallel else 0,
-        processes=dist.get_world_size() if parallel else 1,
-    )
-    return DataLoader(
-        dataset,
-        batch_size=None,  # the dataset makes the batches
-        sampler=order,
-        num_workers=config.data.num_workers if dataset.reads_files else 0,
-        pin_memory=torch.cuda.is_available() and not dataset.source.on_gpu,
-    )
-
-
 def _seed_epoch(seed: int, epoch: int, process: int) -> None:
     """Dropout of an epoch depends on these alone, so that a resumed run draws the same."""
     torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + process)
-
-
-def _load_resumed(config: Config, processes: int) -> Checkpoint | None:
-    """The last state of the run to go on with; UserError if it cannot go on like this."""
-    if config.run.resume is None:
-        return None
-    path = config.run.resume / "checkpoints" / LAST
-    found = checkpoint.load(path) if path.is_file() else None
-    if found is None or found.trainer is None:
-        raise UserError(
-            f"{config.run.resume} holds no training state to go on from, which --save-training "
-            "keeps; start a new run with it."
-        )
-    for flag in changed_flags(found.config, to_dict(config)):
-        raise UserError(
-            f"--{flag} is another than {config.run.resume} was trained with; leave it out, or "
-            "start a new run."
-        )
-    before = found.provenance.get("processes", processes)
-    if before != processes:
-        raise UserError(
-            f"{config.run.resume} was trained on {before} processes and not {processes}, which "
-            "make other batches; launch as many, or start a new run."
-        )
-    return found

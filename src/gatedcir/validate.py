@@ -45,6 +45,8 @@ class Evaluator:
     num_workers: int = 0
     gallery_on_gpu: bool = True
     precision: torch.dtype | None = None
+    trained_on: str | None = None
+    """The dataset of the model's run; None for weights that were not trained here."""
 
     @property
     def device(self) -> torch.device:

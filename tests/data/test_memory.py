@@ -72,3 +72,15 @@ def test_the_first_version_of_the_interface(groups):
 def test_without_control_groups(groups):
     _, rooms = groups
     assert rooms("") == rooms("0::/job\n") == []
+
+
+def test_shared_memory_is_what_is_free_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "_SHARED", tmp_path / "none")
+    assert memory.shared_memory() is None
+    monkeypatch.setattr(memory, "_SHARED", tmp_path)
+    usage = SimpleNamespace(free=900, total=5000)
+    monkeypatch.setattr(memory.psutil, "disk_usage", lambda place: usage)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert memory.shared_memory() == 900
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert memory.shared_memory() == 300

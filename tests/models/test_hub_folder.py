@@ -101,12 +101,14 @@ def test_the_card_tells_metrics_protocol_dataset_and_options(cirr_run, hub):
     card_results = {result.metric_type: result for result in card.data.eval_results}
     assert {name: r.metric_value for name, r in card_results.items()} == run.metrics
     result = card_results["recall_at50"]
-    assert (result.dataset_name, result.dataset_split) == ("CIRR", "val")
+    assert result.dataset_split == "val"
     protocol = run.provenance["data"]["CIRR val"]
     assert result.dataset_args["protocol"]["CIRR val"] == protocol
     assert f"- CIRR val: {protocol}" in card.text
     assert f"| recall_at50 | {run.metrics['recall_at50']:.2f} |" in card.text
-    assert "gated text-image fusion" in card.text and "`tiny` on CIRR" in card.text
+    assert "gated text-image fusion" in card.text and "`tiny` on synthetic data" in card.text
+    assert result.dataset_type == "synthetic-cirr"
+    assert result.dataset_name == "synthetic data in CIRR's layout"
     options = card.text.split("## Options")[1].split("```")[1].removeprefix("yaml\n")
     assert yaml.safe_load(options) == config_of(hub)["gatedcir"]["options"]
 
@@ -193,3 +195,14 @@ def test_a_byte_order_mark_in_the_config_is_read(spoiled):
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
     assert hub_folder.find(spoiled) == spoiled
     assert sizes(hub_folder.read(spoiled)) == expected
+
+
+def test_a_card_of_published_data_names_them(cirr_run, tmp_path):
+    run = checkpoint.load(cirr_run)
+    protocol = {"CIRR val": "gallery of 2297 images, reference removed"}
+    made_by = {**run.provenance, "dataset": "CIRR", "data": protocol}
+    hub_folder.write(replace(run, provenance=made_by), tmp_path / "real")
+    card = ModelCard.load(tmp_path / "real" / "README.md")
+    assert "on CIRR, 1 epoch" in card.text or "on CIRR, 2 epochs" in card.text
+    assert {r.dataset_type for r in card.data.eval_results} == {"cirr"}
+    assert "synthetic" not in card.text

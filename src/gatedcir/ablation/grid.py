@@ -91,6 +91,11 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
         check_ranges(config)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
+    if not config.run.validates:
+        raise UserError(
+            f"{place} has --validation-frequency 0, but cells are compared by their validation; "
+            "give 1 or more."
+        )
     return Cell(name, overrides, config, min(own, seeds))
 
 

@@ -14,21 +14,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 from tqdm import tqdm
 
 from gatedcir.ablation.grid import Grid, chosen
 from gatedcir.checkpoint import write_text
+from gatedcir.claim import LOCK, in_use
 from gatedcir.config import CONFIG_FILE, Config
 from gatedcir.errors import UserError
 from gatedcir.option_checks import changed_flags
 from gatedcir.parsing import flags_of, read_yaml, to_dict
-from gatedcir.run_folder import TRAIN, VALIDATION
+from gatedcir.run_folder import TRAIN, VALIDATION, read_table
 
 TRAINER = Path(__file__).parents[2] / "blip_fine_tune_2.py"
 OUTPUT, ERRORS, FAILURE = "output.log", "errors.log", "failure.txt"
-LOGS = {OUTPUT, ERRORS, FAILURE}  # what a run that failed at once leaves
+LOGS = {OUTPUT, ERRORS, FAILURE, LOCK}  # what a run that failed at once leaves
+WAY_OUT = "remove the folder to train that run again"  # beside a copy of a damaged file
 _TAIL = 2**16  # bytes of a log that are searched for its last line
 _PAUSE = 0.2  # seconds from one look at the processes to the next
 _REFRESH = 10  # seconds from one drawing of the bar to the next while nothing ends
@@ -49,12 +50,24 @@ class Run:
         return self.config.run.output_dir
 
     def is_finished(self) -> bool:
-        """Whether its tables hold all epochs, and its process did not fail."""
+        """Whether its tables hold all epochs, and its process did not fail.
+
+        Raises:
+            UserError: a table is damaged, or has lost rows.
+        """
         files = [self.path / name for name in (TRAIN, VALIDATION)]
         if (self.path / FAILURE).exists() or not all(file.is_file() for file in files):
             return False
-        last = self.config.optim.num_epochs - 1
-        return all(pd.read_csv(file)["epoch"].max() == last for file in files)
+        train, validation = (read_table(file, way_out=WAY_OUT)["epoch"].tolist() for file in files)
+        epochs = list(range(self.config.optim.num_epochs))
+        if validation[-1:] != epochs[-1:]:
+            return False
+        if train != epochs:
+            raise UserError(
+                f"{files[0]} has lost rows, as {VALIDATION} knows of more epochs; put a copy of it "
+                f"back, or {WAY_OUT}."
+            )
+        return True
 
     def failure(self) -> str | None:
         """Why it failed, or None."""
@@ -110,7 +123,16 @@ def execute(runs: Sequence[Run], *, jobs: int) -> None:
     """Run all, `jobs` at a time; a run that fails leaves the reason in its folder, others go on.
 
     What an unfinished run left is removed first. Processes share the cores that one would use.
+
+    Raises:
+        UserError: a folder is in use by another process, before anything is removed.
     """
+    for run in runs:
+        if in_use(run.path):
+            raise UserError(
+                f"{run.path} is in use by a training that still runs; wait until it ends, or name "
+                "another --output."
+            )
     threads = str(max(1, torch.get_num_threads() // jobs))
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     waiting, active = list(reversed(runs)), dict[Run, subprocess.Popen]()

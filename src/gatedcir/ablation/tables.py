@@ -14,8 +14,10 @@ from typing import Any
 import pandas as pd
 
 from gatedcir.ablation.grid import Grid
-from gatedcir.ablation.runs import Run
-from gatedcir.run_folder import TRAIN, VALIDATION
+from gatedcir.ablation.runs import WAY_OUT, Run
+from gatedcir.errors import UserError, reason_of
+from gatedcir.retrieval.report import HEADLINE
+from gatedcir.run_folder import TRAIN, VALIDATION, read_table
 from gatedcir.statistics import Estimate, compare, estimate
 
 FINISHED, FAILED = "finished", "failed"
@@ -70,19 +72,21 @@ def curves_of(runs: Sequence[Run], metric: str) -> dict[str, dict[int, float]]:
     tables: dict[str, list[pd.Series]] = {}
     for run in runs:
         if run.is_finished():
-            series = pd.read_csv(run.path / VALIDATION).set_index("epoch")[metric]
-            tables.setdefault(run.cell, []).append(series)
+            table = read_table(run.path / VALIDATION, metric, way_out=WAY_OUT)
+            tables.setdefault(run.cell, []).append(table.set_index("epoch")[metric])
     means = {cell: pd.concat(found, axis=1).mean(axis=1) for cell, found in tables.items()}
     return {cell: dict(zip(m.index.tolist(), m.tolist(), strict=True)) for cell, m in means.items()}
 
 
 def _row(run: Run) -> dict[str, Any]:
+    headline = HEADLINE[run.config.data.dataset]
     row: dict[str, Any] = {"cell": run.cell, "seed": run.seed}
     if not run.is_finished():
         return row | {"status": FAILED, "reason": run.failure()}
-    provenance = json.loads((run.path / "provenance.json").read_text(encoding="utf-8"))
-    train = pd.read_csv(run.path / TRAIN)
-    [last] = pd.read_csv(run.path / VALIDATION).tail(1).drop(columns="epoch").to_dict("records")
+    provenance = _provenance(run)
+    train = read_table(run.path / TRAIN, "triplets_per_second", "peak_memory_gib", way_out=WAY_OUT)
+    validation = read_table(run.path / VALIDATION, headline, way_out=WAY_OUT)
+    [last] = validation.tail(1).drop(columns="epoch").to_dict("records")
     batch = run.config.optim.batch_size * provenance["processes"]
     return row | {
         "status": FINISHED,
@@ -94,6 +98,20 @@ def _row(run: Run) -> dict[str, Any]:
         "seconds_per_step": float((batch / train["triplets_per_second"]).mean()),
         "peak_memory_gib": float(train["peak_memory_gib"].max()),
     }
+
+
+def _provenance(run: Run) -> dict[str, Any]:
+    """Where a run was made; UserError where its file is damaged."""
+    file = run.path / "provenance.json"
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if lacking := {"git", "devices", "processes", *PARAMETERS} - found.keys():
+            raise ValueError(f"no {min(lacking)}")
+    except (ValueError, OSError, AttributeError) as error:
+        raise UserError(
+            f"{file} is damaged ({reason_of(error)}); put a copy of it back, or {WAY_OUT}."
+        ) from None
+    return found
 
 
 def _interval(name: str, found: Estimate) -> dict[str, float]:

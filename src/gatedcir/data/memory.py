@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 _CONTROLLERS = Path("/sys/fs/cgroup")
+_SHARED = Path("/dev/shm")  # a container's is 64 MB unless --shm-size says otherwise
 _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
@@ -22,6 +23,16 @@ def fits_in_memory(images: int, bytes_per_image: int) -> bool:
     """
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return images * bytes_per_image * sharing <= free_memory() // 2
+
+
+def shared_memory() -> int | None:
+    """Bytes that this process' workers may still pass to it; None where nothing tells.
+
+    Training processes of one machine share what is free.
+    """
+    if not _SHARED.is_dir():
+        return None
+    return psutil.disk_usage(str(_SHARED)).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def group_rooms(controllers: Path, own_groups: Path) -> Iterator[int]:

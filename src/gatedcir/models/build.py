@@ -7,7 +7,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gatedcir.checkpoint import Checkpoint
-from gatedcir.config import BackboneConfig, Config, DataConfig, GatedFusionConfig, ModelConfig
+from gatedcir.config import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    GatedFusionConfig,
+    ModelConfig,
+    TransformConfig,
+)
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.composer import ComposedRetriever
@@ -17,6 +24,8 @@ from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.weights import mismatch
 from gatedcir.parsing import from_dict, to_dict
+
+_NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # what evaluation goes by
 
 
 def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
@@ -105,14 +114,7 @@ def checkpoint_of(
 def _restore(
     found: Pretrained, checkpoint: Checkpoint
 ) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    try:
-        config = from_dict(Config, checkpoint.config)
-    except UserError as error:
-        reason = str(error).partition(";")[0]
-        raise UserError(
-            f"the checkpoint's options are not those of this version: {reason}; use "
-            f"{_writer(checkpoint.provenance)}."
-        ) from None
+    config = _config_in(checkpoint)
     model = _assemble(found.backbone, config)
     expected = {n: w for n, w in model.state_dict().items() if not n.startswith("backbone.")}
     if wrong := mismatch(found.own, expected):
@@ -130,6 +132,54 @@ def _writer(provenance: dict[str, Any]) -> str:
         return f"the revision that wrote it, {revision}"
     version = f", version {versions['gatedcir']}" if "gatedcir" in versions else ""
     return f"the gatedcir that wrote it{version}"
+
+
+def check_opens_again(config: Config) -> None:
+    """UserError if a checkpoint of a run with these options could not be opened."""
+    try:
+        from_dict(Config, to_dict(config))
+    except UserError as error:
+        what, _, way_out = str(error).partition("; ")
+        raise UserError(
+            f"{what}, so that a checkpoint of this run could not be opened again; {way_out}"
+        ) from None
+
+
+def _config_in(checkpoint: Checkpoint) -> Config:
+    """A checkpoint's config, maybe of another version.
+
+    Options of training that this version does not know are left out, and it says so.
+
+    Raises:
+        UserError: it does not know an option of the model or of its input.
+    """
+    try:
+        return from_dict(Config, checkpoint.config)
+    except UserError:
+        pass
+    dataset = {"dataset": checkpoint.config["dataset"]}
+    found, unknown = dict(checkpoint.config), []
+    for name in checkpoint.config.keys() - _NEEDED:
+        if _refusal({**dataset, name: found[name]}):
+            unknown.append(f"--{name}")
+            del found[name]
+    if reason := _refusal(found):
+        raise UserError(
+            f"the checkpoint's model has an option that this version does not know ({reason}); "
+            f"use {_writer(checkpoint.provenance)}."
+        )
+    names = ", ".join(sorted(unknown))
+    _say(f"options of training that this version does not know are left out: {names}")
+    return from_dict(Config, found)
+
+
+def _refusal(values: dict[str, Any]) -> str:
+    """What is wrong with some options; empty if nothing is."""
+    try:
+        from_dict(Config, values)
+    except UserError as error:
+        return str(error).partition("; ")[0]
+    return ""
 
 
 def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:

@@ -17,12 +17,15 @@ def model_card(run: dict[str, Any], *, name: str) -> ModelCard:
         run: its `options`, `provenance`, `epoch` and `metrics`, as `config.json` holds them.
         name: of the model.
     """
-    options, dataset = run["options"], run["options"]["dataset"]
+    options = run["options"]
+    dataset = run["provenance"].get("dataset", options["dataset"])
+    kind = options["dataset"].lower()
+    kind = kind if dataset == options["dataset"] else f"synthetic-{kind}"
     protocol = run["provenance"].get("data", {})
     results = [
         EvalResult(
             task_type=_TASK,
-            dataset_type=dataset.lower(),
+            dataset_type=kind,
             dataset_name=dataset,
             dataset_split="val",
             dataset_args={"protocol": protocol},
@@ -41,11 +44,11 @@ def model_card(run: dict[str, Any], *, name: str) -> ModelCard:
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {name}",
-        f"{_description(options)} {_history(options, run['epoch'])}",
+        f"{_description(options)} {_history(options, run['epoch'], dataset)}",
         _measured(run["metrics"], protocol, dataset),
         "## Use",
-        f"```sh\npython src/blip_validate.py --dataset {dataset} --model-path FOLDER_OR_HUB_NAME\n"
-        "```",
+        f"```sh\npython src/blip_validate.py --dataset {options['dataset']} "
+        "--model-path FOLDER_OR_HUB_NAME\n```",
         "```python\nfrom gatedcir.pretrained import TrainedRetriever\n\n"
         'retriever = TrainedRetriever.from_pretrained("FOLDER_OR_HUB_NAME")\n```',
         "## Options",
@@ -65,12 +68,12 @@ def _description(options: dict[str, Any]) -> str:
     )
 
 
-def _history(options: dict[str, Any], epoch: int) -> str:
+def _history(options: dict[str, Any], epoch: int, dataset: str) -> str:
     start = HUB_NAMES.get(options["backbone"], options["backbone"])
     if not epoch:
         return f"The weights are those of `{start}`, not trained here."
     plural = "s" * (epoch != 1)
-    return f"Fine-tuned from `{start}` on {options['dataset']}, {epoch} epoch{plural}."
+    return f"Fine-tuned from `{start}` on {dataset}, {epoch} epoch{plural}."
 
 
 def _measured(metrics: dict[str, float], protocol: dict[str, str], dataset: str) -> str:

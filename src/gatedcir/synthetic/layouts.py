@@ -20,6 +20,7 @@ from gatedcir.synthetic.scenes import Scene
 _QUERIES_PER_GRID = {"train": 40, "val": 9, "test": 9}
 _CIRR_NAMES = {"train": "train", "val": "dev", "test": "test1"}
 _CIRR_FILES = {"train": "train", "val": "val", "test": "test1"}
+_MARK = "synthetic.json"  # tells that a dataset is none of the published ones
 _PATIENCE = 20  # rounds of drawing more families before a size is given up
 
 
@@ -60,6 +61,7 @@ def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[s
         _write_json(root / "cirr" / "image_splits" / f"split.rc2.{name}.json", dict(order))
         _draw_all(partial(_save_scene, seed), pictures)
         yield f"{name}: {len(entries)} triplets, {len(files)} images"
+    _write_mark(root, "scenes in CIRR's layout", sizes, seed)
 
 
 def write_fashioniq(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
@@ -89,6 +91,7 @@ def write_fashioniq(root: Path, sizes: Mapping[str, int], *, seed: int) -> Itera
         ]
         _draw_all(_save_garment, pictures)
         yield f"{category} {split}: {len(entries)} triplets, {len(products)} images"
+    _write_mark(root, "garments in FashionIQ's layout", sizes, seed)
 
 
 def _check(sizes: Mapping[str, int]) -> None:
@@ -187,6 +190,11 @@ def _draw_all(save: Any, tasks: list[Any]) -> None:
 def _in_parallel(call: Callable[[Any], Any], tasks: Iterable[Any], *, at_a_time: int) -> list:
     with ProcessPoolExecutor() as pool:
         return list(pool.map(call, tasks, chunksize=at_a_time))
+
+
+def _write_mark(root: Path, what: str, sizes: Mapping[str, int], seed: int) -> None:
+    """Say in the dataset's folder that it was drawn."""
+    _write_json(root / _MARK, {"synthetic": what, "sizes": dict(sizes), "seed": seed})
 
 
 def _write_json(path: Path, content: Iterable[Any]) -> None:

@@ -1,0 +1,66 @@
+"""Whether training still leads somewhere: losses and weights that no run should go on with."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from gatedcir.errors import UserError
+
+_NEAR = 0.98  # share of chance's loss: equal images of a batch are left out, which lowers it
+_WAY_OUT = "lower --learning-rate or pass --mixed-precision fp32."
+
+
+def check_loss(loss: float, *, epoch: int, where: str) -> None:
+    """UserError where a loss is not finite."""
+    if not math.isfinite(loss):
+        raise UserError(f"the loss is {loss} in epoch {epoch}, {where}; {_WAY_OUT}")
+
+
+class StepLosses(NamedTuple):
+    """A step's loss and its contrastive term, or the medians of an epoch."""
+
+    total: float
+    contrastive: float
+
+
+def check_progress(now: StepLosses, *, first: StepLosses | None, compared: int, epoch: int) -> None:
+    """Stop where the model has lost what it knew at the start.
+
+    The contrastive term must be that of a model that guesses. It must also be above that of the
+    run's first step, or the loss must be more than twice as high as there. Both leave a margin of
+    four times what one batch may be off by chance: the loss of one query varies by about 1, so
+    that the mean of n queries varies by 1 / sqrt(n).
+
+    Args:
+        now: medians of an epoch.
+        first: of the run's first step, which no update has changed; None if not known.
+        compared: n, the triplets of a step. A model that guesses has the contrastive term log(n).
+        epoch: its number.
+
+    Raises:
+        UserError: it is so.
+    """
+    chance, margin = math.log(compared), 4 / math.sqrt(compared)
+    if first is None or now.contrastive < _NEAR * chance:
+        return
+    if now.contrastive > first.contrastive + margin or now.total > 2 * first.total + margin:
+        raise UserError(
+            f"epoch {epoch} has a median loss of {now.total:.2f} (contrastive term "
+            f"{now.contrastive:.2f}), against {first.total:.2f} ({first.contrastive:.2f}) in the "
+            f"first step and a term of {chance:.2f} by guessing: the model forgets what it knew; "
+            "lower --learning-rate."
+        )
+
+
+def check_weights(model: nn.Module, *, epoch: int) -> None:
+    """UserError where a weight that learns is not finite, before it replaces a good one."""
+    for name, weight in model.named_parameters():
+        own = weight.to_local() if isinstance(weight, DTensor) else weight
+        if weight.requires_grad and not torch.isfinite(own).all():
+            raise UserError(
+                f"the weights ({name}) are not finite after epoch {epoch}, which was not kept; "
+                f"{_WAY_OUT}"
+            )
