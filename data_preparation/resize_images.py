@@ -17,7 +17,7 @@ from gatedcir.config import (
     TransformConfig,
 )
 from gatedcir.data import resized
-from gatedcir.data.files import LIST, count_reasons, write_list
+from gatedcir.data.files import LIST, MISSING, count_reasons, write_list
 from gatedcir.data.readable import find_unreadable, refusal_of
 from gatedcir.data.transforms import make_transform
 from gatedcir.errors import UserError, check_new_folder, run_command
@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = resized.read_parts(options.dataset, source, annotations)
     places = resized.choose_places(options.dataset, source, parts.values())
     files = {path: place for (_, path), place in places.items()}
+    named = {path for part in parts.values() for path in part.paths.values()}
     size, refused = 0, set()
     with whole_folder(output) as folder:
         resized.write_annotations(source, folder, annotations, parts, places)
@@ -72,21 +73,26 @@ def main(argv: Sequence[str] | None = None) -> None:
                 refused.add(copy.path)
             else:
                 size += copy.path.stat().st_size
-        suspects = [file for file, place in files.items() if folder / place in refused]
-        unreadable = dict.fromkeys(suspects, "not readable")
-        unreadable |= find_unreadable(suspects, num_workers=options.num_workers, progress=False)
+        suspects = {file for file, place in files.items() if folder / place in refused}
+        left_out = dict.fromkeys(suspects, "not readable")
+        left_out |= find_unreadable(
+            sorted(suspects | (named - files.keys())),
+            num_workers=options.num_workers,
+            progress=False,
+        )
+        unreadable = {file: why for file, why in left_out.items() if why != MISSING}
         if unreadable and not options.skip_unreadable:
-            raise refusal_of(unreadable, len(files))
-        if unreadable:
-            write_list(unreadable, folder)
+            raise refusal_of(unreadable, len(named))
+        if left_out:
+            write_list(left_out, folder)
         resized.check_copy(options.dataset, folder, parts, places)
         resized.write_note(folder, transform)
-    if unreadable:
+    if left_out:
         print(
-            f"{len(unreadable)} of {len(files)} images are left out "
-            f"({count_reasons(unreadable.values())}); {output / LIST} lists them"
+            f"{len(left_out)} of {len(named)} images are left out "
+            f"({count_reasons(left_out.values())}); {output / LIST} lists them"
         )
-    count = len(files) - len(unreadable)
+    count = len(named) - len(left_out)
     print(f"{output}: {count} images of {options.image_size} px, {size / 1e6:.1f} MB")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from gatedcir.errors import UserError, reason_of, run_command
+from gatedcir.files import whole_folder
 
 # LAVIS imports these for its datasets and other models; BLIP-2's first stage calls none of them.
 _STAND_INS = {
@@ -115,11 +116,9 @@ def write(model: Any, folder: Path, *, name: str) -> Path:
         UserError: the folder is there and not empty.
     """
     _refuse_existing(folder)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    unfinished.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": model.state_dict()}, unfinished / name)
-    model.tokenizer.save_vocabulary(str(unfinished))
-    unfinished.replace(folder)
+    with whole_folder(folder) as unfinished:
+        torch.save({"model": model.state_dict()}, unfinished / name)
+        model.tokenizer.save_vocabulary(str(unfinished))
     return folder / name
 
 

@@ -10,6 +10,7 @@ import torch
 from tiny_pictures import IMAGE_SIZE
 from transformers import BertTokenizer
 
+from gatedcir.files import whole_folder
 from gatedcir.models.backbone import Backbone
 from gatedcir.synthetic import edits, garment_text, scenes
 
@@ -59,9 +60,8 @@ def tiny_config(vocabulary: int) -> dict:
 
 def save(model: Backbone, wordpiece: BertTokenizer, folder: Path, history: list[dict]) -> None:
     """Half-precision weights, config, vocabulary and history, in the hub's layout."""
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    model.save_pretrained(unfinished, dtype=torch.float16)
-    wordpiece.save_pretrained(unfinished)
-    (unfinished / "pretraining.json").write_text(json.dumps(history, indent=1) + "\n")
-    shutil.rmtree(folder, ignore_errors=True)
-    unfinished.replace(folder)
+    with whole_folder(folder) as unfinished:
+        model.save_pretrained(unfinished, dtype=torch.float16)
+        wordpiece.save_pretrained(unfinished)
+        (unfinished / "pretraining.json").write_text(json.dumps(history, indent=1) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)  # of the lesson before

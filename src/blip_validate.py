@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the report of a checkpoint on the validation split."""
     options = parse(Options, argv, description="Evaluate a checkpoint on the validation split.")
     from gatedcir.assemble import open_evaluator
-    from gatedcir.checkpoint import write_json
+    from gatedcir.files import write_json
     from gatedcir.models.sources import locate
     from gatedcir.retrieval.report import format_report
     from gatedcir.validate import validate

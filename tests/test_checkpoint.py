@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from gatedcir import checkpoint
-from gatedcir.checkpoint import Checkpoint, find, load, provenance, save, write_json
+from gatedcir.checkpoint import Checkpoint, find, load, provenance, save
 from gatedcir.errors import UserError
+from gatedcir.files import write_json
 
 
 def make(epoch=1, **changes):
@@ -128,7 +129,7 @@ def test_missing_path_and_empty_run_folder(tmp_path):
     refused(tmp_path / "none.pt")
     refused(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    assert "--save-best" in refused(tmp_path)
+    assert "a run that kept its weights" in refused(tmp_path)
 
 
 def test_run_folder_prefers_the_best(tmp_path):

@@ -1,6 +1,5 @@
 """Checkpoints: one file that holds all that evaluation needs, and all that resuming needs."""
 
-import json
 import os
 import pickle
 import platform
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from gatedcir.errors import UserError
+from gatedcir.files import whole_file
 
 FORMAT = "gatedcir-1"
 BEST, LAST = "best.pt", "last.pt"
@@ -43,10 +43,8 @@ class Checkpoint:
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; a crash leaves the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    torch.save({"format": FORMAT, **vars(checkpoint)}, unfinished)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        torch.save({"format": FORMAT, **vars(checkpoint)}, unfinished)
 
 
 def load(path: Path) -> Checkpoint:
@@ -59,8 +57,7 @@ def load(path: Path) -> Checkpoint:
     content = read(file)
     if not is_checkpoint(content):
         raise UserError(
-            f"{file} is not a checkpoint of this project; train one with --save-best, "
-            "or name the folder of a run."
+            f"{file} is not a checkpoint of this project; name one, or the folder of a run."
         )
     return parse(content, file)
 
@@ -98,7 +95,7 @@ def parse(content: dict[str, Any], file: Path) -> Checkpoint:
     names = {field.name for field in fields(Checkpoint)}
     values = {name: value for name, value in content.items() if name in names}
     if values.keys() != names:
-        raise UserError(f"{file} is an incomplete checkpoint; train it again with --save-best.")
+        raise UserError(f"{file} is an incomplete checkpoint; copy it again, or train it again.")
     return Checkpoint(**values)
 
 
@@ -110,8 +107,8 @@ def find(path: Path) -> Path:
         if file.is_file():
             return file
     raise UserError(
-        f"there is no checkpoint at {path}: name a .pt file, or the folder of a run that had "
-        "--save-best or --save-training."
+        f"there is no checkpoint at {path}: name a .pt file, or the folder of a run that kept its "
+        "weights."
     )
 
 
@@ -126,19 +123,6 @@ def provenance() -> dict[str, Any]:
         "versions": {name: v for name in packages if (v := _version(name)) is not None},
         "devices": devices or [f"cpu, {os.cpu_count()} cores"],
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Indented JSON, written whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """A text file, written whole or not at all; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _version(package: str) -> str | None:

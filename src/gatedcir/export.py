@@ -1,7 +1,6 @@
 """A model of any source -> a folder in the hub's layout, or a file in LAVIS' or SPRC's."""
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from gatedcir.checkpoint import Checkpoint
 from gatedcir.errors import UserError
+from gatedcir.files import whole_files
 from gatedcir.models import hub_folder
 from gatedcir.models.sources import SPRC_MODEL
 from gatedcir.models.vocabulary import vocabulary, wordpieces_from_json
@@ -69,19 +69,12 @@ def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) 
     run = _without_fusion(
         TrainedRetriever.from_pretrained(name).to_checkpoint(), name, kind, allowed=drop_fusion
     )
-    unfinished = file.with_name(file.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with whole_files(*targets) as unfinished:  # the weights last
         words = vocabulary(wordpieces_from_json(run.tokenizer))
         (unfinished / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
         sizes = json.dumps(run.backbone, indent=2)
         (unfinished / "config.json").write_text(sizes + "\n", encoding="utf-8")
         torch.save(contents(run), unfinished / file.name)
-        for path in targets:  # the weights last
-            (unfinished / path.name).replace(path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> Checkpoint:

@@ -4,11 +4,13 @@ Both are made under a name that nobody else has, next to their target. They get 
 when all is written. Nothing is removed but what was made here.
 """
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -17,10 +19,35 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     A file that was there is replaced. Its folder is made if it is missing.
     """
-    with _next_to(path) as unfinished:
-        yield unfinished
-        _sync(unfinished)
-        _rename(unfinished, path)
+    with whole_files(path) as folder:
+        yield folder / path.resolve().name
+
+
+@contextmanager
+def whole_files(*paths: Path) -> Iterator[Path]:
+    """A folder to write files for one place in; they move there if the block ends without error.
+
+    All of them must be written. They move in the order of `paths`.
+    """
+    with _next_to(paths[0]) as unfinished:
+        folder = unfinished.parent
+        yield folder
+        places = [(folder / path.resolve().name, path) for path in paths]
+        for written, _ in places:
+            _sync(written)
+        for written, path in places:
+            _rename(written, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file in UTF-8, written whole or not at all; its folder is made."""
+    with whole_file(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Indented JSON, written whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

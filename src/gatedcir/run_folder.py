@@ -13,10 +13,11 @@ import yaml
 from pandas.api.types import is_integer_dtype, is_numeric_dtype
 from torch.utils.tensorboard import SummaryWriter
 
-from gatedcir.checkpoint import BEST, LAST, write_json, write_text
+from gatedcir.checkpoint import BEST, LAST
 from gatedcir.claim import Claim
 from gatedcir.config import CONFIG_FILE, Config
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
+from gatedcir.files import write_json, write_text
 from gatedcir.parsing import to_dict
 
 RUNS = Path("runs")  # holds the folders of runs that are given none

@@ -189,14 +189,21 @@ def test_a_name_of_fashioniq_that_leads_outside_is_refused(home, tmp_path):
 
 
 def test_images_that_cannot_be_had_are_left_out_and_told(cirr, tmp_path, capsys):
-    gone, cut, *_ = sorted((cirr / "dev").iterdir())
+    gone, cut, link, *_ = sorted((cirr / "dev").iterdir())
     gone.unlink()
     cut.write_bytes(cut.read_bytes()[:200])
-    resized(cirr, tmp_path / "copy")
-    told = capsys.readouterr().out
-    assert str(cut) in told and "1 images that cannot be read are left out" in told
+    link.unlink()
+    link.symlink_to(tmp_path / "nowhere.png")
+    reasons = "1 broken link, 1 cut short or damaged"
+    flags = ["--dataset", "CIRR", *command(cirr, tmp_path / "copy")]
+    bad(resize_images, flags, "2 of 135 images cannot be read", reasons, "--skip-unreadable")
+    assert not (tmp_path / "copy").exists()
+    resize_images.main([*flags, "--skip-unreadable"])
+    assert f"3 of 135 images are left out ({reasons}, 1 missing)" in capsys.readouterr().out
+    listed = (tmp_path / "copy" / "unreadable_images.csv").read_text()
+    assert all(str(file) in listed for file in (gone, cut, link))
     copied = parse_cirr(tmp_path / "copy", "val").paths
-    assert [copied[f.stem].is_file() for f in (gone, cut)] == [False, False]
+    assert not any(copied[file.stem].is_file() for file in (gone, cut, link))
 
 
 def test_without_images_or_annotations_nothing_is_written(cirr, tmp_path):

@@ -18,10 +18,10 @@ import torch
 from tqdm import tqdm
 
 from gatedcir.ablation.grid import Grid, chosen
-from gatedcir.checkpoint import write_text
 from gatedcir.claim import LOCK, in_use
 from gatedcir.config import CONFIG_FILE, Config
 from gatedcir.errors import UserError
+from gatedcir.files import write_text
 from gatedcir.option_checks import changed_flags
 from gatedcir.parsing import flags_of, read_yaml, to_dict
 from gatedcir.run_folder import TRAIN, VALIDATION, read_table

@@ -16,6 +16,7 @@ import pandas as pd
 from gatedcir.ablation.grid import Grid
 from gatedcir.ablation.runs import WAY_OUT, Run
 from gatedcir.errors import UserError, reason_of
+from gatedcir.files import write_text
 from gatedcir.retrieval.report import HEADLINE
 from gatedcir.run_folder import TRAIN, VALIDATION, read_table
 from gatedcir.statistics import Estimate, compare, estimate
@@ -131,6 +132,4 @@ def _comparison(
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write a table whole or not at all, numbers with all their digits."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    table.to_csv(unfinished, index=False)
-    unfinished.replace(path)
+    write_text(path, table.to_csv(index=False))

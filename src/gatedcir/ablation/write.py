@@ -10,7 +10,7 @@ from gatedcir.ablation.grid import Grid
 from gatedcir.ablation.report import format_page
 from gatedcir.ablation.runs import Run
 from gatedcir.ablation.tables import FINISHED, curves_of, table_of_cells, table_of_runs, write_csv
-from gatedcir.checkpoint import write_text
+from gatedcir.files import write_text
 from gatedcir.retrieval.report import HEADLINE
 from gatedcir.visualize import charts
 

@@ -27,6 +27,7 @@ from gatedcir.data.features import (
 )
 from gatedcir.data.shards import Entry, ImageFile, ShardSource
 from gatedcir.errors import UserError
+from gatedcir.files import write_json
 
 SHARD_BYTES = 2**28  # what a killed process loses at most, and what one holds in memory
 _MANIFEST = "manifest.json"
@@ -180,10 +181,7 @@ class FeatureFolder:
             lock.release()
 
     def _write_manifest(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
-        unfinished = shards.unfinished(self.path / _MANIFEST)
-        unfinished.write_text(json.dumps(dict(self.settings), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(self.path / _MANIFEST)
+        write_json(self.path / _MANIFEST, dict(self.settings))
 
     def _check_room(self, images: int) -> None:
         """UserError if the disk cannot take the features of so many images."""

@@ -14,6 +14,7 @@ from gatedcir.data import shards
 from gatedcir.data.files import NAMES_SHOWN, count_reasons, write_list
 from gatedcir.data.transforms import open_image
 from gatedcir.errors import UserError
+from gatedcir.files import write_text
 
 RECORD = "read_images.json"
 
@@ -138,7 +139,4 @@ def _is_noted(path: Path, noted: dict[str, list[int]]) -> bool:
 
 def _write_record(file: Path, noted: dict[str, list[int]]) -> None:
     with suppress(OSError):  # in a folder that may only be read, every pass reads all files
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = shards.unfinished(file)
-        unfinished.write_text(json.dumps(noted), encoding="utf-8")
-        unfinished.replace(file)
+        write_text(file, json.dumps(noted))

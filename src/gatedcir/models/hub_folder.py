@@ -6,7 +6,6 @@ temperature and fusion lie beside them. `config.json` is the backbone's, with th
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer as WordPieces
 
 from gatedcir.checkpoint import Checkpoint
 from gatedcir.errors import UserError, reason_of
+from gatedcir.files import whole_folder
 from gatedcir.models.model_card import model_card
 from gatedcir.models.vocabulary import wordpieces_from_json
 
@@ -39,19 +39,13 @@ def write(run: Checkpoint, folder: Path) -> None:
         UserError: the folder is there and not empty, or a file.
     """
     check_new(folder)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    try:
+    with whole_folder(folder) as unfinished:
         weights = {n.removeprefix(_BACKBONE): w.contiguous() for n, w in run.weights.items()}
         save_file(weights, unfinished / SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
         wordpieces_from_json(run.tokenizer).save_pretrained(unfinished)
         config = _config(run)
         (unfinished / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         model_card(config[_KEY], name=folder.name).save(unfinished / "README.md")
-        unfinished.replace(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def find(source: Path | str) -> Path | None:

@@ -21,7 +21,7 @@ LAVIS_URL = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/m
 _VIT_L_FILE = "blip2_pretrained_vitL.pth"
 _WEIGHTS = (
     f"give tiny, {', '.join(HUB_NAMES)}, pretrain_vitL, a hub name, a folder in the hub's layout, "
-    "a .pth of LAVIS, a .pt of SPRC, or a run that had --save-best or --save-training"
+    "a .pth of LAVIS, a .pt of SPRC, or a run that kept its weights"
 )
 _SHOWN = 6  # runs that are listed
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -64,7 +64,7 @@ def locate(name: str) -> Path | str:
 def _nothing_at(path: Path) -> UserError:
     """What to name instead of a path without weights."""
     if (path / CONFIG_FILE).is_file():
-        return UserError(f"the run {path} has kept no weights; train it again with --save-best.")
+        return UserError(f"the run {path} has kept no weights; train it again without --no-save.")
     folder = path if path.is_dir() else path.parent
     if runs := _runs_below(folder) if path.name != str(path) or path.is_dir() else []:
         shown = " or ".join(map(str, runs[:_SHOWN])) + ", for instance" * (len(runs) > _SHOWN)

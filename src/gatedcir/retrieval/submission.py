@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from gatedcir.errors import UserError
+from gatedcir.files import whole_files
 
 RECALL_NAMES, SUBSET_NAMES = 50, 3
 MOST_BYTES = 5_000_000
@@ -73,13 +74,11 @@ def write_submission(
 
 def _write_all(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     """Write files of a folder, all or none; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = {name: folder / (name + ".unfinished") for name in contents}
-    for name, file in unfinished.items():
-        file.write_bytes(contents[name])
-    for name, file in unfinished.items():
-        file.replace(folder / name)
-    return [folder / name for name in contents]
+    files = [folder / name for name in contents]
+    with whole_files(*files) as unfinished:
+        for name, content in contents.items():
+            (unfinished / name).write_bytes(content)
+    return files
 
 
 def check_rankings(
