@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gatedcir.config import Config
 from gatedcir.errors import UserError, run_command
-from gatedcir.parsing import parse
+from gatedcir.options.config import Config
+from gatedcir.options.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -17,18 +17,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("there is no folder to write to; pass --cache-features FOLDER.")
     if config.backbone.train_vision:
         raise UserError("--train-vision leaves nothing to cache; leave it out.")
-    from gatedcir.assemble import (
-        LARGEST_BATCH,
-        load_data,
-        make_pixels,
-        place,
-        precision_of,
-        with_workers_that_fit,
-    )
-    from gatedcir.models.build import build
-    from gatedcir.option_checks import check_ranges
-    from gatedcir.step import make_accelerator
-    from gatedcir.vision_cache import feature_folder, fill_folder
+    from gatedcir.assemble.data import load_data, make_pixels, with_workers_that_fit
+    from gatedcir.assemble.evaluator import LARGEST_BATCH, place
+    from gatedcir.assemble.model import build
+    from gatedcir.device import precision_of
+    from gatedcir.features.cache import feature_folder, fill_folder
+    from gatedcir.options.checks import check_ranges
+    from gatedcir.training.step import make_accelerator
 
     check_ranges(config)
     accelerator = make_accelerator()

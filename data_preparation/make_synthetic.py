@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from gatedcir.config import NewFolder, TrainTriplets
 from gatedcir.errors import check_new_folder, run_command
 from gatedcir.files import whole_folder
-from gatedcir.parsing import parse
+from gatedcir.options.config import NewFolder, TrainTriplets
+from gatedcir.options.parsing import parse
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 

@@ -7,7 +7,13 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from gatedcir.config import (
+from gatedcir.benchmarks import resized
+from gatedcir.data.left_out import LIST, MISSING, count_reasons, write_list
+from gatedcir.data.readable import find_unreadable, refusal_of
+from gatedcir.data.transforms import make_transform
+from gatedcir.errors import UserError, check_new_folder, run_command
+from gatedcir.files import whole_folder
+from gatedcir.options.config import (
     DataConfig,
     DataPath,
     InDataset,
@@ -16,13 +22,7 @@ from gatedcir.config import (
     SkipUnreadable,
     TransformConfig,
 )
-from gatedcir.data import resized
-from gatedcir.data.files import LIST, MISSING, count_reasons, write_list
-from gatedcir.data.readable import find_unreadable, refusal_of
-from gatedcir.data.transforms import make_transform
-from gatedcir.errors import UserError, check_new_folder, run_command
-from gatedcir.files import whole_folder
-from gatedcir.parsing import parse
+from gatedcir.options.parsing import parse
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from gatedcir.config import Config, DataConfig, RunConfig
 from gatedcir.errors import UserError, run_command
-from gatedcir.parsing import parse
+from gatedcir.options.config import Config, DataConfig, RunConfig
+from gatedcir.options.parsing import parse
 
 # Runs that are compared need no weights afterwards; --save-best keeps them.
 SHARED = Config(DataConfig(tyro.MISSING), run=RunConfig(save_best=False))
@@ -38,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run what is not finished; write the report; exit with status 1 if runs failed."""
     options = parse(Options, argv, description="Compare cells of options over several seeds.")
     _check(options)
-    from gatedcir.ablation.grid import read_grid
+    from gatedcir.ablation.cells import read_grid
     from gatedcir.ablation.runs import check_folders, execute, runs_of
     from gatedcir.ablation.write import write_all
-    from gatedcir.claim import Claim
-    from gatedcir.run_folder import RUNS
+    from gatedcir.run_folder.claim import Claim
+    from gatedcir.run_folder.folder import RUNS
 
     grid = read_grid(options.grid, options.training, seeds=options.seeds)
     dataset = options.training.data.dataset

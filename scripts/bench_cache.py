@@ -18,11 +18,11 @@ from bench import limits, table
 from PIL import Image
 from torch import Tensor
 
-from gatedcir.data.feature_folder import FeatureFolder
-from gatedcir.data.features import PixelSource, Source, batches
+from gatedcir.data.sources import PixelSource, Source, batches
 from gatedcir.data.transforms import make_transform
 from gatedcir.errors import run_command
-from gatedcir.parsing import parse
+from gatedcir.features.folder import FeatureFolder
+from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory
 
 MEGA = 1e6

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from bench import limits, seconds, table
 from torch import Tensor
 
+from gatedcir.benchmarks.ranks import cirr_metrics, group_ranks, ranks_in_lists
 from gatedcir.errors import run_command
-from gatedcir.parsing import parse
+from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory
-from gatedcir.retrieval.index import TokenIndex
-from gatedcir.retrieval.metrics import cirr_metrics, group_ranks, ranks_in_lists
+from gatedcir.search.exact import TokenIndex
 
 KEPT = 51  # the 50 that are reported, and the reference
 

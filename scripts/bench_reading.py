@@ -15,10 +15,10 @@ from bench import limits, seconds, table
 from PIL import Image
 from torch import Tensor
 
-from gatedcir.data.resized import copy_images
+from gatedcir.benchmarks.resized import copy_images
 from gatedcir.data.transforms import Transform, make_transform
 from gatedcir.errors import run_command
-from gatedcir.parsing import parse
+from gatedcir.options.parsing import parse
 
 
 @dataclass(frozen=True)

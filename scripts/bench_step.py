@@ -17,18 +17,19 @@ from accelerate import Accelerator
 from bench import GIGA, limits, operations, seconds, table
 from torch import Tensor, nn
 
-from gatedcir.assemble import place
-from gatedcir.config import Config, DataConfig, GatedFusionConfig, ModelConfig
-from gatedcir.data.features import Batch
+from gatedcir.assemble.evaluator import place
+from gatedcir.assemble.model import build
+from gatedcir.data.batches import Batch
 from gatedcir.errors import run_command
-from gatedcir.models.build import build
-from gatedcir.models.composer import ComposedRetriever, Visual
+from gatedcir.features.cache import stored_dtype
+from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
-from gatedcir.option_checks import check_ranges
-from gatedcir.parsing import parse
+from gatedcir.options.checks import check_ranges
+from gatedcir.options.config import Config, DataConfig, GatedFusionConfig, ModelConfig
+from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory
-from gatedcir.step import TrainingStep, check_launch, make_accelerator, make_step
-from gatedcir.vision_cache import stored_dtype
+from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
+from gatedcir.visual import Visual
 
 CIRR_TRIPLETS = 28225  # of its training split
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatedcir.errors import UserError, run_command
-from gatedcir.parsing import parse
+from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,8 +124,8 @@ def features(
 
 def _load(file: Path) -> "tuple[Backbone, Tokenizer]":
     """The model of LAVIS' file, with the sizes and the vocabulary beside it."""
-    from gatedcir.models.sources import load
     from gatedcir.models.text import Tokenizer
+    from gatedcir.models.weights.sources import load
 
     pretrained = load(str(file))
     return pretrained.backbone.eval(), Tokenizer(pretrained.wordpieces)

@@ -11,17 +11,17 @@ import torch.nn.functional as F
 import visualize_gates
 from torch import Tensor
 
-from gatedcir import checkpoint
 from gatedcir.ablation.runs import ERRORS, OUTPUT, Run, execute
-from gatedcir.assemble import open_evaluator
-from gatedcir.config import Config, DataConfig, TrainTriplets
+from gatedcir.assemble.evaluator import open_evaluator
 from gatedcir.errors import UserError, run_command
+from gatedcir.evaluation.evaluator import Evaluator, validate
+from gatedcir.evaluation.report import format_table
 from gatedcir.files import whole_folder
-from gatedcir.models.composer import Visual
-from gatedcir.parsing import parse
-from gatedcir.retrieval.report import format_table
+from gatedcir.options.config import Config, DataConfig, TrainTriplets
+from gatedcir.options.parsing import parse
+from gatedcir.run_folder import checkpoint
 from gatedcir.synthetic.layouts import write_cirr
-from gatedcir.validate import Evaluator, validate
+from gatedcir.visual import Visual
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny.yaml"
 COLUMNS = {

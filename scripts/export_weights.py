@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gatedcir.config import ModelPath
 from gatedcir.errors import UserError, run_command
-from gatedcir.parsing import parse
+from gatedcir.options.config import ModelPath
+from gatedcir.options.parsing import parse
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write a model in another layout."""
     options = parse(Options, argv, description="Take weights out, for other programs.")
-    from gatedcir.export import export_file, export_folder
+    from gatedcir.pretrained import export_file, export_folder
 
     if options.format == "hub":
         if options.drop_fusion:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gatedcir.config import (
+from gatedcir.errors import UserError
+from gatedcir.options.config import (
     ALL_CATEGORIES,
     Categories,
     DataConfig,
@@ -15,13 +16,12 @@ from gatedcir.config import (
     ModelPath,
     SkipUnreadable,
 )
-from gatedcir.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from gatedcir.data.transforms import Transform
-    from gatedcir.validate import Evaluator
+    from gatedcir.evaluation.evaluator import Evaluator
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def check(options: Options, *, needs_text: bool) -> None:
         UserError: neither or both of --image and --dataset; a --text without an image, missing
             where it is needed, or too long; an --image that is no file; a --num below 1.
     """
-    from gatedcir.data.load import check_caption
+    from gatedcir.benchmarks.load import check_caption
 
     one, text = options.image is not None, options.text is not None
     stray, missing = text and not one, one and needs_text and not text
@@ -84,8 +84,9 @@ def check(options: Options, *, needs_text: bool) -> None:
 
 def open_one(options: Options) -> tuple["Evaluator", "Tensor"]:
     """The model, and the pixels [3, H, W] of the one image."""
-    from gatedcir.assemble import make_evaluator, make_transform, open_checkpoint
-    from gatedcir.data.features import PixelSource
+    from gatedcir.assemble.data import make_transform
+    from gatedcir.assemble.evaluator import make_evaluator, open_checkpoint
+    from gatedcir.data.sources import PixelSource
 
     assert options.image is not None
     model, tokenizer, config = open_checkpoint(options.model_path)

@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import BertTokenizer, get_cosine_schedule_with_warmup
 
-from gatedcir.assemble import precision_of
+from gatedcir.device import autocast, precision_of
 from gatedcir.errors import run_command
-from gatedcir.losses import token_similarity
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.text import Tokenizer, Tokens
-from gatedcir.parsing import parse
-from gatedcir.validate import autocast
+from gatedcir.options.parsing import parse
+from gatedcir.training.losses import token_similarity
 
 CAPTION_LENGTH = 56  # whole captions of four things; fine-tuning reads shorter texts
 WHOLE, NEARLY = 0.75, 0.8  # share of captions with every detail; what the others keep of them

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from tiny_pictures import Shown
 from torch import Tensor, nn
 
-from gatedcir.losses import token_similarity
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.composer import ComposedRetriever
+from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokens
-from gatedcir.models.visual_fusion.grid import to_map
+from gatedcir.multiscale.maps import to_map
 from gatedcir.synthetic.garments import ATTRIBUTES
 from gatedcir.synthetic.scenes import BACKGROUNDS, COLOURS, SHAPES, SIZES, TEXTURES, Scene
+from gatedcir.training.losses import token_similarity
 
 _SIDE = 3  # cells a side of a scene
 _OF_THINGS = {"shape": SHAPES, "colour": tuple(COLOURS), "texture": TEXTURES, "size": SIZES}

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from picture_inputs import Options, check, chosen, file_of, open_one, picture_of
 
 from gatedcir.errors import UserError, run_command
-from gatedcir.parsing import parse
+from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gatedcir.validate import Evaluator
+    from gatedcir.evaluation.evaluator import Evaluator
 
 _NOTHING = (
     "this model has nothing to show here; train with --model.visual-fusion, --model.scale-fusion "
@@ -42,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
-    from gatedcir.assemble import load_data, make_evaluator, make_transform, open_checkpoint
-    from gatedcir.data.features import PixelSource
+    from gatedcir.assemble.data import load_data, make_transform
+    from gatedcir.assemble.evaluator import make_evaluator, open_checkpoint
+    from gatedcir.data.sources import PixelSource
     from gatedcir.data.triplets import evaluation_text
 
     [splits] = load_data(options.data, options.split)

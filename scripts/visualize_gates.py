@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from picture_inputs import Options, check, chosen, file_of, open_one, picture_of
 
 from gatedcir.errors import UserError, run_command
-from gatedcir.parsing import parse
+from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from gatedcir.validate import Evaluator, Ranking
+    from gatedcir.evaluation.evaluator import Evaluator
+    from gatedcir.evaluation.ranking import Ranking
 
 _TOP = 5
 _NO_GATE = (
@@ -42,8 +43,8 @@ def _draw_one(options: Options) -> list[Path]:
 
 
 def _draw_split(options: Options) -> list[Path]:
-    from gatedcir.assemble import open_evaluator
-    from gatedcir.validate import rank
+    from gatedcir.assemble.evaluator import open_evaluator
+    from gatedcir.evaluation.ranking import rank
 
     evaluator, splits = open_evaluator(options.model_path, options.data, options.split)
     if not evaluator.has_gate:

@@ -2,22 +2,22 @@
 
 from collections.abc import Sequence
 
-from gatedcir.config import Config
 from gatedcir.errors import run_command
-from gatedcir.parsing import parse
+from gatedcir.options.config import Config
+from gatedcir.options.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train as the flags say and print where the run is, or print what training would take."""
     config = parse(Config, argv, description="Fine-tune on CIRR or FashionIQ.")
     if config.run.dry_run:
-        from gatedcir.dry_run import dry_run
+        from gatedcir.training.dry_run import dry_run
 
         found = dry_run(config)
         if found is not None:
             print(found)
         return
-    from gatedcir.train import fit
+    from gatedcir.training.loop import fit
 
     folder = fit(config)
     if folder is not None:

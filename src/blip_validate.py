@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatedcir.config import FlatData, ModelPath
 from gatedcir.errors import check_file_to_write, run_command
-from gatedcir.parsing import parse
+from gatedcir.options.config import FlatData, ModelPath
+from gatedcir.options.parsing import parse
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the report of a checkpoint on the validation split."""
     options = parse(Options, argv, description="Evaluate a checkpoint on the validation split.")
-    from gatedcir.assemble import open_evaluator
+    from gatedcir.assemble.evaluator import open_evaluator
+    from gatedcir.evaluation.evaluator import validate
+    from gatedcir.evaluation.report import format_report
     from gatedcir.files import write_json
-    from gatedcir.models.sources import locate
-    from gatedcir.retrieval.report import format_report
-    from gatedcir.validate import validate
+    from gatedcir.models.weights.sources import locate
 
     if options.json is not None:
         check_file_to_write(options.json, "--json")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from gatedcir.config import (
+from gatedcir.errors import UserError, check_folder_to_write, run_command
+from gatedcir.options.config import (
     ALL_CATEGORIES,
     Categories,
     DataConfig,
@@ -15,11 +16,10 @@ from gatedcir.config import (
     NumWorkers,
     SkipUnreadable,
 )
-from gatedcir.errors import UserError, check_folder_to_write, run_command
-from gatedcir.parsing import parse
+from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
-    from gatedcir.validate import Ranking
+    from gatedcir.evaluation.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Rank a split, and write the server's files."""
     options = parse(Options, argv, description="Write the files of the CIRR or FashionIQ server.")
-    from gatedcir.assemble import open_evaluator
-    from gatedcir.validate import rank
+    from gatedcir.assemble.evaluator import open_evaluator
+    from gatedcir.evaluation.ranking import rank
 
     check_folder_to_write(options.output_dir, "--output-dir")
     data = DataConfig(
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _write_cirr(folder: Path, split: str, rankings: list["Ranking"]) -> list[Path]:
-    from gatedcir.retrieval.submission import write_submission
+    from gatedcir.benchmarks.submission import write_submission
 
     [ranking] = rankings
     triplets = ranking.split.triplets
@@ -82,7 +82,7 @@ def _write_cirr(folder: Path, split: str, rankings: list["Ranking"]) -> list[Pat
 
 
 def _write_fashioniq(folder: Path, split: str, rankings: list["Ranking"]) -> list[Path]:
-    from gatedcir.retrieval.submission import write_rankings
+    from gatedcir.benchmarks.submission import write_rankings
 
     return write_rankings(
         folder,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from options import yaml_file
+from option_fixtures import yaml_file
 from published_model import golden, published, sprc_file
 
 import blip_fine_tune_2

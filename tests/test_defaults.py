@@ -15,10 +15,12 @@ import torch
 from torch import nn
 
 import gatedcir
-from gatedcir import config, objective, statistics, step
 from gatedcir.data import transforms
-from gatedcir.parsing import parse
-from gatedcir.train import _figures
+from gatedcir.evaluation import statistics
+from gatedcir.options import config
+from gatedcir.options.parsing import parse
+from gatedcir.training import losses, step
+from gatedcir.training.loop import _figures
 
 SCALES, GRID_SCALES, POOLS = (0.5, 1.0, 1.5), (1.0, 0.5, 0.25), (1, 2, 3, 6)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's published preprocessing
@@ -182,7 +184,7 @@ CONSTANTS = [
         {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")},
     ),
     (step.TEMPERATURES, (0.001, 0.5)),
-    (objective.AUXILIARY_SCALE, 0.5),
+    (losses.AUXILIARY_SCALE, 0.5),
     ((statistics.LEVEL, statistics.RESAMPLES), (0.95, 9999)),
 ]
 
@@ -240,7 +242,7 @@ def test_options_of_single_commands():
 def test_arguments_of_public_functions_and_classes():
     found = {}
     for name, thing in public_callables():
-        if thing.__module__ == "gatedcir.config":
+        if thing.__module__ == "gatedcir.options.config":
             continue
         for one in inspect.signature(thing).parameters.values():
             if is_on(one.default) and "factory" not in repr(one.default):

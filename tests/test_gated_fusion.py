@@ -11,13 +11,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
-from gatedcir.models.gated_fusion import (
+from gatedcir.models.gated_fusion.gated import (
     AdditiveFusion,
     GatedFusionModule,
     InterpolatingFusion,
     NoFusion,
 )
-from gatedcir.models.strategies import STRATEGIES
+from gatedcir.models.gated_fusion.strategies import STRATEGIES
 
 WIDTH, TEXT_WIDTH = 6, 4
 FUSIONS = [GatedFusionModule, AdditiveFusion, InterpolatingFusion]

@@ -1,26 +1,31 @@
-"""The import arrow: config <- {data, models, losses, ...} <- {assemble, train, ...} <- scripts."""
+"""The plan of the rooms: a room imports only from lower floors, and from itself."""
 
 import ast
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "gatedcir"
-MIDDLE = {"data", "models", "losses", "retrieval", "visualize", "synthetic"}
+FLOORS = (  # from the ground up; the commands stand above
+    "errors",
+    "files",
+    "device visual resources start",
+    "visualize options data multiscale synthetic",
+    "benchmarks run_folder",
+    "models",
+    "features search",
+    "evaluation",
+    "assemble",
+    "ablation training",
+    "pretrained",
+)
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor.split()}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PROGRAMS = sorted(
     path
     for folder in ("src", "scripts", "data_preparation")
     for path in (ROOT / folder).rglob("*.py")
 )
-MORE = {
-    "src/gatedcir/models/build.py": {"config", "parsing", "checkpoint"},
-    "src/gatedcir/models/hub_folder.py": {"checkpoint"},
-    "src/gatedcir/models/locations.py": {"checkpoint", "config"},
-    "src/gatedcir/models/sources.py": {"checkpoint"},
-}
 BLIP2_FILES = {"src/gatedcir/models/backbone.py"}
 LAVIS_FILES = {"scripts/lavis_reference.py", "scripts/lavis_weights.py"}  # an environment apart
 
@@ -37,7 +42,7 @@ def imports_of(source):
     return names
 
 
-def boxes(names):
+def rooms(names):
     """The parts of the package that imported names belong to."""
     return {name.split(".")[1] for name in names if name.split(".")[0] == "gatedcir"}
 
@@ -55,45 +60,38 @@ def imported(path):
     return imports_of(path.read_text(encoding="utf-8"))
 
 
-def box_of(path):
+def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def test_imports_are_found():
     source = (
-        "import torch.nn as nn\nfrom gatedcir import checkpoint\n"
+        "import torch.nn as nn\nfrom gatedcir import device\n"
         "def f():\n    from gatedcir.models.text import clean\n    from . import near\n"
     )
     found = imports_of(source)
-    assert found == {"torch.nn", "gatedcir.checkpoint", "gatedcir.models.text.clean", "..near"}
-    assert boxes(found) == {"checkpoint", "models"}
+    assert found == {"torch.nn", "gatedcir.device", "gatedcir.models.text.clean", "..near"}
+    assert rooms(found) == {"device", "models"}
     assert len(MODULES) > 20
-    assert {box_of(path) for path in MODULES} >= MIDDLE
 
 
-def test_middle_boxes_import_only_themselves():
+def test_a_room_imports_only_from_lower_floors():
     def wrong(path):
-        allowed = {box_of(path), "errors", "files"}
-        allowed |= MORE.get(relative(path), set())
-        return boxes(imported(path)) - allowed
+        room = room_of(path)
+        return {
+            other
+            for other in rooms(imported(path)) - {room}
+            if FLOOR_OF.get(other, len(FLOORS)) >= FLOOR_OF[room]
+        }
 
-    assert offenders([path for path in MODULES if box_of(path) in MIDDLE], wrong) == {}
+    modules = [path for path in MODULES if path != PACKAGE / "__init__.py"]
+    assert {room_of(path) for path in modules} == set(FLOOR_OF)
+    assert offenders(modules, wrong) == {}
 
 
-@pytest.mark.parametrize(
-    ("module", "allowed"),
-    [
-        ("errors", set()),
-        ("config", set()),
-        ("flags", set()),
-        ("paths", {"config", "errors"}),
-        ("refusals", {"config", "errors", "flags"}),
-        ("parsing", {"config", "errors", "flags", "paths", "refusals"}),
-        ("checkpoint", {"errors", "files"}),
-    ],
-)
-def test_the_bottom_imports_nothing_above(module, allowed):
-    assert boxes(imported(PACKAGE / f"{module}.py")) <= allowed
+def test_the_top_of_the_package_is_its_ground_floor():
+    ground = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert ground == {*" ".join(FLOORS[:3]).split(), "pretrained"}
 
 
 def test_the_package_imports_no_script_and_nothing_relative():

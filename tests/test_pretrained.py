@@ -10,11 +10,11 @@ from published_model import golden_weights
 
 import blip_fine_tune_2
 import blip_validate
-from gatedcir import checkpoint
 from gatedcir.errors import UserError
-from gatedcir.models import hub_folder
-from gatedcir.models.weights import from_sprc
+from gatedcir.models.weights import hub_folder
+from gatedcir.models.weights.names import from_sprc
 from gatedcir.pretrained import TrainedRetriever
+from gatedcir.run_folder import checkpoint
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 from conftest import SHORT
 from PIL import Image
 
-from gatedcir.ablation.grid import read_grid
-from gatedcir.config import Config
+from gatedcir.ablation.cells import read_grid
 from gatedcir.errors import UserError
-from gatedcir.parsing import parse
+from gatedcir.options.config import Config
+from gatedcir.options.parsing import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ Both are made under a name that nobody else has, next to their target. They get 
 when all is written. Nothing is removed but what was made here.
 """
 
+import hashlib
 import json
 import os
 import tempfile
@@ -93,3 +94,15 @@ def _sync(place: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    """Size and time of modification of a file, which cost nothing to compare."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

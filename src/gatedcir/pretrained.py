@@ -1,18 +1,26 @@
 """A trained model as other programs use it: from a folder, the hub or a run, and back."""
 
+import json
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gatedcir import checkpoint
-from gatedcir.checkpoint import Checkpoint
-from gatedcir.config import Config
-from gatedcir.models import hub_folder
-from gatedcir.models.build import checkpoint_of, trained_model
-from gatedcir.models.composer import ComposedRetriever
-from gatedcir.models.sources import load
+import torch
+
+from gatedcir.assemble.model import checkpoint_of, trained_model
+from gatedcir.errors import UserError
+from gatedcir.files import whole_files
+from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
+from gatedcir.models.weights import hub_folder
+from gatedcir.models.weights.names import to_lavis, to_sprc
+from gatedcir.models.weights.sources import SPRC_MODEL, load
+from gatedcir.models.weights.vocabulary import vocabulary, wordpieces_from_json
+from gatedcir.options.config import Config
+from gatedcir.run_folder.checkpoint import Checkpoint
+from gatedcir.run_folder.provenance import provenance
 
 
 @dataclass(frozen=True)
@@ -27,7 +35,7 @@ class TrainedRetriever:
     """Epochs of training; 0 for weights that were not trained here."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Of the validation split, in percent."""
-    provenance: dict[str, Any] = field(default_factory=checkpoint.provenance)
+    provenance: dict[str, Any] = field(default_factory=provenance)
     """Where it was made, and under `data` the protocol of each split."""
 
     @classmethod
@@ -73,3 +81,83 @@ class TrainedRetriever:
             metrics=self.metrics,
             provenance=self.provenance,
         )
+
+
+_CONTENTS: dict[str, Callable[[Checkpoint], dict[str, Any]]] = {
+    "lavis": lambda run: {"model": to_lavis(run.weights)},
+    "sprc": lambda run: {"epoch": run.epoch, SPRC_MODEL: to_sprc(run.weights)},
+}
+
+
+def export_folder(name: str, folder: Path, *, push: str | None = None) -> str | None:
+    """Write the model that --model-path would take by this name in the hub's layout.
+
+    Args:
+        name: of the model.
+        folder: a new one.
+        push: the hub repository to upload it to, if any.
+
+    Returns:
+        The repository's address, if there is one.
+
+    Raises:
+        UserError: the folder is not empty, or there is no such model or repository name, all
+            before anything is written; or the upload failed.
+    """
+    if push is not None:
+        hub_folder.check_repository(push)
+    hub_folder.check_new(folder)
+    TrainedRetriever.from_pretrained(name).save_pretrained(folder)
+    return None if push is None else hub_folder.push(folder, push)
+
+
+def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) -> None:
+    """Write the model in LAVIS' or SPRC's names, with vocab.txt and config.json beside it.
+
+    Args:
+        name: of the model, as --model-path takes it.
+        file: a new one in a folder without the other two.
+        kind: "lavis" or "sprc".
+        drop_fusion: leave a fusion out, which neither has; the model is then another one.
+
+    Raises:
+        UserError: one of the files is there already, the model has a fusion, or there is none by
+            this name; nothing is written then.
+    """
+    contents = _CONTENTS[kind]
+    targets = [file.with_name("vocab.txt"), file.with_name("config.json"), file]
+    for path in targets:
+        if path.exists():
+            raise UserError(
+                f"{path} is there already; name a file in a new folder, as vocab.txt and "
+                "config.json go beside it."
+            )
+    run = _without_fusion(
+        TrainedRetriever.from_pretrained(name).to_checkpoint(), name, kind, allowed=drop_fusion
+    )
+    with whole_files(*targets) as unfinished:  # the weights last
+        words = vocabulary(wordpieces_from_json(run.tokenizer))
+        (unfinished / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+        sizes = json.dumps(run.backbone, indent=2)
+        (unfinished / "config.json").write_text(sizes + "\n", encoding="utf-8")
+        torch.save(contents(run), unfinished / file.name)
+
+
+def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> Checkpoint:
+    """The run without the weights of its fusions; UserError if it has one and must keep it."""
+    options = run.config["model"]
+    strategy = options["gated-fusion"]["strategy"]
+    has = [f"{strategy} fusion"] if strategy != "none" else []
+    plain = {"visual-layers": [-1], "visual-scales": [1.0]}
+    if any(list(options[option]) != value for option, value in plain.items()):
+        has.append("other layers or scales than the last one at 1.0")
+    if options["neck"] != "none":
+        has.append(f"a {options['neck']} neck")
+    if has and not allowed:
+        raise UserError(
+            f"{name} has {' and '.join(has)}, for which --format {kind} has no place; take "
+            "--format hub, or pass --drop-fusion to lose what it learned."
+        )
+    fusions = ("fusion.", "visual_fusion.")
+    weights = {n: weight for n, weight in run.weights.items() if not n.startswith(fusions)}
+    return replace(run, weights=weights)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gatedcir.data.cirr import parse_cirr
-from gatedcir.data.fashioniq import parse_fashioniq
-from gatedcir.data.files import check_files
+from gatedcir.benchmarks.cirr import parse_cirr
+from gatedcir.benchmarks.fashioniq import parse_fashioniq
 from gatedcir.data.image_files import Listings, endings
+from gatedcir.data.left_out import check_files
 from gatedcir.errors import UserError
 
 CIRR_NAMES = [f"train-{number}-0-img0" for number in range(3)]

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from gatedcir.data import memory
-from gatedcir.data.memory import fits_in_memory, free_memory, group_rooms
+from gatedcir import resources as memory
+from gatedcir.resources import fits_in_memory, free_memory, group_rooms
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from gatedcir.data import readable
-from gatedcir.data.features import PixelSource, batches
 from gatedcir.data.readable import RECORD, find_unreadable, refuse_unreadable
+from gatedcir.data.sources import PixelSource, batches
 from gatedcir.data.transforms import make_transform
 from gatedcir.errors import UserError
 

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gatedcir.data.triplets import (
-    Split,
-    Triplet,
-    evaluation_text,
-    only_used,
-    training_text,
-)
+from gatedcir.data.triplets import Split, Triplet, evaluation_text, only_used, training_text
 
 
 @pytest.mark.parametrize(

@@ -13,18 +13,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from gatedcir.data.cirr import parse_cirr
-from gatedcir.data.fashioniq import parse_fashioniq
-from gatedcir.data.files import check_files
+from gatedcir.benchmarks.cirr import parse_cirr
+from gatedcir.benchmarks.fashioniq import parse_fashioniq
+from gatedcir.data.left_out import check_files
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes
 from gatedcir.synthetic.edits import broken_parts
-from gatedcir.synthetic.layouts import (
-    _draw_families,
-    _draw_queries,
-    write_cirr,
-    write_fashioniq,
-)
+from gatedcir.synthetic.layouts import _draw_families, _draw_queries, write_cirr, write_fashioniq
 from gatedcir.synthetic.scene_families import sample_family
 
 ROOT = Path(__file__).parents[2]

@@ -19,14 +19,7 @@ from gatedcir.synthetic.scene_families import (
     sample_family,
     sample_near_scenes,
 )
-from gatedcir.synthetic.scenes import (
-    BACKGROUND_SLOT,
-    CELLS,
-    Scene,
-    Thing,
-    allowed_in,
-    split_of,
-)
+from gatedcir.synthetic.scenes import BACKGROUND_SLOT, CELLS, Scene, Thing, allowed_in, split_of
 
 SPLITS = ("train", "val", "test")
 KINDS = set(

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import yaml
 
-from gatedcir.ablation.grid import Grid, chosen
+from gatedcir.ablation.cells import Grid, chosen
 from gatedcir.ablation.tables import FAILED, metrics_of
-from gatedcir.statistics import RESAMPLES
+from gatedcir.evaluation.statistics import RESAMPLES
 
 
 def format_page(

@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from gatedcir.ablation.grid import Grid, chosen
-from gatedcir.claim import LOCK, in_use
-from gatedcir.config import CONFIG_FILE, Config
+from gatedcir.ablation.cells import Grid, chosen
 from gatedcir.errors import UserError
 from gatedcir.files import write_text
-from gatedcir.option_checks import changed_flags
-from gatedcir.parsing import flags_of, read_yaml, to_dict
-from gatedcir.run_folder import TRAIN, VALIDATION, read_table
+from gatedcir.options.checks import changed_flags
+from gatedcir.options.config import CONFIG_FILE, Config
+from gatedcir.options.parsing import flags_of, read_yaml, to_dict
+from gatedcir.run_folder.claim import LOCK, in_use
+from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
 TRAINER = Path(__file__).parents[2] / "blip_fine_tune_2.py"
 OUTPUT, ERRORS, FAILURE = "output.log", "errors.log", "failure.txt"

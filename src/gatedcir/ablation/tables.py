@@ -13,13 +13,13 @@ from typing import Any
 
 import pandas as pd
 
-from gatedcir.ablation.grid import Grid
+from gatedcir.ablation.cells import Grid
 from gatedcir.ablation.runs import WAY_OUT, Run
 from gatedcir.errors import UserError, reason_of
+from gatedcir.evaluation.report import HEADLINE
+from gatedcir.evaluation.statistics import Estimate, compare, estimate
 from gatedcir.files import write_text
-from gatedcir.retrieval.report import HEADLINE
-from gatedcir.run_folder import TRAIN, VALIDATION, read_table
-from gatedcir.statistics import Estimate, compare, estimate
+from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
 FINISHED, FAILED = "finished", "failed"
 PARAMETERS = ("trainable_parameters", "parameters")

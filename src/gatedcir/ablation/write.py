@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from gatedcir.ablation.grid import Grid
+from gatedcir.ablation.cells import Grid
 from gatedcir.ablation.report import format_page
 from gatedcir.ablation.runs import Run
 from gatedcir.ablation.tables import FINISHED, curves_of, table_of_cells, table_of_runs, write_csv
+from gatedcir.evaluation.report import HEADLINE
 from gatedcir.files import write_text
-from gatedcir.retrieval.report import HEADLINE
 from gatedcir.visualize import charts
 
 INTERVALS, CURVES, COSTS = "headline.png", "curves.png", "costs.png"

@@ -10,11 +10,10 @@ from pathlib import Path
 from PIL import UnidentifiedImageError
 from tqdm import tqdm
 
-from gatedcir.data import shards
-from gatedcir.data.files import NAMES_SHOWN, count_reasons, write_list
+from gatedcir.data.left_out import NAMES_SHOWN, count_reasons, write_list
 from gatedcir.data.transforms import open_image
 from gatedcir.errors import UserError
-from gatedcir.files import write_text
+from gatedcir.files import stamp, write_text
 
 RECORD = "read_images.json"
 
@@ -69,7 +68,7 @@ def find_unreadable(
         try:
             for path, reason in zip(unread, bar, strict=True):
                 if reason is None:
-                    noted[str(path.absolute())] = list(shards.stamp(path))
+                    noted[str(path.absolute())] = list(stamp(path))
                 else:
                     found[path] = reason
         finally:  # a stopped pass goes on where it was
@@ -132,7 +131,7 @@ def _read_record(file: Path) -> dict[str, list[int]]:
 def _is_noted(path: Path, noted: dict[str, list[int]]) -> bool:
     before = noted.get(str(path.absolute()))
     try:
-        return before is not None and before == list(shards.stamp(path))
+        return before is not None and before == list(stamp(path))
     except OSError:
         return False
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
 from gatedcir.models.qformer import qformer_pass
-from gatedcir.models.visual_fusion.grid import resize, resize_positions, to_tokens
-from gatedcir.models.visual_fusion.scale_sizes import scaled_size
+from gatedcir.multiscale.maps import resize, resize_positions, to_tokens
+from gatedcir.multiscale.scale_sizes import scaled_size
 
 # LAVIS normalises with torch's default here, while transformers reuses the blocks' 1e-6.
 _POST_LAYERNORM_EPS = 1e-5

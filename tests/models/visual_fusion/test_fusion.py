@@ -6,7 +6,12 @@ import pytest
 import torch
 from conftest import encode_triplets
 
-from gatedcir.config import (
+from gatedcir.assemble.model import build, checkpoint_of, restore
+from gatedcir.models.visual_fusion.fusion import VisualFusion
+from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
+from gatedcir.models.visual_fusion.necks import NECKS
+from gatedcir.models.visual_fusion.scales import SCALE_FUSIONS
+from gatedcir.options.config import (
     BackboneConfig,
     Config,
     DataConfig,
@@ -14,12 +19,7 @@ from gatedcir.config import (
     LossConfig,
     ModelConfig,
 )
-from gatedcir.models.build import build, checkpoint_of, restore
-from gatedcir.models.visual_fusion.fusion import VisualFusion
-from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
-from gatedcir.models.visual_fusion.necks import NECKS
-from gatedcir.models.visual_fusion.scale_tokens import SCALE_FUSIONS
-from gatedcir.objective import losses_of, total_loss
+from gatedcir.training.losses import losses_of, total_loss
 
 WIDTH = 16
 SCALES = (0.5, 1.0, 1.5)

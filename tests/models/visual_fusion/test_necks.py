@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gatedcir.models.visual_fusion.grid import to_map
 from gatedcir.models.visual_fusion.necks import NECKS
+from gatedcir.multiscale.maps import to_map
 
 REAL = sorted(set(NECKS) - {"none"})
 

@@ -4,31 +4,26 @@ import pytest
 import torch
 from torch import nn
 
-from gatedcir.models.visual_fusion.feature_fusion import FUSION_METHODS, FeatureFusion, ScaleFusion
 from gatedcir.models.visual_fusion.fusion import VisualFusion
-from gatedcir.models.visual_fusion.grid import resize, resize_positions
 from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
 from gatedcir.models.visual_fusion.levels import Align
-from gatedcir.models.visual_fusion.multi_scale_input import MultiScaleInputProcessor
 from gatedcir.models.visual_fusion.necks import NECKS
-from gatedcir.models.visual_fusion.networks import MultiScaleModel, PyramidNetwork, UNet
-from gatedcir.models.visual_fusion.pooling import (
+from gatedcir.models.visual_fusion.scales import SCALE_FUSIONS
+from gatedcir.multiscale.feature_fusion import FUSION_METHODS, FeatureFusion, ScaleFusion
+from gatedcir.multiscale.maps import resize, resize_positions
+from gatedcir.multiscale.networks import MultiScaleModel, PyramidNetwork, UNet
+from gatedcir.multiscale.pooling import (
     BINS,
     WINDOWS,
     MultiScalePooling,
     PyramidPooling,
     SpatialPyramidPooling,
 )
-from gatedcir.models.visual_fusion.rescaling import (
-    MODES,
-    MultiScaleTransform,
-    PyramidDownsample,
-    Rescale,
-)
-from gatedcir.models.visual_fusion.scale_alignment import DeformableScaleIntegration
-from gatedcir.models.visual_fusion.scale_integration import ABSI, HierarchicalScaleIntegration
-from gatedcir.models.visual_fusion.scale_selection import AdaptiveScaleSelector
-from gatedcir.models.visual_fusion.scale_tokens import SCALE_FUSIONS
+from gatedcir.multiscale.pyramids.multi_scale_input import MultiScaleInputProcessor
+from gatedcir.multiscale.pyramids.scale_alignment import DeformableScaleIntegration
+from gatedcir.multiscale.pyramids.scale_integration import ABSI, HierarchicalScaleIntegration
+from gatedcir.multiscale.pyramids.scale_selection import AdaptiveScaleSelector
+from gatedcir.multiscale.rescaling import MODES, MultiScaleTransform, PyramidDownsample, Rescale
 
 WIDTH = 16
 HALVES = (torch.bfloat16, torch.float16)

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from gatedcir.models.beginning import Aux, Start
 from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
 from gatedcir.models.visual_fusion.necks import NECKS
-from gatedcir.models.visual_fusion.scale_sizes import check_scales
-from gatedcir.models.visual_fusion.scale_tokens import SCALE_FUSIONS
+from gatedcir.models.visual_fusion.scales import SCALE_FUSIONS
 from gatedcir.models.visual_fusion.start import ResidualStart
+from gatedcir.multiscale.scale_sizes import check_scales
+from gatedcir.start import Aux, Start
 
 
 class VisualFusion(nn.Module):

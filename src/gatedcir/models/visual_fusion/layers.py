@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gatedcir.models.beginning import Aux
 from gatedcir.models.visual_fusion.levels import (
     ChannelAttentionFusion,
     ConcatFusion,
@@ -17,6 +16,7 @@ from gatedcir.models.visual_fusion.levels import (
     WeightedSumFusion,
     check_levels,
 )
+from gatedcir.start import Aux
 
 Combine = Literal["product", "gate_only"]
 _HIDDEN = 512  # of the context encoder

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gatedcir.models.beginning import Aux
-from gatedcir.models.visual_fusion.grid import resize
+from gatedcir.multiscale.maps import resize
+from gatedcir.start import Aux
 
 Down = Literal["max", "antialias"]
 

@@ -10,15 +10,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from gatedcir.models.visual_fusion.feature_fusion import Fused
-from gatedcir.models.visual_fusion.grid import to_map, to_tokens
-from gatedcir.models.visual_fusion.networks import (
-    MultiScaleModel,
-    PyramidNetwork,
-    UNet,
-    conv_block,
-)
-from gatedcir.models.visual_fusion.pooling import PyramidPooling
+from gatedcir.multiscale.feature_fusion import Fused
+from gatedcir.multiscale.maps import to_map, to_tokens
+from gatedcir.multiscale.networks import MultiScaleModel, PyramidNetwork, UNet, conv_block
+from gatedcir.multiscale.pooling import PyramidPooling
 
 GRID_SCALES = (1.0, 0.5, 0.25)  # of the multi-scale neck
 MAX_HIDDEN = 128  # channels inside a neck: with the tower's own 1408, 3x3 kernels would be huge

@@ -1,0 +1,138 @@
+"""A grid file -> its cells, each with the config that it stands for."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gatedcir.errors import UserError
+from gatedcir.options.checks import check_ranges
+from gatedcir.options.config import Config, DataConfig
+from gatedcir.options.parsing import from_dict, read_yaml, to_dict
+from gatedcir.options.paths import expand_all
+
+# One dataset and protocol, or the cells' figures cannot be compared; the rest is set for each run.
+FIXED = ("dataset", "fashioniq-protocol", "seed", "output-dir", "resume", "dry-run")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a grid."""
+
+    name: str
+    overrides: dict[str, Any]
+    """Its own options, nested as in a config file."""
+    config: Config
+    """All options: the overrides over those that all cells share."""
+    seeds: int
+    """How many seeds it is run with."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells over shared options, and the cell that the others are compared with."""
+
+    shared: Config
+    baseline: str
+    cells: list[Cell]
+
+
+def read_grid(path: Path, shared: Config, *, seeds: int) -> Grid:
+    """The grid in a YAML file, all options of all cells checked.
+
+    The file holds `baseline: NAME` and `cells: {NAME: {options as in a config file}}`; a cell's
+    `seeds: N` asks for fewer than the `seeds` of the others.
+
+    Raises:
+        UserError: not such a file; an option that is unknown, has a wrong value or may not differ
+            between cells; two cells with the same options.
+    """
+    content = read_yaml(path, examples="configs/ablations/")
+    for key in content.keys() - {"baseline", "cells"}:
+        raise UserError(f"{path} has the key {key}; a grid holds only baseline and cells.")
+    entries, baseline = content.get("cells"), content.get("baseline")
+    if not isinstance(entries, dict) or not entries:
+        raise UserError(f"{path} has no cells; give cells: {{name: {{options}}}}.")
+    if not isinstance(baseline, str) or baseline not in entries:
+        raise UserError(f"{path} needs baseline: with the name of one of its cells.")
+    cells: list[Cell] = []
+    for name, options in entries.items():
+        cell = _cell(name, options, shared, seeds, f"cell {name} of {path}")
+        for other in cells:
+            if other.config == cell.config:
+                raise UserError(
+                    f"cells {other.name} and {name} of {path} have the same options; leave one out."
+                )
+        cells.append(cell)
+    return Grid(shared, baseline, cells)
+
+
+def chosen(config: Config) -> dict[str, Any]:
+    """The options that are not defaults, nested as in a config file, and the dataset."""
+    found = _differing(to_dict(config), to_dict(Config(DataConfig(config.data.dataset))))
+    return {"dataset": config.data.dataset, **found}
+
+
+def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Cell:
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.+=-]*", name):
+        raise UserError(
+            f"{place} is to name a folder; use letters, digits and _ . + = - only, in quotes where "
+            "YAML reads another thing in them."
+        )
+    if not isinstance(options, dict):
+        raise UserError(f"{place} must hold a mapping of option names to values.")
+    overrides = {key: value for key, value in options.items() if key != "seeds"}
+    own = options.get("seeds", seeds)
+    if type(own) is not int or own < 1:
+        raise UserError(f"{place} has seeds: {own}; give a number of 1 or more.")
+    try:
+        config = _over(shared, overrides)
+        check_ranges(config)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
+    if not config.run.validates:
+        raise UserError(
+            f"{place} has --validation-frequency 0, but cells are compared by their validation; "
+            "give 1 or more."
+        )
+    return Cell(name, overrides, config, min(own, seeds))
+
+
+def _over(shared: Config, overrides: dict[str, Any]) -> Config:
+    """Shared options with a cell's own instead of some; UserError where these are wrong."""
+    merged = to_dict(shared)
+    from_dict(Config, {"dataset": shared.data.dataset} | overrides)  # all names are known
+    for keys, value in _leaves(overrides):
+        if (flag := ".".join(keys)) in FIXED:
+            raise UserError(f"--{flag} is the same for all cells; leave it out of the grid.")
+        merged = _with(merged, keys, value)
+    return expand_all(from_dict(Config, merged))
+
+
+def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
+    """(names from the top, value) of nested options, names as flags have them."""
+    for key, value in values.items():
+        names = (*above, str(key).replace("_", "-"))
+        if isinstance(value, dict):
+            yield from _leaves(value, names)
+        else:
+            yield names, value
+
+
+def _with(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """A copy of nested options in which one has another value."""
+    first, *rest = keys
+    return values | {first: _with(values[first], tuple(rest), value) if rest else value}
+
+
+def _differing(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Nested options whose values are not those of others."""
+    found = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            if nested := _differing(value, others[name]):
+                found[name] = nested
+        elif value != others[name]:
+            found[name] = value
+    return found

@@ -1,0 +1,163 @@
+"""Config -> splits, images, batches."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader
+
+from gatedcir.benchmarks.load import Choice, load_splits
+from gatedcir.benchmarks.resized import check_note
+from gatedcir.data import transforms
+from gatedcir.data.batches import TripletDataset
+from gatedcir.data.order import TripletBatches
+from gatedcir.data.readable import refuse_unreadable
+from gatedcir.data.sources import PixelSource, Source
+from gatedcir.data.transforms import Transform
+from gatedcir.data.triplets import Split
+from gatedcir.device import precision_of
+from gatedcir.features.cache import cached_source, is_main, may_cache
+from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.options.config import Config, DataConfig
+from gatedcir.resources import shared_memory
+
+SYNTHETIC = "synthetic.json"  # what `synthetic.layouts` marks its datasets with
+
+
+_AHEAD = 2  # batches that each loading process makes before they are asked for
+
+
+_MIB = 2**20
+
+
+def load_data(options: DataConfig, *names: str, folder: Path | None = None) -> list[list[Split]]:
+    """The parts of each split named, their files checked. Their protocol says if they are drawn.
+
+    `folder` takes the list of those that are left out, and notes which images were read.
+    """
+    found = load_splits(
+        options.dataset,
+        options.folder,
+        names,
+        choice=Choice(options.fashioniq_protocol, options.fashioniq_categories, options.gallery),
+        skip_unreadable=options.skip_unreadable,
+        num_workers=options.num_workers,
+        folder=folder,
+    )
+    if not is_synthetic(options):
+        return found
+    return [
+        [replace(part, protocol=f"{part.protocol}, synthetic data") for part in parts]
+        for parts in found
+    ]
+
+
+def is_synthetic(options: DataConfig) -> bool:
+    """Whether the dataset was drawn by `synthetic.layouts`, which leaves a mark in its folder."""
+    return (options.folder / SYNTHETIC).is_file()
+
+
+def data_title(options: DataConfig) -> str:
+    """The dataset's name, and whether it is only its layout."""
+    if is_synthetic(options):
+        return f"synthetic data in {options.dataset}'s layout"
+    return options.dataset
+
+
+def with_workers_that_fit(config: Config, model: ComposedRetriever, batch_size: int) -> Config:
+    """The config without loading processes where shared memory does not hold their images.
+
+    Args:
+        config: says how many processes load images.
+        model: says how large the images are.
+        batch_size: the most images of a batch.
+    """
+    room, workers = shared_memory(), config.data.num_workers
+    image = 3 * model.backbone.image_size**2 * torch.float32.itemsize
+    needed = (workers * _AHEAD + 1) * batch_size * image
+    if workers == 0 or room is None or needed <= room:
+        return config
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        print(
+            f"{workers} loading processes need {needed / _MIB:.0f} MiB of shared memory, and "
+            f"/dev/shm has {room / _MIB:.0f} MiB: images are loaded without them, as with "
+            "--num-workers 0; a container gets more with --shm-size"
+        )
+    return replace(config, data=replace(config.data, num_workers=0))
+
+
+def features_folder(config: Config) -> Path | None:
+    """The folder that `--cache-features` names."""
+    where = config.run.cache_features
+    return where if isinstance(where, Path) else None
+
+
+def make_transform(config: Config, model: ComposedRetriever) -> Transform:
+    """The config's transform at the model's input size."""
+    options = config.transform
+    return transforms.make_transform(
+        options.transform,
+        size=model.backbone.image_size,
+        target_ratio=options.target_ratio,
+        draft=options.draft,
+    )
+
+
+def make_pixels(config: Config, model: ComposedRetriever, splits: list[Split]) -> PixelSource:
+    """All images of the splits, as the config's transform has them.
+
+    Raises UserError if they are copies that were resized for another transform.
+    """
+    paths = {name: path for split in splits for name, path in split.paths.items()}
+    transform = make_transform(config, model)
+    check_note(config.data.folder, transform)
+    return PixelSource(paths, transform, features_folder(config))
+
+
+def make_source(
+    config: Config, model: ComposedRetriever, splits: list[Split], *, may_write: bool = True
+) -> Source:
+    """Pixels or cached features of all images of the splits, as the config has it.
+
+    Without `may_write` features come from a folder that holds all images, and from nowhere else.
+    Where every step of a training is to read pixels, all images are read once before.
+
+    Raises:
+        UserError: as `cached_source`; images cannot be read.
+    """
+    pixels = make_pixels(config, model, splits)
+    source: Source = pixels
+    if may_cache(config):
+        precision = precision_of(config.optim.mixed_precision, model.temp.device)
+        source = cached_source(config, model, pixels, precision=precision, may_write=may_write)
+    if source is pixels and may_write and not config.data.skip_unreadable and is_main():
+        refuse_unreadable(
+            set(pixels.paths.values()),
+            num_workers=config.data.num_workers,
+            folder=pixels.list_folder,
+        )
+    return source
+
+
+def make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
+    """Training batches of this process.
+
+    A last partial one is left out, as the negatives of all processes are gathered.
+    """
+    parallel = dist.is_initialized()
+    order = TripletBatches(
+        dataset.triplets,
+        batch_size=config.optim.batch_size,
+        related=config.optim.related,
+        seed=config.optim.seed,
+        process=dist.get_rank() if parallel else 0,
+        processes=dist.get_world_size() if parallel else 1,
+    )
+    return DataLoader(
+        dataset,
+        batch_size=None,  # the dataset makes the batches
+        sampler=order,
+        num_workers=config.data.num_workers if dataset.reads_files else 0,
+        pin_memory=torch.cuda.is_available() and not dataset.source.on_gpu,
+    )

@@ -1,0 +1,100 @@
+"""Config -> the parts of a run: data, images, evaluator; from a config or from a checkpoint."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gatedcir.assemble.data import (
+    data_title,
+    load_data,
+    make_source,
+    make_transform,
+    with_workers_that_fit,
+)
+from gatedcir.assemble.model import open_trained, trained_model
+from gatedcir.data.sources import Source
+from gatedcir.data.triplets import Split
+from gatedcir.device import precision_of
+from gatedcir.evaluation.evaluator import Evaluator
+from gatedcir.features.cache import ENCODE_BATCH
+from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models.text import Tokenizer
+from gatedcir.models.weights.sources import load
+from gatedcir.options.config import Config, DataConfig
+from gatedcir.run_folder.checkpoint import Checkpoint
+
+LARGEST_BATCH = max(Evaluator.batch_size, ENCODE_BATCH)
+"""The most images of a batch outside of training."""
+
+
+def place(model: ComposedRetriever, device: torch.device, config: Config) -> ComposedRetriever:
+    """Move the model to a device, and choose what is fastest there.
+
+    A frozen vision tower is kept in the precision that it computes in, which halves its memory;
+    all that learns stays in float32. On CPUs torch's fused attention is slow backwards, and slower
+    still with dropout or a mask.
+    """
+    precision = precision_of(config.optim.mixed_precision, device)
+    if precision is not None and not config.backbone.train_vision:
+        model.backbone.set_tower_dtype(precision)
+    model.backbone.set_attention("eager" if device.type == "cpu" else "sdpa")
+    return model.to(device)
+
+
+def make_evaluator(
+    config: Config, model: ComposedRetriever, tokenizer: Tokenizer, source: Source
+) -> Evaluator:
+    """The evaluator that training, validation, submission and pictures share."""
+    return Evaluator(
+        model,
+        tokenizer,
+        source,
+        make_transform(config, model),
+        num_workers=config.data.num_workers,
+        gallery_on_gpu=not config.run.save_memory,
+        precision=precision_of(config.optim.mixed_precision, model.temp.device),
+    )
+
+
+def open_checkpoint(path: Path) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    """The model of a run or of other weights on the best device, its tokenizer and config.
+
+    Raises:
+        UserError: nothing there, or not readable.
+    """
+    return _on_best_device(open_trained(str(path)))
+
+
+def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator, list[Split]]:
+    """A model and a dataset's split, ready to be evaluated together.
+
+    Transform, precision and the rest are those of its config. Raises UserError as
+    `open_checkpoint` and the readers do.
+    """
+    [splits] = load_data(data, split)
+    found = load(str(path))
+    model, tokenizer, config = _on_best_device(trained_model(found, str(path)))
+    trained_on = _dataset_of(found.run)
+    if trained_on not in (None, data_title(data)):
+        print(f"{path} was trained on {trained_on}, and is evaluated on {data_title(data)}")
+    config = with_workers_that_fit(replace(config, data=data), model, LARGEST_BATCH)
+    # The folder is the training's: to evaluate elsewhere, or on other images, must not fill it.
+    source = make_source(config, model, splits, may_write=False)
+    evaluator = make_evaluator(config, model, tokenizer, source)
+    return replace(evaluator, trained_on=trained_on), splits
+
+
+def _dataset_of(run: Checkpoint | None) -> str | None:
+    """The dataset that a run was trained on; None without training."""
+    if run is None or run.epoch == 0:
+        return None
+    return run.provenance.get("dataset", run.config["dataset"])
+
+
+def _on_best_device(
+    opened: tuple[ComposedRetriever, Tokenizer, Config],
+) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    model, tokenizer, config = opened
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return place(model, device, config), tokenizer, config

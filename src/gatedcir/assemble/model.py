@@ -1,0 +1,251 @@
+"""Config -> model: where the weights come from and what stands in front of the Q-Former."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gatedcir.errors import UserError
+from gatedcir.models.backbone import Backbone
+from gatedcir.models.gated_fusion.strategies import STRATEGIES
+from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models.text import Tokenizer
+from gatedcir.models.visual_fusion.fusion import VisualFusion
+from gatedcir.models.weights.names import mismatch
+from gatedcir.models.weights.sources import Pretrained, from_run, load
+from gatedcir.options.config import (
+    BackboneConfig,
+    Config,
+    DataConfig,
+    GatedFusionConfig,
+    ModelConfig,
+    TransformConfig,
+)
+from gatedcir.options.parsing import from_dict, to_dict
+from gatedcir.run_folder.checkpoint import Checkpoint
+
+_NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # what evaluation goes by
+
+
+def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
+    """The model that a config names, on the CPU, and its tokenizer.
+
+    Prompts and temperature of the weights' source are taken along, and its fusion if it is of
+    the config's kind.
+
+    Raises:
+        UserError: the backbone's weights are not to be had, or not for the image size asked for.
+    """
+    found = load(config.backbone.backbone)
+    _say(f"weights: {found.description}")
+    _resize(found.backbone, config.backbone.image_size)
+    torch.manual_seed(config.optim.seed)
+    model = _assemble(found.backbone, config)
+    taken = _own_that_fits(found.own, model)
+    if found.own:
+        left = ", ".join(sorted(found.own.keys() - taken.keys()))
+        _say("prompts, temperature and fusion are taken along" + (f", but not {left}" * bool(left)))
+    model.load_state_dict(taken, strict=False)
+    return model, Tokenizer(found.wordpieces)
+
+
+def open_trained(name: str) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    """The model of a run or of other weights, as it is, its tokenizer and config.
+
+    Weights other than this project's own are the published baseline: no fusion, targetpad 1.25.
+    Without prompts of their own, as BLIP-2's, they have random ones, which no query depends on.
+
+    Raises:
+        UserError: as `sources.load` and `restore`.
+    """
+    return trained_model(load(name), name)
+
+
+def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    """What `open_trained` gives, of weights that `sources.load` found by this name.
+
+    Raises:
+        UserError: as `restore`.
+    """
+    if found.run is not None:
+        return _restore(found, found.run)
+    config = Config(
+        data=DataConfig("CIRR"),
+        backbone=BackboneConfig(backbone=name),
+        model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="none")),
+    )
+    torch.manual_seed(config.optim.seed)
+    model = _assemble(found.backbone, config)
+    model.load_state_dict(found.own, strict=False)
+    return model.eval(), Tokenizer(found.wordpieces), config
+
+
+def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    """The model, tokenizer and config of a checkpoint; nothing else is read.
+
+    Raises:
+        UserError: the weights do not fit the checkpoint's own config.
+    """
+    return _restore(from_run(checkpoint, "the checkpoint"), checkpoint)
+
+
+def checkpoint_of(
+    model: ComposedRetriever,
+    tokenizer: Tokenizer,
+    config: Config,
+    *,
+    epoch: int,
+    metrics: dict[str, float],
+    provenance: dict[str, Any],
+) -> Checkpoint:
+    """What `restore` makes a model of: the inverse, without a trainer's state."""
+    return Checkpoint(
+        weights=model.state_dict(),
+        backbone=model.backbone.config.to_dict(),
+        tokenizer=tokenizer.wordpiece.backend_tokenizer.to_str(),
+        config=to_dict(config),
+        provenance=provenance,
+        epoch=epoch,
+        metrics=metrics,
+    )
+
+
+def _restore(
+    found: Pretrained, checkpoint: Checkpoint
+) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    config = _config_in(checkpoint)
+    model = _assemble(found.backbone, config)
+    expected = {n: w for n, w in model.state_dict().items() if not n.startswith("backbone.")}
+    if wrong := mismatch(found.own, expected):
+        raise UserError(
+            f"the checkpoint's weights do not fit its own config: {wrong}; copy it again."
+        )
+    model.load_state_dict(found.own, strict=False)
+    return model.eval(), Tokenizer(found.wordpieces), config
+
+
+def _writer(provenance: dict[str, Any]) -> str:
+    """The version that wrote a checkpoint, as far as it is known."""
+    revision, versions = provenance.get("git", "unknown"), provenance.get("versions", {})
+    if revision != "unknown":
+        return f"the revision that wrote it, {revision}"
+    version = f", version {versions['gatedcir']}" if "gatedcir" in versions else ""
+    return f"the gatedcir that wrote it{version}"
+
+
+def check_opens_again(config: Config) -> None:
+    """UserError if a checkpoint of a run with these options could not be opened."""
+    try:
+        from_dict(Config, to_dict(config))
+    except UserError as error:
+        what, _, way_out = str(error).partition("; ")
+        raise UserError(
+            f"{what}, so that a checkpoint of this run could not be opened again; {way_out}"
+        ) from None
+
+
+def _config_in(checkpoint: Checkpoint) -> Config:
+    """A checkpoint's config, maybe of another version.
+
+    Options of training that this version does not know are left out, and it says so.
+
+    Raises:
+        UserError: it does not know an option of the model or of its input.
+    """
+    try:
+        return from_dict(Config, checkpoint.config)
+    except UserError:
+        pass
+    dataset = {"dataset": checkpoint.config["dataset"]}
+    found, unknown = dict(checkpoint.config), []
+    for name in checkpoint.config.keys() - _NEEDED:
+        if _refusal({**dataset, name: found[name]}):
+            unknown.append(f"--{name}")
+            del found[name]
+    if reason := _refusal(found):
+        raise UserError(
+            f"the checkpoint's model has an option that this version does not know ({reason}); "
+            f"use {_writer(checkpoint.provenance)}."
+        )
+    names = ", ".join(sorted(unknown))
+    _say(f"options of training that this version does not know are left out: {names}")
+    return from_dict(Config, found)
+
+
+def _refusal(values: dict[str, Any]) -> str:
+    """What is wrong with some options; empty if nothing is."""
+    try:
+        from_dict(Config, values)
+    except UserError as error:
+        return str(error).partition("; ")[0]
+    return ""
+
+
+def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
+    """UserError where the tower does not have the layers, or their fusion is missing."""
+    backbone.set_trainable(vision=config.backbone.train_vision)
+    options = config.model
+    try:
+        visual_fusion = VisualFusion(
+            width=backbone.vision_width,
+            num_layers=len(options.visual_layers),
+            scales=options.visual_scales,
+            scale_fusion=options.scale_fusion,
+            layer_fusion=options.visual_fusion,
+            neck=options.neck,
+            start=options.visual_start,
+        )
+        backbone.check_layers(options.visual_layers)
+    except ValueError as error:
+        raise UserError(
+            f"{error}; change --model.visual-layers or --model.visual-scales."
+        ) from None
+    return ComposedRetriever(
+        backbone,
+        layers=options.visual_layers,
+        scales=options.visual_scales,
+        visual_fusion=visual_fusion,
+        fusion=_build_fusion(backbone, options.gated_fusion),
+        each_scale=config.loss.loss_scale > 0,
+    )
+
+
+def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str, Tensor]:
+    """Prompts and temperature, and each of the two fusions if the model's has the same weights."""
+    taken = dict(own)
+    for prefix in ("fusion.", "visual_fusion."):
+        found = {name: weight for name, weight in own.items() if name.startswith(prefix)}
+        expected = {n: w for n, w in model.state_dict().items() if n.startswith(prefix)}
+        if mismatch(found, expected):
+            taken = {name: weight for name, weight in taken.items() if name not in found}
+    return taken
+
+
+def _resize(backbone: Backbone, image_size: int | None) -> None:
+    """Interpolate positions where another image size than the weights' own is asked for."""
+    old = backbone.image_size
+    if image_size is None or image_size == old:
+        return
+    try:
+        backbone.resize(image_size)
+    except ValueError as error:
+        patch = backbone.config.vision_config.patch_size
+        raise UserError(f"--image-size {error}, {patch} px; the weights' own is {old}.") from None
+    _say(f"positions are interpolated from {old} px to {image_size} px")
+
+
+def _say(line: str) -> None:
+    """Print on the main process."""
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        print(line)
+
+
+def _build_fusion(backbone: Backbone, options: GatedFusionConfig) -> nn.Module:
+    strategy = STRATEGIES[options.strategy]
+    if options.strategy == "none":
+        return strategy()
+    settings = {"dropout": options.dropout, "start": options.start}
+    if options.strategy != "interpolate":
+        settings["alpha_init"] = options.alpha_init
+    return strategy(backbone.vision_width, backbone.width, **settings)

@@ -1,0 +1,149 @@
+"""A dataset's name and folder -> its splits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch.distributed as dist
+
+from gatedcir.benchmarks.cirr import parse_cirr
+from gatedcir.benchmarks.fashioniq import CATEGORIES, parse_fashioniq
+from gatedcir.benchmarks.layouts import check_layout
+from gatedcir.data.image_files import Listings
+from gatedcir.data.left_out import check_files, count_reasons, write_list
+from gatedcir.data.readable import find_unreadable
+from gatedcir.data.triplets import Split, only_used, too_few
+from gatedcir.errors import UserError
+
+MOST_WORDS = 100
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which part of a dataset is read, and what its galleries are.
+
+    Attributes:
+        protocol: FashionIQ's gallery: "original" or "val-split".
+        categories: FashionIQ's, in any order.
+        gallery: "split", or "all" for the images of all splits.
+    """
+
+    protocol: str = "original"
+    categories: tuple[str, ...] = CATEGORIES
+    gallery: str = "split"
+
+
+def load_splits(
+    dataset: str,
+    root: Path,
+    names: Sequence[str],
+    *,
+    choice: Choice = Choice(),
+    skip_missing: bool = False,
+    skip_unreadable: bool = False,
+    num_workers: int = 0,
+    folder: Path | None = None,
+) -> list[list[Split]]:
+    """For each name the parts that are ranked apart: one for CIRR, one a category for FashionIQ.
+
+    Args:
+        dataset: CIRR or FashionIQ.
+        root: its folder.
+        names: of splits.
+        choice: which part of it.
+        skip_missing: leave out images without a file.
+        skip_unreadable: read all images, and leave out those that are missing or cannot be read.
+        num_workers: threads that read them.
+        folder: where a list of these is written, and a note of what was read.
+
+    Raises:
+        UserError: as the readers do, once for the files of all.
+    """
+    check_layout(dataset, root)
+    listings = Listings()
+    parsed = [_parse(dataset, root, name, choice, listings) for name in names]
+    checked = check_files(
+        [part for split in parsed for part in split],
+        skip_missing=skip_missing,
+        find_unreadable=partial(_find_unreadable, num_workers=num_workers, folder=folder)
+        if skip_unreadable
+        else None,
+        list_folder=folder,
+        listings=listings,
+    )
+    parts = iter(checked)
+    splits = [[next(parts) for _ in split] for split in parsed]
+    for part in checked:
+        check_gallery(part)
+        for triplet in part.triplets:
+            for caption in triplet.captions:
+                check_caption(caption, where=f"query {triplet.query_id} of {part.name}")
+    return splits
+
+
+def _parse(dataset: str, root: Path, name: str, choice: Choice, listings: Listings) -> list[Split]:
+    train = name == "train"
+    gallery = "split" if train else choice.gallery  # nothing is ranked in training
+    if dataset == "CIRR":
+        parsed = [parse_cirr(root, name, gallery=gallery, listings=listings)]
+        note = ""
+    else:
+        chosen = _chosen(choice)
+        note = "" if len(chosen) == len(CATEGORIES) else f", {' and '.join(chosen)} only"
+        parsed = [
+            parse_fashioniq(
+                root, c, name, protocol=choice.protocol, gallery=gallery, listings=listings
+            )
+            for c in chosen
+        ]
+    parsed = [only_used(part) for part in parsed] if train else parsed
+    return [replace(part, protocol=part.protocol + note) for part in parsed]
+
+
+def _chosen(choice: Choice) -> list[str]:
+    """FashionIQ's categories in its own order; UserError if there is none."""
+    chosen = [category for category in CATEGORIES if category in choice.categories]
+    if not chosen:
+        raise UserError(f"--fashioniq-categories names none of {', '.join(CATEGORIES)}; name one.")
+    return chosen
+
+
+def _find_unreadable(
+    files: list[Path], *, num_workers: int, folder: Path | None
+) -> dict[Path, str]:
+    """What cannot be read of some files, found and said by one process for all."""
+    found: list[dict[Path, str]] = [{}]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        found = [find_unreadable(files, num_workers=num_workers, folder=folder)]
+        if found[0]:
+            print(
+                f"{len(found[0])} of {len(files)} images are left out "
+                f"({count_reasons(found[0].values())}); {write_list(found[0], folder)} lists them"
+            )
+    if dist.is_initialized():
+        dist.broadcast_object_list(found)
+    return found[0]
+
+
+def check_gallery(split: Split) -> None:
+    """Refuse a gallery that leaves no choice once the reference is taken out; UserError."""
+    if len(split.gallery) < 2 + split.reference_removed:
+        raise too_few(split.name, len(split.gallery))
+
+
+def check_caption(caption: str, *, where: str) -> None:
+    """Refuse a caption that is no modification sentence; UserError names where it stands.
+
+    The model reads the first 32 tokens. The longest published one has 53 words.
+    """
+    if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
+        raise UserError(
+            f"the caption of {where} holds half of a character (a lone surrogate); write it again."
+        )
+    words = len(caption.split())
+    if words > MOST_WORDS:
+        raise UserError(
+            f"the caption of {where} has {words} words; shorten it to {MOST_WORDS} at most, "
+            "of which the model reads the first 30 or so."
+        )

@@ -1,0 +1,74 @@
+"""Training triplets by the batch, each image of a batch once.
+
+Shapes: B batch, U distinct images of a batch.
+"""
+
+import random
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from gatedcir.data.sources import Source
+from gatedcir.data.triplets import Triplet, training_text
+from gatedcir.visual import Visual
+
+
+class Batch(NamedTuple):
+    """B triplets, and their images without repetition."""
+
+    images: Visual  # [U, ...]
+    references: Tensor  # [B], which of the images
+    targets: Tensor  # [B], likewise
+    texts: list[str]
+    target_ids: Tensor  # [B], equal for equal targets, in all batches alike
+
+    @classmethod
+    def all_different(cls, images: Visual, texts: list[str]) -> "Batch":
+        """B triplets that share no image, from B references and then B targets."""
+        references, targets = torch.arange(2 * len(texts)).chunk(2)
+        return cls(images, references, targets, texts, torch.arange(len(texts)))
+
+
+class TripletDataset(Dataset):
+    """Training triplets by the batch: a list of indices gives a `Batch`.
+
+    Every image is read once a batch, however many of its triplets show it. A triplet's text is
+    drawn anew every epoch, from the seed, the epoch and its index alone, so that a resumed run
+    draws what an uninterrupted one does.
+    """
+
+    def __init__(self, triplets: Sequence[Triplet], source: Source, *, seed: int) -> None:
+        self.triplets, self.source, self.seed = triplets, source, seed
+        self.epoch = 0
+        numbers: dict[str | None, int] = {}
+        self.target_ids = [numbers.setdefault(t.target, len(numbers)) for t in triplets]
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether items are read from files, so that worker processes help."""
+        return self.source.reads_files
+
+    def __len__(self) -> int:
+        return len(self.triplets)
+
+    def __getitem__(self, indices: list[int]) -> Batch:
+        places: dict[str, int] = {}
+        references, targets = [], []
+        for triplet in (self.triplets[index] for index in indices):
+            assert triplet.target is not None
+            references.append(places.setdefault(triplet.reference, len(places)))
+            targets.append(places.setdefault(triplet.target, len(places)))
+        return Batch(
+            images=default_collate([self.source[name] for name in places]),
+            references=torch.tensor(references),
+            targets=torch.tensor(targets),
+            texts=[self._text(index) for index in indices],
+            target_ids=torch.tensor([self.target_ids[index] for index in indices]),
+        )
+
+    def _text(self, index: int) -> str:
+        rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
+        return training_text(self.triplets[index].captions, rng)

@@ -1,0 +1,88 @@
+"""What each query of a split retrieves.
+
+Shapes: M queries, K kept, S members of an image group, E embedding width.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from gatedcir.benchmarks.load import check_gallery
+from gatedcir.benchmarks.ranks import group_ranks, ranks_in_lists
+from gatedcir.data.triplets import Split
+from gatedcir.search.exact import TokenIndex
+
+KEPT = 50  # the largest cutoff that either dataset reports
+
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What each query of a split retrieves."""
+
+    split: Split
+    references: Indices  # [M] gallery indices; -1 where the gallery does not hold it
+    targets: Indices  # [M] gallery indices; -1 where the split publishes none
+    images: Indices  # [M, K] gallery indices, best first, the reference still among them; -1 none
+    members: Indices  # [M, S] gallery indices of the image group; -1 none; S = 0 outside CIRR
+    member_similarity: npt.NDArray[np.float32]  # [M, S]
+
+    def names(self, query: int) -> list[str]:
+        """The retrieved images, best first, the reference removed where the protocol says so."""
+        triplet = self.split.triplets[query]
+        names = [self.split.gallery[i] for i in self.images[query] if i >= 0]
+        if self.split.reference_removed:
+            names = [name for name in names if name != triplet.reference]
+        return names[:KEPT]
+
+    def group_names(self, query: int) -> list[str]:
+        """The image group without the reference, best first; ties by gallery index."""
+        reference = self.split.triplets[query].reference
+        order = np.lexsort((self.members[query], -self.member_similarity[query]))
+        names = [self.split.gallery[i] for i in self.members[query][order] if i >= 0]
+        return [name for name in names if name != reference]
+
+    @property
+    def target_ranks(self) -> Indices:
+        """0-based rank of every query's target; past the list where it was not retrieved."""
+        return ranks_in_lists(self.images, self.targets, excluded=self._excluded)
+
+    @property
+    def group_ranks(self) -> Indices:
+        """0-based rank of every query's target in its image group."""
+        return group_ranks(
+            self.member_similarity, self.members, self.targets, excluded=self._excluded
+        )
+
+    @property
+    def _excluded(self) -> Indices | None:
+        return self.references if self.split.reference_removed else None
+
+
+def rank(split: Split, index: TokenIndex, queries: Tensor) -> Ranking:
+    """Retrieve for the query features [M, E] of a split.
+
+    Raises:
+        UserError: the gallery has nothing to choose from.
+    """
+    check_gallery(split)
+    places: dict[str | None, int] = {name: place for place, name in enumerate(split.gallery)}
+    triplets = split.triplets
+    size = max(len(triplet.group) for triplet in triplets)
+    members = np.full((len(triplets), size), -1, dtype=np.int64)  # [M, S]
+    for row, triplet in zip(members, triplets, strict=True):
+        row[: len(triplet.group)] = [places[name] for name in triplet.group]
+    # One more than reported: the reference may be among them.
+    _, images = index.search(queries, KEPT + 1)
+    return Ranking(
+        split=split,
+        references=np.array([places.get(triplet.reference, -1) for triplet in triplets]),
+        targets=np.array([places.get(triplet.target, -1) for triplet in triplets]),
+        images=images,
+        members=members,
+        member_similarity=index.similarity(queries, members),
+    )

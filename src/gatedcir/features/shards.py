@@ -1,0 +1,121 @@
+"""One file with the features of some images: a shard of a `FeatureFolder`.
+
+A safetensors file whose metadata name the images and say what their files were. Shapes: N images,
+L visual tokens, Dv vision width.
+"""
+
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gatedcir.errors import UserError, reason_of
+
+SUFFIX = ".safetensors"
+_UNFINISHED = ".unfinished"
+_KEY = "images"  # of the metadata
+
+
+class ImageFile(NamedTuple):
+    """What an image's file was when it was encoded."""
+
+    size: int
+    modified: int  # in nanoseconds
+    digest: str  # SHA-256 of its content
+
+
+class Entry(NamedTuple):
+    """One row of a shard."""
+
+    name: str
+    file: ImageFile
+
+
+def unfinished(file: Path) -> Path:
+    """Where this process writes a file before it gets its name.
+
+    No two processes have the same, not even of two machines on a disk without locks.
+    """
+    return file.with_suffix(f".{socket.gethostname()}-{os.getpid()}{_UNFINISHED}")
+
+
+def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> None:
+    """Write [N, L, Dv] a layer, whole or not at all; what a killed process left is removed."""
+    for left in shard.parent.glob(f"{shard.stem}.*{_UNFINISHED}"):
+        left.unlink()
+    part = unfinished(shard)
+    images = [[name, *file] for name, file in entries]
+    tensors = {str(number): level for number, level in enumerate(levels)}
+    save_file(tensors, part, metadata={_KEY: json.dumps(images)})
+    with part.open("rb+") as written:  # a power cut must not leave a name without content
+        os.fsync(written.fileno())
+    part.replace(shard)
+
+
+def read_entries(shard: Path, shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Entry]:
+    """The images of a shard, in the order of its rows; features are not read.
+
+    Args:
+        shard: the file.
+        shapes: (L, Dv) of each layer, as expected.
+        dtype: as expected.
+
+    Raises:
+        UserError: the file is damaged, cut short, or holds features of another shape or type.
+    """
+    try:
+        with safe_open(shard, "pt") as content:  # which compares the file's length too
+            images = json.loads(content.metadata()[_KEY])
+            found = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
+            forms = {name: (s.get_shape(), s.get_dtype()) for name, s in found.items()}
+        entries = [Entry(name, ImageFile(*file)) for name, *file in images]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{shard} is damaged or cut short ({reason_of(error)}); delete it, and its images are "
+            "encoded again."
+        ) from None
+    expected = {str(i): ([len(entries), *s], _NAMES[dtype]) for i, s in enumerate(shapes)}
+    if forms != expected:
+        raise UserError(
+            f"{shard} holds features of another shape or type than its folder says; delete the "
+            f"folder {shard.parent}."
+        )
+    return entries
+
+
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # safetensors' own
+
+
+class ShardSource:
+    """Features in shards, mapped into memory: the disk is read when an image is asked for.
+
+    Processes of one machine share what the system keeps of the files.
+    """
+
+    reads_files: ClassVar[bool] = True
+    on_gpu: ClassVar[bool] = False
+
+    def __init__(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        """Take the shard of each image, and its row there, by name."""
+        self.places = places
+        self._opened: dict[Path, list[Tensor]] = {}
+
+    def __getitem__(self, name: str) -> list[Tensor]:
+        """One [L, Dv] a layer."""
+        shard, row = self.places[name]
+        if shard not in self._opened:
+            with safe_open(shard, "pt") as content:
+                count = len(content.keys())
+                self._opened[shard] = [content.get_tensor(str(n)) for n in range(count)]
+        return [level[row] for level in self._opened[shard]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mapped files: another process opens them itself."""
+        return {"places": self.places, "_opened": {}}

@@ -1,0 +1,157 @@
+"""Let the modification text change the reference image's tokens before the Q-Former reads them.
+
+Shapes: B batch, L visual tokens, T text tokens, D text width, Dv vision width.
+"""
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gatedcir.start import Aux, Start, zero
+
+
+def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens that count: [B, T, D], [B, T] -> [B, D].
+
+    >>> masked_mean(torch.tensor([[[2.0], [4.0], [9.0]]]), torch.tensor([[1, 1, 0]]))
+    tensor([[3.]])
+    """
+    weights = mask.to(tokens.dtype)[..., None]  # [B, T, 1]
+    return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+class TextFusion(nn.Module):
+    """What the strategies share: the mean text, projected, and the direction of change it gives.
+
+    `start="identity"` zeroes the last layer of the direction, so that the fused tokens equal the
+    image's at step 0 and a pretrained Q-Former sees what it knows.
+    """
+
+    def __init__(
+        self, vision_width: int, text_width: int, *, dropout: float = 0.1, start: Start = "seed"
+    ) -> None:
+        super().__init__()
+        self.text_projection = (
+            nn.Identity() if text_width == vision_width else nn.Linear(text_width, vision_width)
+        )
+        self.delta_net = nn.Sequential(
+            nn.Linear(vision_width, vision_width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(vision_width, vision_width),
+            nn.Tanh(),
+        )
+        if start == "identity":
+            zero(self.delta_net[-2])
+
+    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
+        """Fuse [B, L, Dv] with [B, T, D], of which [B, T] counts.
+
+        Returns:
+            [B, L, Dv], and aux: `change`, the mean absolute difference to the image (a scalar);
+            `gate` [B, L, Dv] in [0, 1] and `alpha` (a scalar) where the strategy has them.
+        """
+        mean_text = self.text_projection(masked_mean(text, text_mask))  # [B, Dv]
+        delta = self.delta_net(mean_text)[:, None]  # [B, 1, Dv] in [-1, 1]
+        update, aux = self.update(image, mean_text, delta)
+        return image + update, {"change": update.abs().mean().detach(), **aux}
+
+    @abstractmethod
+    def update(self, image: Tensor, mean_text: Tensor, delta: Tensor) -> tuple[Tensor, Aux]:
+        """What is added to the image: [B, L, Dv], and aux."""
+
+
+class _Gate(nn.Module):
+    """sigmoid(MLP([image; text])) in [0, 1]: how much to change, per position and channel.
+
+    The image is normalised first, inside the branch, so that the residual path stays untouched.
+    The first layer's text half is applied once per text instead of once per position.
+    """
+
+    def __init__(self, width: int, *, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(2 * width, width)
+        self.rest = nn.Sequential(
+            nn.GELU(), nn.Dropout(dropout), nn.Linear(width, width), nn.Sigmoid()
+        )
+
+    def forward(self, image: Tensor, mean_text: Tensor) -> Tensor:
+        """[B, L, Dv], [B, Dv] -> [B, L, Dv]."""
+        for_image, for_text = self.first.weight.chunk(2, dim=1)
+        from_text = F.linear(mean_text, for_text, self.first.bias)[:, None]  # [B, 1, Dv]
+        return self.rest(F.linear(self.norm(image), for_image) + from_text)
+
+
+class GatedFusionModule(TextFusion):
+    """Strategy A: image + alpha * gate * delta, alpha learned.
+
+    With gated multimodal units (Arevalo et al. 2017), FiLM (Perez et al. 2018) and TIRG (Vo et al.
+    2019) as relatives.
+    """
+
+    def __init__(
+        self,
+        vision_width: int,
+        text_width: int,
+        *,
+        alpha_init: float = 0.5,
+        dropout: float = 0.1,
+        start: Start = "seed",
+    ) -> None:
+        super().__init__(vision_width, text_width, dropout=dropout, start=start)
+        self.gate = _Gate(vision_width, dropout=dropout)
+        self.alpha = nn.Parameter(torch.tensor(float(alpha_init)))
+
+    def update(self, image: Tensor, mean_text: Tensor, delta: Tensor) -> tuple[Tensor, Aux]:
+        """Alpha * gate * delta."""
+        gate = self.gate(image, mean_text)  # [B, L, Dv]
+        return self.alpha * gate * delta, {"gate": gate, "alpha": self.alpha.detach()}
+
+
+class AdditiveFusion(TextFusion):
+    """Strategy B: image + alpha * delta: the same change everywhere, no gate."""
+
+    def __init__(
+        self,
+        vision_width: int,
+        text_width: int,
+        *,
+        alpha_init: float = 0.5,
+        dropout: float = 0.1,
+        start: Start = "seed",
+    ) -> None:
+        super().__init__(vision_width, text_width, dropout=dropout, start=start)
+        self.alpha = nn.Parameter(torch.tensor(float(alpha_init)))
+
+    def update(self, image: Tensor, mean_text: Tensor, delta: Tensor) -> tuple[Tensor, Aux]:
+        """Alpha * delta at every position."""
+        return (self.alpha * delta).expand_as(image), {"alpha": self.alpha.detach()}
+
+
+class InterpolatingFusion(TextFusion):
+    """Strategy C: gate * (image + delta) + (1 - gate) * image.
+
+    Which is image + gate * delta: strategy A with alpha fixed at 1.
+    """
+
+    def __init__(
+        self, vision_width: int, text_width: int, *, dropout: float = 0.1, start: Start = "seed"
+    ) -> None:
+        super().__init__(vision_width, text_width, dropout=dropout, start=start)
+        self.gate = _Gate(vision_width, dropout=dropout)
+
+    def update(self, image: Tensor, mean_text: Tensor, delta: Tensor) -> tuple[Tensor, Aux]:
+        """Gate * delta."""
+        gate = self.gate(image, mean_text)  # [B, L, Dv]
+        return gate * delta, {"gate": gate}
+
+
+class NoFusion(nn.Module):
+    """The image as it is: the published baseline."""
+
+    def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
+        """Shapes as in `TextFusion.forward`; aux is empty."""
+        return image, {}

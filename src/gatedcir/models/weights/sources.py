@@ -1,0 +1,267 @@
+"""Where weights come from: the hub, LAVIS' and SPRC's files, this project's own runs.
+
+One function a kind, one result. What a file is, its content says, not its name.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import logging as transformers_logging
+
+from gatedcir.errors import UserError, reason_of
+from gatedcir.models.backbone import Backbone
+from gatedcir.models.weights import hub_folder
+from gatedcir.models.weights.locations import HUB_NAMES, LAVIS_URL, TINY, locate
+from gatedcir.models.weights.names import from_sprc, list_names, mismatch, to_sprc, without_dropped
+from gatedcir.models.weights.sizes import RANDOM, VIT_G, VIT_L, infer_config
+from gatedcir.models.weights.vocabulary import (
+    padded,
+    read_wordpieces,
+    wordpieces_beside,
+    wordpieces_from_json,
+)
+from gatedcir.run_folder import checkpoint
+from gatedcir.run_folder.checkpoint import Checkpoint
+
+SPRC_MODEL = "Blip2QformerCirAlignPrompt"
+# LAVIS leaves a frozen tower out of its files: tower width -> the file that it reads besides.
+_TOWERS = {1408: ("eva_vit_g.pth", VIT_G), 1024: ("clip_vit_L.pth", VIT_L)}
+_CROSS_ATTENTION = "Qformer.bert.encoder.layer.0.crossattention.self.key.weight"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Weights in float32, whatever their file's precision, and what belongs to them."""
+
+    backbone: Backbone
+    wordpieces: PreTrainedTokenizerFast
+    description: str
+    """What it was and where."""
+    own: dict[str, Tensor] = field(default_factory=dict)
+    """`prompt_tokens`, `temp` and the fusion's weights, as far as the source has them."""
+    run: Checkpoint | None = None
+    """The checkpoint, where it is this project's own."""
+
+
+def load(name: str) -> Pretrained:
+    """Weights by a short name, a hub name, a file or a folder.
+
+    Raises:
+        UserError: nothing there, unreadable, not BLIP-2's image-text weights, or not all of them.
+    """
+    source = locate(name)
+    if source in RANDOM:
+        return from_nowhere(name)
+    if isinstance(source, str) or source.is_dir():
+        trained = hub_folder.find(source)
+        if trained is not None:
+            return from_run(hub_folder.read(trained), name)
+        return from_hub(str(source))
+    content = checkpoint.read(source)
+    if checkpoint.is_checkpoint(content):
+        return from_run(checkpoint.parse(content, source), source)
+    if isinstance(content, Mapping):
+        if SPRC_MODEL in content:
+            return from_sprc_file(content[SPRC_MODEL], source)
+        if "model" in content:
+            return from_lavis_file(content["model"], source)
+        for other in content:
+            if str(other).startswith("Blip2"):
+                raise UserError(
+                    f"{source} holds SPRC's {other}, which this project does not have; give a "
+                    f"file of its {SPRC_MODEL}."
+                )
+    raise UserError(
+        f"{source} is no checkpoint of this project, LAVIS (`model`) or SPRC (`{SPRC_MODEL}`); "
+        "give one of these."
+    )
+
+
+def from_hub(source: str) -> Pretrained:
+    """Weights and WordPieces of a hub name, or of a folder in the hub's layout.
+
+    Raises:
+        UserError: they cannot be read, or are not BLIP-2's image-text weights.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        backbone, wrong = Backbone.from_pretrained(source)
+    except Exception as error:  # a dozen libraries stand behind this call
+        raise UserError(
+            f"{source} cannot be read as a BLIP-2 folder: {reason_of(error)}; copy it again, or "
+            f"give {HUB_NAMES['pretrain']}."
+        ) from None
+    if names := list_names(wrong):
+        raise UserError(
+            f"the weights of {source} are not those of BLIP-2's image-text model: {names}; "
+            f"{HUB_NAMES['pretrain']} has them."
+        )
+    wordpieces = read_wordpieces(source, rows=_rows(backbone))
+    return Pretrained(backbone, wordpieces, f"BLIP-2 of {source}")
+
+
+def from_lavis_file(weights: Any, file: Path) -> Pretrained:
+    """BLIP-2 from LAVIS' `{"model": ...}`, the frozen tower from the file beside it if left out.
+
+    Raises:
+        UserError: as `from_sprc_file`, or the tower is not there.
+    """
+    weights = _model_tensors(weights, file)
+    if not any(name.startswith("visual_encoder.") for name in weights):
+        weights |= _tower_beside(weights, file)
+    return _from_lavis_names(weights, file, "LAVIS' BLIP-2", optional={"prompt_tokens", "temp"})
+
+
+def from_sprc_file(weights: Any, file: Path) -> Pretrained:
+    """SPRC's published model, prompts and temperature included.
+
+    The sizes are those of a `config.json` beside the file, else what the shapes say; the
+    vocabulary is the one beside the file, else BERT's.
+
+    Raises:
+        UserError: a weight is missing, unexpected or of another shape; sizes or vocabulary are
+            not to be had.
+    """
+    return _from_lavis_names(_model_tensors(weights, file), file, "SPRC's model", optional=set())
+
+
+def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
+    """The model of this project's own checkpoint, its prompts, temperature and fusion.
+
+    Raises:
+        UserError: the weights do not fit the checkpoint's own sizes.
+    """
+    prefix = "backbone."
+    weights = {n.removeprefix(prefix): w for n, w in run.weights.items() if n.startswith(prefix)}
+    expected = Backbone.without_weights(run.backbone).state_dict()
+    if wrong := mismatch(weights, expected):
+        raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
+    return Pretrained(
+        Backbone.from_state(run.backbone, weights),
+        wordpieces_from_json(run.tokenizer),
+        f"{file} after {run.epoch} epochs",
+        own={name: w.float() for name, w in run.weights.items() if not name.startswith(prefix)},
+        run=run,
+    )
+
+
+def from_nowhere(name: str) -> Pretrained:
+    """Random weights at a published size, always the same, to try out speed and memory."""
+    backbone = Backbone.with_random_weights(RANDOM[name], seed=0)
+    wordpieces = padded(from_hub(str(TINY)).wordpieces, rows=_rows(backbone))
+    return Pretrained(backbone, wordpieces, f"random weights, {name}")
+
+
+def _from_lavis_names(
+    weights: dict[str, Tensor], file: Path, kind: str, *, optional: set[str]
+) -> Pretrained:
+    """A model from complete weights in LAVIS' names; `optional` ones may be missing."""
+    config = _config_beside(file) or _inferred_config(weights, file)
+    empty = Backbone.without_weights(config)
+    names = {f"backbone.{name}": weight for name, weight in empty.state_dict().items()}
+    own = {"prompt_tokens": empty.query_tokens, "temp": empty.query_tokens.new_empty(())}
+    expected = to_sprc({**names, **own})
+    for name in optional - weights.keys():
+        del expected[name]
+    if wrong := mismatch(weights, expected):
+        raise UserError(
+            f"the weights of {file} are not those of {kind}: {wrong}; copy it again, or give "
+            "another."
+        )
+    state = from_sprc(weights)
+    return Pretrained(
+        Backbone.from_state(config, {n.removeprefix("backbone."): state[n] for n in names}),
+        wordpieces_beside(file, rows=_rows(empty)),
+        f"{kind} in {file}",
+        own={name: state[name].float() for name in own if name in state},
+    )
+
+
+def _model_tensors(weights: Any, file: Path) -> dict[str, Tensor]:
+    """A state dict of a model with BLIP-2's Q-Former for texts, without what nothing reads."""
+    weights = _tensors(weights, file)
+    if not any(name.startswith("Qformer.bert.embeddings.") for name in weights):
+        first = ", ".join(list(weights)[:3])
+        raise UserError(
+            f"{file} holds no BLIP-2 Q-Former that reads text (it begins with {first}); give "
+            "weights of LAVIS' BLIP-2 first stage or of SPRC."
+        )
+    return weights
+
+
+def _tensors(weights: Any, file: Path) -> dict[str, Tensor]:
+    """A state dict without what nothing reads."""
+    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise UserError(f"{file} holds no weights by name; give a checkpoint of LAVIS or SPRC.")
+    return without_dropped(weights)
+
+
+def _tower_beside(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The frozen tower that LAVIS reads from a file of its own."""
+    width = weights[_CROSS_ATTENTION].shape[-1] if _CROSS_ATTENTION in weights else 0
+    if width not in _TOWERS:
+        raise UserError(
+            f"{file} holds no vision tower, and none of LAVIS' fits its Q-Former; give weights of "
+            "LAVIS' BLIP-2 first stage or of SPRC."
+        )
+    name, config = _TOWERS[width]
+    beside = file.with_name(name)
+    if not beside.is_file():
+        raise UserError(
+            f"{file} holds no vision tower, as LAVIS leaves out a frozen one; download "
+            f"{LAVIS_URL}{name} to {file.parent} too."
+        )
+    tower = {f"visual_encoder.{n}": w for n, w in _tensors(checkpoint.read(beside), beside).items()}
+    whole = to_sprc(
+        {f"backbone.{n}": w for n, w in Backbone.without_weights(config).state_dict().items()}
+    )
+    expected = {n: w for n, w in whole.items() if n.startswith("visual_encoder.")}
+    # The file is a whole classifier, of which LAVIS reads neither the head nor the last blocks.
+    found = {n: w for n, w in tower.items() if n in expected}
+    if wrong := mismatch(found, expected):
+        raise UserError(
+            f"the weights of {beside} are not those of LAVIS' tower: {wrong}; download "
+            f"{LAVIS_URL}{name} again."
+        )
+    return found
+
+
+def _config_beside(file: Path) -> dict[str, Any] | None:
+    """The sizes in a `config.json` in the hub's layout beside a file; None without one."""
+    path = file.with_name("config.json")
+    if not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_bytes())
+        if not {"vision_config", "qformer_config"} <= config.keys():
+            raise ValueError("vision_config or qformer_config is missing")
+        Backbone.without_weights(config)
+    except Exception as error:  # transformers' checks of a config have no common base
+        raise UserError(
+            f"{path} holds no sizes of a BLIP-2 model: {reason_of(error)}; remove it, and they "
+            "are read from the weights."
+        ) from None
+    return config
+
+
+def _inferred_config(weights: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
+    try:
+        return infer_config(weights)
+    except (KeyError, IndexError) as error:
+        raise UserError(
+            f"{file} lacks {error}, without which the model's size is unknown; copy it again."
+        ) from None
+    except ValueError as error:
+        raise UserError(
+            f"{file} holds a model with {error}; put its config.json in the hub's layout beside it."
+        ) from None
+
+
+def _rows(backbone: Backbone) -> int:
+    return backbone.embeddings.word_embeddings.num_embeddings

@@ -1,0 +1,227 @@
+"""Networks that see a map at several scales: [B, in, H, W] -> [B, out, H, W] of any size.
+
+Shapes: B batch, C channels, H and W height and width of a map, S scales. Normalisation is over one
+image (one group), never over the batch: an image's result does not depend on its neighbours.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gatedcir.multiscale.feature_fusion import FUSION_METHODS, Fused
+from gatedcir.multiscale.last_call import Found, LastCall
+from gatedcir.multiscale.maps import SpatialAttention, check_name, resize
+from gatedcir.multiscale.rescaling import MultiScaleTransform, distinct_scales, main_scale
+
+
+def conv_block(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, normalisation, ReLU: [B, in, H, W] -> [B, out, ceil(H / stride), ...]."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+        nn.GroupNorm(1, out_channels),
+        nn.ReLU(),
+    )
+
+
+class MultiScaleModel(nn.Module):
+    """One model applied to the input at several scales, its results fused.
+
+    The results are brought to the size of the one whose scale is nearest to 1. No fusion has
+    weights of its own for a scale, so scales can be added and removed at any time and all weights
+    stay as they are; the width of "concat" follows the number of scales. The scales are part of
+    the configuration, not of the `state_dict`.
+
+    Args:
+        scales: what the input's height and width are multiplied with.
+        base_model: [B, in, h, w] -> [B, C, h', w']; without it the input itself is fused.
+        fusion_method: "concat" (S * C channels, no parameters), "sum" (C channels, no parameters)
+            or "attention" (C channels: each pixel's mean over the scales, weighted by the
+            `SpatialAttention` of each result, which needs no knowledge of C).
+
+    Raises:
+        ValueError: the method is unknown; the scales are not different numbers above 0.
+    """
+
+    def __init__(
+        self,
+        scales: Sequence[float] = (1.0, 0.5, 0.25),
+        base_model: nn.Module | None = None,
+        fusion_method: str = "concat",
+    ) -> None:
+        super().__init__()
+        check_name("fusion method", fusion_method, FUSION_METHODS)
+        self.transform = MultiScaleTransform(scales)
+        self.base_model = nn.Identity() if base_model is None else base_model
+        self.fusion_method = fusion_method
+        self.attention = SpatialAttention() if fusion_method == "attention" else None
+
+    @property
+    def scales(self) -> list[float]:
+        """In the order in which "concat" has their channels."""
+        return list(self.transform.scales)
+
+    def add_scale(self, scale: float) -> None:
+        """Process the input at one more scale.
+
+        Raises:
+            ValueError: the scale is there already, or not above 0.
+        """
+        self.transform.scales = distinct_scales([*self.scales, scale])
+
+    def remove_scale(self, scale: float) -> None:
+        """Process the input at this scale no more.
+
+        Raises:
+            ValueError: the scale is not there, or the only one.
+        """
+        if scale not in self.scales:
+            raise ValueError(f"there is no scale {scale} to remove: scales are {self.scales}")
+        self.transform.scales = distinct_scales([kept for kept in self.scales if kept != scale])
+
+    def compute(self, x: Tensor) -> Fused:
+        """[B, in, H, W] -> [B, C, H', W'], and aux: `weights` [B, S, H', W'] of "attention"."""
+        maps = [self.base_model(scaled) for scaled in self.transform(x)]
+        height, width = maps[main_scale(self.scales)].shape[-2:]
+        maps = [resize(one, (height, width)) for one in maps]
+        if self.fusion_method == "concat":
+            return torch.cat(maps, dim=1), {}
+        stacked = torch.stack(maps, dim=1)  # [B, S, C, H', W']
+        if self.attention is None:
+            return stacked.sum(1), {}
+        scores = torch.cat([self.attention(one) for one in maps], dim=1).float()
+        # The scores are in (0, 1): divided by their sum they are weights of a mean.
+        weights = F.normalize(scores, p=1.0, dim=1).to(stacked.dtype)  # [B, S, H', W']
+        return (stacked * weights[:, :, None]).sum(1), {"weights": weights}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The fused map alone."""
+        return self.compute(x)[0]
+
+
+class PyramidNetwork(LastCall):
+    """A feature pyramid: down level by level, and back up with lateral connections.
+
+    Feature pyramid networks (Lin et al., CVPR 2017) with one output, at the finest level.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        num_levels: levels of the pyramid; the first has the input's size, each has half of the
+            one before, rounded up.
+        base_channels: channels of the first level, doubled at each level; also the width of the
+            way back up.
+
+    Raises:
+        ValueError: there is no level.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, num_levels: int = 3, base_channels: int = 64
+    ) -> None:
+        super().__init__()
+        if num_levels < 1:
+            raise ValueError(f"num_levels must be at least 1, not {num_levels}")
+        widths = [base_channels * 2**level for level in range(num_levels)]
+        self.stages = nn.ModuleList(
+            conv_block(before, width, stride=1 if level == 0 else 2)
+            for level, (before, width) in enumerate(pairwise([in_channels, *widths]))
+        )
+        self.laterals = nn.ModuleList(nn.Conv2d(width, base_channels, 1) for width in widths)
+        self.head = nn.Conv2d(base_channels, out_channels, 3, padding=1)
+
+    def compute(self, x: Tensor) -> tuple[Tensor, Found]:
+        """[B, in, H, W] -> [B, out, H, W], and the levels as `get_features` gives them."""
+        levels: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            levels.append(x)
+        sides = [lateral(level) for lateral, level in zip(self.laterals, levels, strict=True)]
+        merged = sides.pop()  # [B, base, h, w]
+        for side in reversed(sides):
+            height, width = side.shape[-2:]
+            merged = side + resize(merged, (height, width))
+        return self.head(merged), {"levels": levels}
+
+    def get_features(self, x: Tensor | None = None) -> list[Tensor]:
+        """The levels on the way down, of `x` or of the last call's input (see `LastCall`).
+
+        Returns:
+            The i-th is [B, base * 2^i, ceil(H / 2^i), ceil(W / 2^i)].
+
+        Raises:
+            RuntimeError: no `x` is given and nothing has been called.
+        """
+        return self.found("levels", x)
+
+
+class UNet(LastCall):
+    """Encoder and decoder with a skip connection at every level (Ronneberger et al. 2015).
+
+    Every level is two convolutions; below the last one, half its size, two more of twice its width.
+    The output is linear: for probabilities take its sigmoid, or a loss with logits. In contrast
+    to the paper convolutions are padded, so that the output has the input's size, whatever it is.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        features: channels of each level, from the input's size downwards.
+
+    Raises:
+        ValueError: there is no level.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, features: Sequence[int] = (64, 128, 256, 512)
+    ) -> None:
+        super().__init__()
+        if not features:
+            raise ValueError("features is empty: there must be a level")
+        upwards = [2 * features[-1], *reversed(features)]
+        self.encoder = nn.ModuleList(
+            _two_blocks(before, width) for before, width in pairwise([in_channels, *features])
+        )
+        self.bottom = _two_blocks(features[-1], 2 * features[-1])
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(below, width, 2, stride=2) for below, width in pairwise(upwards)
+        )
+        self.decoder = nn.ModuleList(_two_blocks(2 * width, width) for width in upwards[1:])
+        self.head = nn.Conv2d(features[0], out_channels, 1)
+
+    def compute(self, x: Tensor) -> tuple[Tensor, Found]:
+        """[B, in, H, W] -> [B, out, H, W], and the maps of both ways, as the getters give them."""
+        encoded: list[Tensor] = []
+        for level in self.encoder:
+            encoded.append(level(x))
+            # A last odd row or column is kept: maps of one pixel can be pooled too.
+            x = F.max_pool2d(encoded[-1], 2, ceil_mode=True)
+        x = self.bottom(x)
+        decoded: list[Tensor] = []
+        for up, level, skip in zip(self.ups, self.decoder, reversed(encoded), strict=True):
+            height, width = skip.shape[-2:]
+            x = level(torch.cat([skip, up(x)[..., :height, :width]], dim=1))
+            decoded.insert(0, x)
+        return self.head(x), {"encoder": encoded, "decoder": decoded}
+
+    def get_encoder_features(self, x: Tensor | None = None) -> list[Tensor]:
+        """The maps that skip, of `x` or of the last call's input (see `LastCall`).
+
+        Returns:
+            The i-th is [B, features[i], ceil(H / 2^i), ceil(W / 2^i)].
+
+        Raises:
+            RuntimeError: no `x` is given and nothing has been called.
+        """
+        return self.found("encoder", x)
+
+    def get_decoder_features(self, x: Tensor | None = None) -> list[Tensor]:
+        """The decoder's map of each level; shapes, order and errors as for the encoder's."""
+        return self.found("decoder", x)
+
+
+def _two_blocks(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        *conv_block(in_channels, out_channels), *conv_block(out_channels, out_channels)
+    )

@@ -1,0 +1,123 @@
+"""Options that parse and yet make no sense, alone or together."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from gatedcir.errors import UserError
+from gatedcir.options.config import Config, DataConfig, ModelConfig, RunConfig
+from gatedcir.options.parsing import to_dict
+
+MOST_SEED = 2**32  # what NumPy takes
+
+
+def check_ranges(config: Config) -> None:
+    """Refuse numbers that no run can work with; UserError names the flag."""
+    for flag, value, least in (
+        ("num-epochs", config.optim.num_epochs, 1),
+        ("batch-size", config.optim.batch_size, 1),
+        ("related", config.optim.related, 1),
+        ("accumulate", config.optim.accumulate, 1),
+        ("validation-frequency", config.run.validation_frequency, 0),
+        ("num-workers", config.data.num_workers, 0),
+        ("learning-rate", config.optim.learning_rate, 0),
+        ("fusion-rate", config.optim.fusion_rate, 0),
+        ("weight-decay", config.optim.weight_decay, 0),
+        ("max-grad-norm", config.optim.max_grad_norm, 1e-6),
+        ("loss-align", config.loss.loss_align, 0),
+        ("loss-rtc", config.loss.loss_rtc, 0),
+        ("loss-scale", config.loss.loss_scale, 0),
+        ("target-ratio", config.transform.target_ratio, 1),
+        ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
+    ):
+        if not least <= value < math.inf:  # which NaN is not either
+            limit = "that is finite" if least == -math.inf else f"of {least} or more"
+            raise UserError(f"--{flag} {value} is out of range; give a number {limit}.")
+    if not 0 <= config.optim.seed < MOST_SEED:
+        raise UserError(f"--seed {config.optim.seed} is out of range; give 0 to {MOST_SEED - 1}.")
+    if config.optim.accumulate > config.optim.batch_size:
+        raise UserError(
+            f"--accumulate {config.optim.accumulate} leaves parts of a batch of "
+            f"{config.optim.batch_size} empty; pass at most --batch-size."
+        )
+    check_visual(config.model)
+    check_cache(config.run)
+    if config.loss.loss_scale > 0 and len(config.model.visual_scales) < 2:
+        raise UserError(
+            f"--loss-scale {config.loss.loss_scale} has one scale only, which the other losses "
+            "contrast already; name two or more with --model.visual-scales."
+        )
+    if config.loss.loss_itm != 0:
+        raise UserError(
+            f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
+            f"{config.backbone.blip_model_name} has no matching term; leave the flag out."
+        )
+    for flag, share in (
+        ("model.gated-fusion.dropout", config.model.gated_fusion.dropout),
+        ("warmup", config.optim.warmup),
+    ):
+        if not 0 <= share < 1:
+            raise UserError(f"--{flag} {share} is no share; give 0 or more, and less than 1.")
+
+
+def check_visual(options: ModelConfig) -> None:
+    """Refuse several layers or scales without a fusion of them, and a fusion of a single one."""
+    for flag, values, fusion_flag, fusion in (
+        ("visual-layers", options.visual_layers, "visual-fusion", options.visual_fusion),
+        ("visual-scales", options.visual_scales, "scale-fusion", options.scale_fusion),
+    ):
+        given = f"--model.{flag} {' '.join(map(str, values))}"
+        if len(values) > 1 and fusion == "none":
+            raise UserError(f"{given} needs a way to fuse them; choose --model.{fusion_flag}.")
+        if len(values) < 2 and fusion != "none":
+            raise UserError(
+                f"--model.{fusion_flag} {fusion} has nothing to fuse in {given}; name two or more."
+            )
+
+
+def check_cache(options: RunConfig) -> None:
+    """Refuse to read from where nothing is kept."""
+    if options.cache_device == "disk" and isinstance(options.cache_features, str):
+        raise UserError(
+            f"--cache-device disk needs a folder, not --cache-features {options.cache_features}; "
+            "name one."
+        )
+
+
+def check_negatives(batch_size: int, processes: int) -> None:
+    """UserError where the processes' batches together hold one triplet only."""
+    if batch_size * processes < 2:
+        raise UserError(
+            f"a batch of {batch_size} has no negatives to contrast with; pass --batch-size 2 or "
+            "more."
+        )
+
+
+def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Flags that would make it another training; what is kept and where data lies may change.
+
+    An option that one of the two does not know has its default in it, or is off where it has none
+    any more.
+    """
+    free = {field.name for field in dataclasses.fields(RunConfig)} | {"data_path", "num_workers"}
+    before = {_RENAMED.get(name, name): value for name, value in before.items()}
+    for name in dict.fromkeys((*before, *after)):
+        default = _DEFAULTS.get(prefix + name, False)
+        old, new = before.get(name, default), after.get(name, default)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from changed_flags(old, new, f"{prefix}{name}.")
+        elif old != new and name.replace("-", "_") not in free:
+            yield prefix + name
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+_RENAMED = {"skip-missing": "skip-unreadable"}
+_DEFAULTS = dict(_flat(to_dict(Config(DataConfig("CIRR")))))

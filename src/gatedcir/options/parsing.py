@@ -1,0 +1,170 @@
+"""Flags and YAML files -> the dataclasses of options, and back.
+
+A YAML file is read as flags written down, so that both go through the same typed parser, tyro:
+nested dataclasses give dotted flags, types are checked, and help comes from the fields' own texts,
+none of which argparse does. Only tyro's public interface is used.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+import yaml
+
+from gatedcir.errors import UserError
+from gatedcir.options.config import CONFIG_FILE
+from gatedcir.options.flags import PREFIXED, Given, by_name, normal, split
+from gatedcir.options.paths import expand, expand_all
+from gatedcir.options.refusals import check_empty, quietly, refusal
+
+Options = TypeVar("Options")
+
+
+def parse(options: type[Options], argv: Sequence[str] | None, *, description: str) -> Options:
+    """Command-line flags to a dataclass.
+
+    `--config FILE` reads options from a YAML file and `--resume RUN` from that run's; flags given
+    next to them win. Paths are expanded: see `expand_all`.
+
+    Raises:
+        UserError: a wrong name or value; the file is missing or not a mapping in YAML; a path
+            needs an environment variable that is not set.
+    """
+    given = split(sys.argv[1:] if argv is None else argv)
+    file, given = _take(given, "--config")
+    flags = [word for one in given for word in one.words]
+    resumes = "--resume" in by_name(options)
+    run, others = _take(given, "--resume") if resumes else (None, given)
+    if run is not None:
+        _check_resume(run, {one.flag for one in given} | ({"--config"} if file else set()))
+        flags = [*flags_of(read_yaml(run / CONFIG_FILE)), *(w for one in others for w in one.words)]
+        flags += ["--resume", str(run)]
+        file = run / CONFIG_FILE
+    elif file is not None:
+        flags = flags_of(read_yaml(file)) + flags
+    found = _parse(
+        options,
+        flags,
+        file=file,
+        description=description + " Options may also stand in a YAML file: --config FILE. In "
+        "paths, ~ is the home folder, and $NAME or ${NAME} an environment variable.",
+    )
+    return expand_all(found)
+
+
+def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
+    """The path that a flag gives, and what else is given."""
+    found, others = None, []
+    for one in given:
+        if one.flag != flag:
+            others.append(one)
+            continue
+        if not one.values:
+            raise UserError(f"{flag} has no value; give {flag} PATH.")
+        for word in one.values[1:]:
+            raise UserError(f"{word} belongs to no option; leave it out.")
+        found = Path(expand(one.values[0]))
+    return found, others
+
+
+def _parse(
+    options: type[Options],
+    words: Sequence[str],
+    *,
+    file: Path | None = None,
+    description: str | None = None,
+) -> Options:
+    """Flags to a dataclass; UserError where tyro refuses them."""
+    known = by_name(options)
+    given = [normal(one, known.get(one.flag)) for one in split(words)]
+    for one in given:
+        check_empty(one, known.get(one.flag))
+    words = [word for one in given for word in one.words]
+    try:
+        return quietly(options, words)
+    except SystemExit as end:
+        if end.code:
+            found = refusal(given, options, file)
+            if found is not None:
+                raise found from None
+    # Help, or a refusal that has no sentence here: tyro's own words.
+    return tyro.cli(options, args=words, description=description)
+
+
+def _check_resume(run: Path, flags: set[str]) -> None:
+    """UserError where there is no run, or with flags that a run which goes on cannot follow."""
+    if not (run / CONFIG_FILE).is_file():
+        raise UserError(f"there is no run at {run} to resume; name a run's folder.")
+    for flag in ("--config", "--output-dir"):
+        if flag in flags:
+            raise UserError(f"{flag} has no effect beside --resume; leave one of them out.")
+
+
+def from_dict(options: type[Options], values: dict[str, Any]) -> Options:
+    """The dataclass whose resolved form `to_dict` gave; UserError if it has no such options."""
+    return _parse(options, flags_of(values))
+
+
+def read_yaml(path: Path, *, examples: str = "configs/") -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Args:
+        path: the file.
+        examples: where such files are.
+
+    Raises:
+        UserError: no such file, not YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"there is no config file {path}; {examples} holds examples.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = "the file" if mark is None else f"line {mark.line + 1}"
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not valid YAML ({reason}); correct {place}.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold a mapping of option names to values.")
+    return content
+
+
+def flags_of(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Nested options as command-line flags.
+
+    >>> flags_of({"seed": 1, "save-best": True, "model": {"gated-fusion": {"start": "identity"}}})
+    ['--seed', '1', '--save-best', '--model.gated-fusion.start', 'identity']
+    """
+    return list(_flags(values, prefix))
+
+
+def _flags(values: dict[str, Any], prefix: str) -> Iterator[str]:
+    for key, value in values.items():
+        name = str(key).replace("_", "-")
+        if isinstance(value, dict):
+            yield from _flags(value, f"{prefix}{name}.")
+        elif isinstance(value, bool):
+            yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
+        else:
+            yield f"--{prefix}{name}"
+            yield from (map(str, value) if isinstance(value, list | tuple) else [str(value)])
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as plain YAML values with the names of its flags."""
+    result: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        name = item.name.replace("_", "-")
+        if dataclasses.is_dataclass(value):
+            nested = to_dict(value)
+            # Groups other than `model` have no prefix: their options stand at the top.
+            result |= {name: nested} if item.name in PREFIXED else nested
+        elif isinstance(value, tuple):
+            result[name] = list(value)  # as YAML gives it back
+        else:
+            result[name] = str(value) if isinstance(value, Path) else value
+    return result

@@ -1,0 +1,205 @@
+"""What the parser of options refuses, as one sentence that names the nearest way out.
+
+tyro draws a box of several lines, which names no near option when a required one is missing too.
+Here each flag is looked up and its values are parsed alone, to find which of them was refused.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from gatedcir.errors import UserError
+from gatedcir.options.config import Config
+from gatedcir.options.flags import Given, Option, by_name, flag_names, options_of, switched_off
+
+# Names from other programs -> the option here, of which the first is named that the command has.
+SYNONYMS = {
+    "lr": ("--learning-rate",),
+    "epochs": ("--num-epochs",),
+    "max-epochs": ("--num-epochs",),
+    "num-train-epochs": ("--num-epochs",),
+    "bs": ("--batch-size",),
+    "batch": ("--batch-size",),
+    "train-batch-size": ("--batch-size",),
+    "per-device-train-batch-size": ("--batch-size",),
+    "gradient-accumulation-steps": ("--accumulate",),
+    "wd": ("--weight-decay",),
+    "warmup-ratio": ("--warmup",),
+    "clip-grad": ("--max-grad-norm",),
+    "workers": ("--num-workers",),
+    "fp16": ("--mixed-precision",),
+    "bf16": ("--mixed-precision",),
+    "fp32": ("--mixed-precision",),
+    "amp": ("--mixed-precision",),
+    "precision": ("--mixed-precision",),
+    "res": ("--image-size",),
+    "resolution": ("--image-size",),
+    "img-size": ("--image-size",),
+    "data": ("--data-path",),
+    "data-dir": ("--data-path",),
+    "data-root": ("--data-path",),
+    "dataset-path": ("--data-path",),
+    "dataset-root": ("--data-path",),
+    "root": ("--data-path",),
+    "model": ("--model-path", "--backbone"),
+    "model-name": ("--model-path", "--backbone"),
+    "checkpoint": ("--model-path", "--backbone"),
+    "ckpt": ("--model-path", "--backbone"),
+    "weights": ("--model-path", "--backbone"),
+    "pretrained": ("--model-path", "--backbone"),
+    "out": ("--output", "--output-dir", "--json"),
+    "output": ("--output-dir", "--json"),
+    "output-dir": ("--output", "--json"),
+    "output-path": ("--output", "--output-dir", "--json"),
+    "save-dir": ("--output", "--output-dir", "--json"),
+    "random-seed": ("--seed",),
+    "prompt": ("--text",),
+    "caption": ("--text",),
+    "img": ("--image",),
+}
+_ALIKE = 0.6  # of 1: below, a name says more about the options than about what is meant
+_FUSION = "--model.gated-fusion.strategy none trains without the fusion, and gated with it"
+_DEVICE = "the GPU is used where there is one, and CUDA_VISIBLE_DEVICES chooses it"
+# Names of what is here done in another way than by an option of the same kind; the sentence counts
+# where the command has the flags that it names.
+ADVICE = {
+    "use-gated-fusion": _FUSION,
+    "gated-fusion": _FUSION,
+    "use-gating": _FUSION,
+    "gating": _FUSION,
+    "use-gate": _FUSION,
+    "device": _DEVICE,
+    "gpu": _DEVICE,
+    "gpus": _DEVICE,
+    "cuda": _DEVICE,
+    "cpu": _DEVICE,
+}
+
+
+def refusal(given: Sequence[Given], options: type, file: Path | None) -> UserError | None:
+    """Say what is wrong in tyro's place.
+
+    Args:
+        given: flags that tyro refused.
+        options: the dataclass that it was to fill.
+        file: where options were read from, besides the command line.
+
+    Returns:
+        None where nothing wrong is found.
+    """
+    for what, way_out in _faults(given, options):
+        source = "" if file is None else f" (options were read from {file} too)"
+        return UserError(f"{what}{source}; {way_out}.")
+    return None
+
+
+def check_empty(given: Given, option: Option | None) -> None:
+    """UserError where an option has no value, or YAML's empty one, and needs another."""
+    if option is None or option.kind is bool:
+        return
+    if not given.values or (given.values == ("None",) and not option.takes_none):
+        raise UserError(f"{option.flag} has no value; give {option.usage}.")
+
+
+def _faults(given: Sequence[Given], options: type) -> Iterator[tuple[str, str]]:
+    """What is wrong, and the way out: wrong names first."""
+    known = by_name(options)
+    for one in given:
+        if one.flag and one.flag not in known:
+            yield _unknown(one, options)
+    for one in given:
+        yield from _wrong_value(one, known.get(one.flag))
+    there = [known[one.flag] for one in given if one.flag]
+    missing = [o.usage for o in options_of(options) if o.required and o not in there]
+    if missing:
+        yield "something is missing", f"give {' and '.join(missing)}"
+
+
+def _wrong_value(given: Given, option: Option | None) -> Iterator[tuple[str, str]]:
+    """What is wrong with the values of a known flag, or with words that have none."""
+    if option is not None and option.kind is not bool:
+        rest = _left_over(option, given.values)
+    else:
+        rest = list(given.values)
+        if option is not None and rest and rest[0].lower() in ("true", "false", "yes", "no"):
+            both = f"{option.flag} or {switched_off(option.flag)}"
+            yield f"{given.flag} takes no value", f"write {both} alone"
+    if rest is None:
+        assert option is not None
+        wrong = next((value for value in given.values if _left_over(option, [value]) is None), "it")
+        choices = list(map(str, option.choices))
+        way_out = f"choose {_listed(choices)}" if choices else f"give {option.usage}"
+        yield f"{option.flag} cannot be {wrong}", way_out
+    for word in rest or ():
+        yield f"{word} belongs to no option", "leave it out, or write its option before it"
+
+
+def quietly(kind: Any, words: Sequence[str], **settings: Any) -> Any:
+    """What tyro makes of words, or its SystemExit, without a word of its own."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        return tyro.cli(kind, args=words, console_outputs=False, **settings)
+
+
+def _left_over(option: Option, values: Sequence[str]) -> list[str] | None:
+    """The values that an option does not need of these; None if it refuses them."""
+    alone = dataclasses.make_dataclass("Alone", [("value", option.kind)])
+    try:
+        _, rest = quietly(alone, Given("--value", tuple(values)).words, return_unknown_args=True)
+    except SystemExit:
+        return None
+    return list(rest)
+
+
+def _unknown(given: Given, options: type) -> tuple[str, str]:
+    """A flag that is no option: what may be meant."""
+    flag, names = given.flag, list(flag_names(options))
+    group = [name for name in names if name.startswith(f"{flag}.")]
+    if group and given.values in ((), ("None",)):
+        inside = _listed([name.removeprefix(f"{flag}.") for name in group], "and")
+        return (
+            f"{flag.removeprefix('--')} is a group of options and is empty",
+            f"give it some of its options {inside}, or leave it out",
+        )
+    what = f"there is no option {flag}"
+    short = flag.removeprefix("--").rpartition(".")[2]
+    if (advice := ADVICE.get(short)) and set(_flags_in(advice)) <= set(names):
+        return what, advice
+    for synonym in SYNONYMS.get(short, ()):
+        if synonym in names:
+            return what, f"{synonym} is the nearest"
+    if group:
+        return f"{flag} is a group of options", f"give one of them, such as {group[0]}"
+    if flag in flag_names(Config):
+        return what, "it is an option of training, which this command does not take"
+    nearest = _nearest(flag, [*names, "--config"])
+    return what, f"{nearest} is the nearest" if nearest else "--help lists all"
+
+
+def _flags_in(sentence: str) -> list[str]:
+    return [word for word in sentence.replace(",", " ").split() if word.startswith("--")]
+
+
+def _nearest(flag: str, names: Sequence[str]) -> str | None:
+    """The option most like a flag, in whole or without the groups before its own name.
+
+    None where nothing is like it.
+    """
+    wanted = flag.removeprefix("--")
+
+    def likeness(option: str) -> float:
+        name = option.removeprefix("--")
+        names = (name, name.rpartition(".")[2])
+        return max(difflib.SequenceMatcher(None, wanted, one).ratio() for one in names)
+
+    nearest = max(names, key=likeness)
+    return nearest if likeness(nearest) >= _ALIKE else None
+
+
+def _listed(words: Sequence[str], last: str = "or") -> str:
+    return f" {last} ".join(filter(None, (", ".join(words[:-1]), words[-1])))

@@ -1,0 +1,221 @@
+"""A run's folder: resolved config, provenance, metrics by epoch, checkpoints."""
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pandas.api.types import is_integer_dtype, is_numeric_dtype
+from torch.utils.tensorboard import SummaryWriter
+
+from gatedcir.errors import UserError, check_folder_to_write, reason_of
+from gatedcir.files import write_json, write_text
+from gatedcir.options.config import CONFIG_FILE, Config
+from gatedcir.options.parsing import to_dict
+from gatedcir.run_folder.checkpoint import BEST, LAST
+from gatedcir.run_folder.claim import Claim
+
+RUNS = Path("runs")  # holds the folders of runs that are given none
+CHECKPOINTS = "checkpoints"
+TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
+Tables = dict[str, list[dict[str, Any]]]
+"""Rows of each table, by its file."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that this process may write."""
+
+    path: Path
+    resumes: bool
+    """Whether there is something to go on with; else the run starts at its beginning."""
+
+
+@contextmanager
+def claimed(config: Config) -> Iterator[Place]:
+    """The run's folder, for this process alone.
+
+    A process that was killed, or failed, before it kept anything leaves a folder in which both a
+    new run and `--resume` start at the beginning.
+
+    Raises:
+        UserError: another process has the folder, it holds a run, or it cannot be made.
+    """
+    resume = config.run.resume
+    claim = Claim(resume) if resume is not None else _new_claim(config)
+    path = claim.folder
+    started = finished = False
+    try:
+        again = claim.was_left and _is_bare(path)
+        if resume is None and not again:
+            _check_new(path)
+        if again:
+            print(f"{path} holds a run that was stopped before it kept anything; it starts again")
+        started = True
+        yield Place(path, resumes=resume is not None and not again)
+        finished = True
+    finally:
+        claim.release(leave=started and not finished and _is_bare(path))
+
+
+def _new_claim(config: Config) -> Claim:
+    """The folder that the options name, or else one that no other run has."""
+    given = config.run.output_dir
+    check_folder_to_write(given or RUNS, "--output-dir")
+    if given is not None:
+        return Claim(given)
+    name = f"{config.data.dataset.lower()}-{config.backbone.blip_model_name}"
+    name += time.strftime("-%Y%m%d-%H%M%S")
+    for number in itertools.count(1):
+        path = RUNS / (name if number == 1 else f"{name}-{number}")
+        if not path.exists():
+            break
+    return Claim(path)
+
+
+def _check_new(path: Path) -> None:
+    """UserError if a path already holds a run."""
+    if (path / CONFIG_FILE).exists():
+        raise UserError(
+            f"{path} already holds a run; name another folder with --output-dir, or go on "
+            f"with --resume {path} if it kept its training."
+        )
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether a folder holds a run that neither kept weights nor was validated."""
+    kept = [path / CHECKPOINTS / BEST, path / CHECKPOINTS / LAST, path / VALIDATION]
+    return (path / CONFIG_FILE).exists() and not any(file.exists() for file in kept)
+
+
+class RunFolder:
+    """Writes what a run leaves behind; every file is replaced whole."""
+
+    def __init__(self, path: Path, *, done: int = 0, kept: Tables | None = None) -> None:
+        """Open a folder; rows of epochs after `done` are dropped, as resuming makes them again.
+
+        Args:
+            path: the folder.
+            done: epochs that are done.
+            kept: rows as the checkpoint holds them, with which the tables are written again if
+                they do not begin with them.
+        """
+        self.path = path
+        self.tables = rows_until(path, done, kept)
+        for name, rows in self.tables.items() if kept is not None else ():
+            if rows and not _begins_with(path / name, _text(rows)):
+                print(f"{path / name} is not as training left it: written again from {LAST}")
+                write_text(path / name, _text(rows))
+        self.board = SummaryWriter(str(path / "tensorboard"), purge_step=done)
+
+    @classmethod
+    def create(cls, path: Path, config: Config, made_by: dict[str, Any]) -> "RunFolder":
+        """Config and provenance of a new run in a folder that was claimed."""
+        write_json(path / "provenance.json", made_by)
+        write_text(path / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
+        return cls(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where checkpoints are."""
+        return self.path / CHECKPOINTS
+
+    def add(self, table: str, epoch: int, row: dict[str, float]) -> None:
+        """Append one epoch's row to a table and to TensorBoard."""
+        rows = self.tables[table]
+        rows.append({"epoch": epoch, **row})
+        write_text(self.path / table, _text(rows))
+        kind = table.removesuffix("_metrics.csv")
+        for name, value in row.items():
+            self.board.add_scalar(f"{kind}/{name}", value, epoch)
+        self.board.flush()
+
+
+def rows_until(path: Path, done: int, kept: Tables | None = None) -> Tables:
+    """A run's rows of epochs before `done`: those that its checkpoint kept, else its files'.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    found: Tables = {}
+    for name in (TRAIN, VALIDATION):
+        file = path / name
+        if kept is not None:
+            rows = kept[name]
+        elif done and file.is_file():
+            table = read_table(file, way_out="remove it to go on without its rows")
+            rows = [{str(k): v for k, v in r.items()} for r in table.to_dict("records")]
+        else:
+            rows = []
+        found[name] = [row for row in rows if row["epoch"] < done]
+    return found
+
+
+def has(tables: Tables, table: str, epoch: int) -> bool:
+    """Whether a table has an epoch's row."""
+    return any(row["epoch"] == epoch for row in tables[table])
+
+
+def read_table(file: Path, *columns: str, way_out: str) -> pd.DataFrame:
+    """A table of epochs, in their order.
+
+    Args:
+        file: as `RunFolder` wrote it.
+        columns: that must hold a number in every row, beside the epoch.
+        way_out: ends the message, after the advice to put a copy back.
+
+    Raises:
+        UserError: it is no such table.
+    """
+    try:
+        table = pd.read_csv(file)
+    except ValueError as error:  # pandas' own errors and that of a wrong encoding are of this kind
+        reason = reason_of(error)
+    else:
+        lacking = [
+            name
+            for name in ("epoch", *columns)
+            if name not in table or not is_numeric_dtype(table[name]) or table[name].isna().any()
+        ]
+        if lacking:
+            reason = f"no numbers in the column {lacking[0]}"
+        elif not is_integer_dtype(table["epoch"]) or not _rises(table["epoch"].tolist()):
+            reason = "its epochs do not follow one another"
+        else:
+            return table
+    raise UserError(f"{file} is damaged ({reason}); put a copy of it back, or {way_out}.")
+
+
+def _rises(numbers: list[int]) -> bool:
+    return all(one < two for one, two in itertools.pairwise([-1, *numbers]))
+
+
+def _text(rows: list[dict[str, Any]]) -> str:
+    return pd.DataFrame(rows).to_csv(index=False)
+
+
+def _begins_with(file: Path, text: str) -> bool:
+    if not file.is_file():
+        return False
+    return file.read_text(encoding="utf-8", errors="replace").startswith(text)
+
+
+def last_line(path: Path, *, stopped: str) -> str:
+    """What a run that was stopped says: what its folder keeps, and how to go on."""
+    if (path / CHECKPOINTS / LAST).exists():
+        rest = f"all epochs before are kept; go on with --resume {path}"
+    elif (path / CHECKPOINTS / BEST).exists():
+        rest = (
+            f"the best model so far is kept in {path / CHECKPOINTS / BEST}; to go on after a stop, "
+            "a run needs --save-training"
+        )
+    elif (path / CONFIG_FILE).exists() and not _is_bare(path):
+        rest = "its tables are kept, and no weights, as --no-save or --no-save-best asked"
+    else:
+        rest = "nothing is kept; the same command starts again"
+    return f"{stopped}; {rest}."

@@ -1,0 +1,144 @@
+"""A batch in chunks, with the loss and the gradients of the whole batch.
+
+Adding up the gradients of small batches would leave each query the negatives of its chunk alone.
+Instead, as in GradCache (Gao et al., RepL4NLP 2021), all features are computed without a graph, the
+loss of the whole batch is differentiated with respect to them, and every chunk is then computed
+again with its graph, from the same random numbers, to take these gradients on to the weights. That
+costs one more forward pass, and memory for the graph of one chunk.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gatedcir.models.retriever import Encoded
+
+Forward = Callable[[], Encoded]
+
+
+class Part(NamedTuple):
+    """Some triplets of a batch."""
+
+    images: Tensor | None  # which of the batch's images they show, each once; None for all
+    references: Tensor  # which of those is each triplet's reference
+    targets: Tensor  # likewise
+
+
+def backward_in_chunks(
+    wrapped: nn.Module,
+    chunks: Sequence[Forward],
+    *,
+    temperature: nn.Parameter,
+    loss_of: Callable[[Encoded, Tensor], tuple[Tensor, dict[str, Tensor]]],
+    scale: Callable[[Tensor], Tensor],
+    device: torch.device,
+) -> tuple[Tensor, dict[str, Tensor], Encoded]:
+    """Add the gradients of the whole batch's loss to the weights.
+
+    Dropout draws chunk by chunk, and for each chunk the same twice. Layers that normalise over the
+    batch would normalise over a chunk, and count it twice.
+
+    Args:
+        wrapped: the module that the chunks call, on this process or spread over several, which
+            then exchange gradients once.
+        chunks: each computes one part of the batch whenever it is called.
+        temperature: a parameter of the module that the loss reads too.
+        loss_of: features of the batch, and the temperature -> the loss and its terms.
+        scale: scales the loss before it is differentiated.
+        device: where the module is, for its random numbers.
+
+    Returns:
+        The loss and its terms, without a graph, and the last chunk's features and aux.
+    """
+    states, parts = [], []
+    with torch.no_grad():
+        for chunk in chunks:
+            states.append(_random_state(device))
+            found = chunk()
+            parts.append(found._replace(aux={}))  # gates are large
+    after = _random_state(device)
+    leaves = [tensor.requires_grad_() for part in parts for tensor in _features(part)]
+    leaf = temperature.detach().requires_grad_()
+    loss, losses = loss_of(_join(parts), leaf)
+    scale(loss).backward()
+    gradients = iter([tensor.grad for tensor in leaves])
+    for number, (chunk, state) in enumerate(zip(chunks, states, strict=True), start=1):
+        last = number == len(chunks)
+        with nullcontext() if last else _alone(wrapped):
+            _set_random_state(state, device)
+            found = chunk()
+            roots = _features(found)
+            given = [next(gradients) for _ in roots]
+            if last:  # where processes exchange gradients, once for every parameter
+                roots.append(temperature)
+                given.append(leaf.grad)
+            used = [(root, g) for root, g in zip(roots, given, strict=True) if g is not None]
+            torch.autograd.backward([root for root, _ in used], [g for _, g in used])
+    _set_random_state(after, device)
+    return loss.detach(), {name: value.detach() for name, value in losses.items()}, found
+
+
+def split(references: Tensor, targets: Tensor, chunks: int) -> Iterator[Part]:
+    """Triplets in parts of nearly equal size, each with the images that it shows alone.
+
+    Args:
+        references: [B], which of a batch's images is each triplet's reference.
+        targets: [B], likewise.
+        chunks: how many parts.
+
+    >>> [part.images.tolist() for part in split(torch.tensor([0, 0]), torch.tensor([1, 2]), 2)]
+    [[0, 1], [0, 2]]
+    """
+    if chunks == 1:
+        yield Part(None, references, targets)
+        return
+    for pair in zip(references.tensor_split(chunks), targets.tensor_split(chunks), strict=True):
+        used, places = torch.cat(pair).unique(return_inverse=True)
+        yield Part(used, *places.chunk(2))
+
+
+def _features(found: Encoded) -> list[Tensor]:
+    """All that the loss differentiates, in a fixed order."""
+    by_scale = [tensor for pair in found.by_scale.values() for tensor in pair]
+    return [found.query, found.text, found.targets, found.fusion_mean, *by_scale]
+
+
+def _join(parts: list[Encoded]) -> Encoded:
+    """The chunks' features as those of one batch."""
+    first = parts[0]
+    return Encoded(
+        query=torch.cat([part.query for part in parts]),
+        text=torch.cat([part.text for part in parts]),
+        targets=torch.cat([part.targets for part in parts]),
+        fusion_mean=torch.cat([part.fusion_mean for part in parts]),
+        prompt_mean=first.prompt_mean,
+        aux={},
+        by_scale={
+            scale: (
+                torch.cat([part.by_scale[scale][0] for part in parts]),
+                torch.cat([part.by_scale[scale][1] for part in parts]),
+            )
+            for scale in first.by_scale
+        },
+    )
+
+
+def _alone(wrapped: nn.Module) -> AbstractContextManager:
+    """A context in which gradients stay on their process."""
+    return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    """What draws next: the CPU's generator, and the GPU's."""
+    own = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *own]
+
+
+def _set_random_state(state: list[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state(state[1], device)

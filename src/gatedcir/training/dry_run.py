@@ -1,0 +1,192 @@
+"""What training with a command's options takes: memory, time and parameters, without its data.
+
+Shapes: B triplets, L visual tokens, Dv vision width.
+"""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from gatedcir.assemble.evaluator import place
+from gatedcir.assemble.model import build
+from gatedcir.data.batches import Batch
+from gatedcir.device import autocast
+from gatedcir.evaluation.evaluator import Evaluator
+from gatedcir.features.cache import ENCODE_BATCH, may_cache, stored_dtype
+from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models.text import Tokenizer
+from gatedcir.options.checks import check_negatives, check_ranges
+from gatedcir.options.config import Config
+from gatedcir.resources import GIB, MIB, count_parameters, free_memory, peak_memory
+from gatedcir.training.sharding import whole_weights
+from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
+from gatedcir.visual import Visual, move
+
+_STEPS = 2  # the first one also makes the optimiser's state
+_WORDS = 40  # more than the 32 tokens of a text, fewer than the words that are cut off
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a dry run found; times in seconds, sizes in bytes."""
+
+    device: str
+    precision: str
+    trained: int
+    """Parameters that learn."""
+    frozen: int
+    """Parameters that do not."""
+    inputs: tuple[int, ...]
+    """Shape of the references that a step got: pixels [B, 3, H, W] or features [B, L, Dv]."""
+    text_tokens: int
+    vision: float | None
+    """The frozen tower's pass over one image, done once, ahead of training; None where every step
+    does it itself."""
+    cached: int
+    """Size of one image's features."""
+    room: int
+    """Images whose features take half of the memory that is free."""
+    steps: tuple[float, ...]
+    evaluation: float
+    """One batch of galleries' images and one of queries."""
+    evaluated: int
+    """Images, and queries, of that batch."""
+    peak: int
+    """Most memory at any time: the GPU's own, or all that the process held."""
+
+
+def dry_run(config: Config) -> str | None:
+    """Measure and report; None on processes other than the main one.
+
+    Raises:
+        UserError: bad options or weights.
+    """
+    check_ranges(config)
+    accelerator = make_accelerator()
+    check_launch(config, accelerator.device)
+    check_negatives(config.optim.batch_size, accelerator.num_processes)
+    model, tokenizer = build(config)
+    place(model, accelerator.device, config)
+    step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=_STEPS)
+    found = measure(step)
+    return report(found, config) if accelerator.is_main_process else None
+
+
+def measure(step: TrainingStep) -> Measured:
+    """Two training steps and one evaluation batch of random data, as the step's config has them."""
+    config, model, device = step.config, step.model, step.device
+    parameters = count_parameters(model)
+    trained = parameters["trainable_parameters"]
+    generator = torch.Generator().manual_seed(config.optim.seed)
+    batch, vision, cached, make = config.optim.batch_size, None, 0, _pixels(model, generator)
+    room = free_memory() // 2  # before the steps, which keep what they free
+    if may_cache(config):
+        images = make(min(batch, ENCODE_BATCH))
+        levels, seconds = _timed(lambda: _tower(step, images), device)
+        levels = [level.to(stored_dtype(config, step.precision)) for level in levels]
+        vision, cached = seconds / len(levels[0]), sum(level[0].nbytes for level in levels)
+        make = _features(levels, generator)
+    texts = _captions(tokenizer=step.tokenizer, count=max(batch, Evaluator.batch_size))
+    shown = make(2 * batch)
+    triplets = Batch.all_different(shown, texts[:batch])
+    step.wrapped.train()
+    times = []
+    for _ in range(_STEPS):
+        times.append(_timed(lambda: step(triplets), device)[1])
+    model.eval()
+    some = make(Evaluator.batch_size)
+    with whole_weights(model):
+        few = texts[: Evaluator.batch_size]
+        evaluation = _timed(lambda: _evaluate(step, some, few), device)[1]
+    return Measured(
+        device=str(device),
+        precision=str(step.precision or torch.float32).removeprefix("torch."),
+        trained=trained,
+        frozen=parameters["parameters"] - trained,
+        inputs=tuple(shown.shape if isinstance(shown, Tensor) else shown[0].shape),
+        text_tokens=step.tokenizer(texts[:batch]).input_ids.shape[1],
+        vision=vision,
+        cached=cached,
+        room=room // cached if cached else 0,
+        steps=tuple(times),
+        evaluation=evaluation,
+        evaluated=Evaluator.batch_size,
+        peak=peak_memory(device),
+    )
+
+
+def report(found: Measured, config: Config) -> str:
+    """The figures as a block of text."""
+    shape = list(found.inputs)
+    lines = {
+        "parameters": f"{found.trained / 1e6:.1f} M trained, {found.frozen / 1e6:.1f} M frozen",
+        "images": f"pixels {shape}, through the vision tower in every step",
+        "texts": f"{found.text_tokens} tokens",
+    }
+    if found.vision is not None:
+        lines["images"] = f"features {shape}, cached"
+        lines["vision pass"] = f"{found.vision:.3f} s an image, once, ahead of training"
+        lines["cache"] = f"{found.cached / MIB:.2f} MiB an image"
+        if config.run.cache_features == "auto":
+            lines["cache"] += (
+                f"; auto reads pixels instead for more than {found.room} images here, which "
+                "--cache-features none measures, unless --cache-features names a folder"
+            )
+    first, *later = found.steps
+    lines["training step"] = f"{min(later):.2f} s, the first {first:.2f} s"
+    lines["evaluation"] = (
+        f"{found.evaluation:.2f} s for {found.evaluated} images and {found.evaluated} queries"
+    )
+    kind = "of the GPU" if found.device.startswith("cuda") else "of the process"
+    lines["peak memory"] = f"{found.peak / GIB:.2f} GiB {kind}"
+    title = f"dry run of {config.backbone.backbone} on {found.device}, {found.precision}"
+    return "\n".join([title, *(f"  {name:<14}{text}" for name, text in lines.items())])
+
+
+def _pixels(model: ComposedRetriever, generator: torch.Generator) -> Callable[[int], Visual]:
+    size = model.backbone.image_size
+    return lambda count: torch.randn(count, 3, size, size, generator=generator)
+
+
+def _features(levels: list[Tensor], generator: torch.Generator) -> Callable[[int], Visual]:
+    """Batches that look like what the tower gave."""
+    return lambda count: [
+        torch.randn(count, *level.shape[1:], generator=generator).to(level.dtype)
+        for level in levels
+    ]
+
+
+def _captions(tokenizer: Tokenizer, count: int) -> list[str]:
+    """Texts of whole words that fill all tokens."""
+    words = sorted(word for word in tokenizer.wordpiece.get_vocab() if word.isalpha())
+    rng = random.Random(0)
+    return [" ".join(rng.choices(words, k=_WORDS)) for _ in range(count)]
+
+
+@torch.inference_mode()
+def _tower(step: TrainingStep, images: Visual) -> list[Tensor]:
+    with autocast(step.device, step.precision):
+        return step.model.levels(move(images, step.device))
+
+
+@torch.inference_mode()
+def _evaluate(step: TrainingStep, images: Visual, texts: list[str]) -> None:
+    images = move(images, step.device)
+    with autocast(step.device, step.precision):
+        step.model.encode_target(images)
+        step.model.encode_query(images, step.tokenizer(texts).to(step.device))
+
+
+def _timed(call: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
+    """What a call gives, and the seconds until the device was done with it."""
+    start = time.perf_counter()
+    result = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return result, time.perf_counter() - start

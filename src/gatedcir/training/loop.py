@@ -1,0 +1,291 @@
+"""The one training loop, for every dataset."""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from gatedcir.assemble.data import (
+    data_title,
+    features_folder,
+    load_data,
+    make_loader,
+    make_source,
+    with_workers_that_fit,
+)
+from gatedcir.assemble.evaluator import LARGEST_BATCH, make_evaluator, place
+from gatedcir.assemble.model import build, check_opens_again, checkpoint_of
+from gatedcir.data.ahead import ahead
+from gatedcir.data.batches import TripletDataset
+from gatedcir.data.triplets import Split
+from gatedcir.errors import UserError
+from gatedcir.evaluation.evaluator import Evaluator, validate
+from gatedcir.evaluation.report import HEADLINE, format_report
+from gatedcir.options.checks import check_negatives, check_ranges
+from gatedcir.options.config import Config
+from gatedcir.resources import GIB, count_parameters, peak_memory
+from gatedcir.run_folder import checkpoint
+from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
+from gatedcir.run_folder.folder import TRAIN, VALIDATION, Place, RunFolder, claimed, has, last_line
+from gatedcir.run_folder.provenance import provenance
+from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
+from gatedcir.training.resume import going_on, load_resumed, nothing_to_do, remarks
+from gatedcir.training.sharding import gathered, whole_weights
+from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
+
+
+def fit(config: Config) -> Path | None:
+    """Fine-tune as the config says; the run's folder, on the main process only.
+
+    The folder is claimed at once. What ends the run before its first epoch is done leaves nothing
+    behind.
+
+    Raises:
+        UserError: bad options, data or weights, or a folder that is in use, before anything is
+            written; a loss or weights that no run should go on with; a broken image.
+    """
+    check_ranges(config)
+    check_opens_again(config)
+    accelerator = make_accelerator()
+    check_launch(config, accelerator.device)
+    with claimed(config) if accelerator.is_main_process else nullcontext() as place:
+        resumes = broadcast_object_list([place is not None and place.resumes])[0]
+        try:
+            _fit(config, accelerator, place, resumes=resumes)
+        except KeyboardInterrupt:
+            line = last_line(place.path, stopped="stopped") if place is not None else "stopped."
+            raise KeyboardInterrupt(line) from None
+        return None if place is None else place.path
+
+
+def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resumes: bool) -> None:
+    """Train the epochs that are left. The main process has the place, and writes."""
+    main, epochs = place is not None, config.optim.num_epochs
+    resumed, kept = load_resumed(config, accelerator.num_processes) if resumes else (None, None)
+    done = resumed.epoch if resumed is not None else 0
+    overdue = kept is not None and _is_due(config, done - 1) and not has(kept, VALIDATION, done - 1)
+    if resumed is not None and kept is not None:
+        assert config.run.resume is not None
+        if done >= epochs and not overdue:
+            if main:
+                RunFolder(config.run.resume, done=done, kept=kept).board.close()
+                print(nothing_to_do(config.run.resume, epochs))
+            return
+        if main:
+            print(going_on(config.run.resume, kept, done, epochs))
+    trainer, splits = _prepare(config, accelerator, resumed)
+    best = trainer.resume()
+    folder = None
+    if place is not None and resumed is not None:
+        folder = RunFolder(place.path, done=done, kept=kept)
+    if overdue:
+        best = _end_epoch(trainer, folder, splits, done - 1, best)
+    for epoch in range(done, epochs):
+        row = trainer.train_epoch(epoch)
+        if place is not None:
+            folder = folder or RunFolder.create(place.path, config, trainer.provenance)
+            folder.add(TRAIN, epoch, row)
+        best = _end_epoch(trainer, folder, splits, epoch, best)
+        accelerator.wait_for_everyone()
+
+
+def _end_epoch(
+    trainer: "_Trainer", folder: RunFolder | None, splits: list[Split], epoch: int, best: float
+) -> float:
+    """Validate where it is due, and save what the options ask for; the best score so far.
+
+    All processes call it, as weights may be in shards; the one with the folder does the work.
+    """
+    run = trainer.config.run
+    snapshot = trainer.snapshot(epoch + 1) if run.keeps_last or run.keeps_best else None
+    state = trainer.step.state() if run.keeps_last else {}
+
+    def save(metrics: dict[str, float]) -> None:
+        """Keep what going on needs, if it is to be kept. Random states follow from the epoch."""
+        if folder is not None and snapshot is not None and run.keeps_last:
+            first = list(trainer.first_losses or ())
+            more = {"best": best, "first_losses": first, "tables": folder.tables}
+            kept = replace(snapshot, metrics=metrics, trainer={**state, **more})
+            checkpoint.save(folder.checkpoints / LAST, kept)
+
+    with whole_weights(trainer.step.model):
+        # Save before the validation too. If it fails, for example on a broken image, the epoch is
+        # not lost: a resumed run begins with the validation that is missing.
+        save({})
+        if folder is not None and _is_due(trainer.config, epoch):
+            metrics = validate(trainer.evaluator, splits)
+            tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
+            score = metrics[HEADLINE[trainer.config.data.dataset]]
+            if snapshot is not None and run.keeps_best and score > best:
+                checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
+            best = max(best, score)
+            folder.add(VALIDATION, epoch, metrics)
+            save(metrics)
+    return best
+
+
+def _is_due(config: Config, epoch: int) -> bool:
+    """Whether an epoch ends with a validation."""
+    done, every = epoch + 1, config.run.validation_frequency
+    return every > 0 and (done % every == 0 or done == config.optim.num_epochs)
+
+
+@dataclass
+class _Trainer:
+    """The parts of a run and what they do together in an epoch."""
+
+    config: Config
+    accelerator: Accelerator
+    step: TrainingStep
+    evaluator: Evaluator
+    loader: DataLoader
+    provenance: dict[str, Any]
+    resumed: Checkpoint | None
+    first_losses: StepLosses | None = None
+    """Of the run's first step, which no update has changed."""
+
+    def train_epoch(self, epoch: int) -> dict[str, float]:
+        """One pass over the triplets; means of losses and of the fusion's figures, and costs."""
+        config, model = self.config, self.step.model
+        _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
+        self.step.wrapped.train()
+        self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]
+        self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
+        sums: dict[str, Tensor] = {}
+        each: list[Tensor] = []  # (loss, contrastive term) of every step
+        start = time.perf_counter()
+        quiet = not self.accelerator.is_main_process
+        # On a CPU the thread would take time from the step.
+        on_cpu = self.accelerator.device.type == "cpu"
+        batches = self.loader if on_cpu else ahead(self.loader)
+        steps = len(self.loader)
+        bar = tqdm(batches, f"epoch {epoch}", steps, unit="step", disable=quiet)
+        for step, batch in enumerate(bar):
+            loss, losses, aux = self.step(batch)
+            for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
+                sums[name] = sums.get(name, 0) + value.detach().float()
+            each.append(torch.stack([loss, losses["loss_itc"]]).detach().float())
+            # Reading a loss waits for the device: not at every step.
+            if step % 10 == 0 or step + 1 == steps:
+                check_loss(loss.item(), epoch=epoch, where=f"step {step}")
+                bar.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
+        seconds = time.perf_counter() - start
+        check_loss(sums["loss"].item(), epoch=epoch, where="the sum of its steps")
+        check_weights(model, epoch=epoch)
+        if epoch == 0:
+            self.first_losses = StepLosses(*each[0].tolist())
+        check_progress(
+            StepLosses(*torch.stack(each).median(0).values.tolist()),
+            first=self.first_losses,
+            compared=config.optim.batch_size * self.accelerator.num_processes,
+            epoch=epoch,
+        )
+        means = {name: value / steps for name, value in sums.items()}
+        triplets = steps * config.optim.batch_size * self.accelerator.num_processes
+        return {
+            **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
+            "temp": model.temp.item(),
+            "learning_rate": self.step.schedule.get_last_lr()[0],
+            "triplets_per_second": triplets / seconds,
+            "peak_memory_gib": peak_memory(self.accelerator.device) / GIB,
+        }
+
+    def snapshot(self, epochs: int) -> Checkpoint:
+        """The model after so many epochs, without metrics or the trainer's state."""
+        found = checkpoint_of(
+            self.step.model,
+            self.step.tokenizer,
+            self.config,
+            epoch=epochs,
+            metrics={},
+            provenance=self.provenance,
+        )
+        return replace(found, weights=gathered(found.weights))
+
+    def resume(self) -> float:
+        """The best score so far, after taking over a resumed step's last state."""
+        found = self.resumed
+        if found is None or found.trainer is None:
+            return -math.inf
+        self.step.load_state(found.trainer)
+        if first := found.trainer.get("first_losses"):  # earlier versions did not keep them
+            self.first_losses = StepLosses(*first)
+        return found.trainer["best"]
+
+
+def _prepare(
+    config: Config, accelerator: Accelerator, resumed: Checkpoint | None
+) -> tuple[_Trainer, list[Split]]:
+    """All parts of a run, checked, and its validation splits; nothing is written."""
+    names = ["train", "val"] if config.run.validates else ["train"]
+    train_splits, *others = load_data(config.data, *names, folder=features_folder(config))
+    splits = [split for parts in others for split in parts]
+    if accelerator.is_main_process:
+        for split in train_splits:
+            print(f"{split.name}: {split.protocol}")
+        for line in remarks(config):
+            print(line)
+    triplets = [triplet for split in train_splits for triplet in split.triplets]
+    _check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
+    model, tokenizer = build(config)
+    place(model, accelerator.device, config)
+    if resumed is not None:
+        model.load_state_dict(resumed.weights)  # whole, before the step may spread them
+    here = with_workers_that_fit(config, model, max(2 * config.optim.batch_size, LARGEST_BATCH))
+    source = make_source(here, model, [*train_splits, *splits])
+    loader = make_loader(here, TripletDataset(triplets, source, seed=config.optim.seed))
+    step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader))
+    trainer = _Trainer(
+        config=config,
+        accelerator=accelerator,
+        step=step,
+        evaluator=make_evaluator(here, model, tokenizer, source),
+        loader=loader,
+        provenance={
+            **provenance(),
+            "device": str(accelerator.device),
+            "precision": str(step.precision or torch.float32).removeprefix("torch."),
+            "processes": accelerator.num_processes,
+            "shards": isinstance(model, FSDPModule),
+            "seed": config.optim.seed,
+            **count_parameters(model),
+            "dataset": data_title(config.data),
+            "data": {split.name: split.protocol for split in (*train_splits, *splits)},
+        },
+        resumed=resumed,
+    )
+    return trainer, splits
+
+
+def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What is logged of the fusion: how far the gates open, alpha, how far the image changes."""
+    figures = {}
+    if "gate" in aux:
+        gate = aux["gate"].detach().float()
+        figures = {"gate_mean": gate.mean(), "gate_std": gate.std()}
+    names = {"alpha": "alpha", "change": "fusion_change"}
+    return figures | {title: aux[name] for name, title in names.items() if name in aux}
+
+
+def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
+    check_negatives(batch_size, processes)
+    if triplets < batch_size * processes:
+        raise UserError(
+            f"the training split has {triplets} triplets, fewer than one batch of "
+            f"{batch_size * processes}; lower --batch-size."
+        )
+
+
+def _seed_epoch(seed: int, epoch: int, process: int) -> None:
+    """Dropout of an epoch depends on these alone, so that a resumed run draws the same."""
+    torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + process)

@@ -1,0 +1,77 @@
+"""What a run has to say before it starts, and the state that a resumed one goes on with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from gatedcir.assemble.data import is_synthetic
+from gatedcir.errors import UserError
+from gatedcir.options.checks import changed_flags
+from gatedcir.options.config import Config
+from gatedcir.options.parsing import to_dict
+from gatedcir.run_folder import checkpoint
+from gatedcir.run_folder.checkpoint import LAST, Checkpoint
+from gatedcir.run_folder.folder import CHECKPOINTS, TRAIN, Tables, rows_until
+
+
+def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
+    """The last state of the run to go on with, and its tables.
+
+    Raises:
+        UserError: there is none, or it cannot go on with these options.
+    """
+    assert config.run.resume is not None
+    path = config.run.resume / CHECKPOINTS / LAST
+    found = checkpoint.load(path) if path.is_file() else None
+    if found is None or found.trainer is None:
+        raise UserError(
+            f"{config.run.resume} holds no training state to go on from, which --save-training "
+            "keeps; start a new run with it."
+        )
+    for flag in changed_flags(found.config, to_dict(config)):
+        raise UserError(
+            f"--{flag} is another than {config.run.resume} was trained with; leave it out, or "
+            "start a new run."
+        )
+    before = found.provenance.get("processes", processes)
+    if before != processes:
+        raise UserError(
+            f"{config.run.resume} was trained on {before} processes and not {processes}, which "
+            "make other batches; launch as many, or start a new run."
+        )
+    kept = found.trainer.get("tables")  # earlier versions have them in their files only
+    return found, rows_until(config.run.resume, found.epoch, kept)
+
+
+def going_on(run: Path, tables: Tables, done: int, epochs: int) -> str:
+    """What is said of a run that goes on, and of rows that are gone from its tables.
+
+    >>> going_on(Path("run"), {TRAIN: [{"epoch": 0}, {"epoch": 2}]}, 4, 9)
+    'run: 4 of 9 epochs are done, it goes on with epoch 4; the tables lack epochs 1, 3'
+    """
+    lost = sorted(set(range(done)) - {row["epoch"] for row in tables[TRAIN]})
+    more = f"; the tables lack epochs {', '.join(map(str, lost))}" if lost else ""
+    return f"{run}: {done} of {epochs} epochs are done, it goes on with epoch {done}{more}"
+
+
+def nothing_to_do(run: Path, epochs: int) -> str:
+    """What is said of a run that has all of its epochs."""
+    return (
+        f"{run}: all {epochs} epochs are done, nothing is to do; to train longer, start a new run "
+        f"from its weights with --backbone {run}"
+    )
+
+
+def remarks(config: Config) -> Iterator[str]:
+    """Lines on options that are easily taken by mistake."""
+    if config.backbone.backbone == "tiny" and not is_synthetic(config.data):
+        yield (
+            "--backbone tiny is the small embedded model, for trials and synthetic data; "
+            "--backbone pretrain takes BLIP-2's weights"
+        )
+    if not config.run.validates:
+        yield (
+            "no validation (--validation-frequency 0): no best model is known, and "
+            + ("the last one is kept" if config.run.keeps_last else "no weights are kept")
+        )
+    elif not (config.run.keeps_best or config.run.keeps_last):
+        yield "no weights are kept, as --no-save or --no-save-best asks"

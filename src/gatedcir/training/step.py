@@ -1,0 +1,211 @@
+"""One training step, for the training loop and for dry runs alike."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
+from torch import Tensor, nn
+
+from gatedcir.data.batches import Batch
+from gatedcir.device import autocast, precision_of
+from gatedcir.errors import UserError
+from gatedcir.models.retriever import ComposedRetriever, Encoded
+from gatedcir.models.text import Tokenizer, Tokens
+from gatedcir.options.config import Config
+from gatedcir.resources import keep_freed_memory
+from gatedcir.start import Aux
+from gatedcir.training.accumulate import Forward, Part, backward_in_chunks, split
+from gatedcir.training.losses import losses_of, total_loss
+from gatedcir.training.optim import make_optimizer
+from gatedcir.training.sharding import (
+    average_scalars,
+    clip_gradients,
+    gathered,
+    shard,
+    shards_are_asked_for,
+    spread,
+)
+from gatedcir.visual import Visual, move, take
+
+_FOREIGN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
+TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
+
+
+@dataclass
+class TrainingStep:
+    """A model and what changes it."""
+
+    config: Config
+    device: torch.device
+    precision: torch.dtype | None  # of autocast
+    model: ComposedRetriever
+    wrapped: nn.Module  # the model as Accelerate spreads it over processes
+    tokenizer: Tokenizer
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    scaler: torch.amp.GradScaler  # of the loss, for fp16; passes everything on otherwise
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
+        """Learn from B triplets.
+
+        Returns:
+            The loss before the update, its terms, and the fusion's aux (of the last chunk).
+        """
+        tokens = self.tokenizer(batch.texts)
+        count = self.config.optim.accumulate
+        parts = split(batch.references, batch.targets, count)
+        words = map(Tokens, *(part.tensor_split(count) for part in tokens))
+        chunks: list[Forward] = [
+            partial(self._encode, batch.images, *both) for both in zip(parts, words, strict=True)
+        ]
+        loss_of = partial(self._loss_of, batch.target_ids.to(self.device, non_blocking=True))
+        self.optimizer.zero_grad()
+        if count == 1:
+            found = chunks[0]()
+            loss, losses = loss_of(found, self.model.temp)
+            self.scaler.scale(loss).backward()
+        else:
+            loss, losses, found = backward_in_chunks(
+                self.wrapped,
+                chunks,
+                temperature=self.model.temp,
+                loss_of=loss_of,
+                scale=self.scaler.scale,
+                device=self.device,
+            )
+        self._update()
+        return loss, losses, found.aux
+
+    def _encode(self, images: Visual, part: Part, texts: Tokens) -> Encoded:
+        """Features of some triplets, computed on the model's device in its precision."""
+        used, references, targets = part
+        if self.config.run.compile:  # for as many images in every batch
+            places = torch.cat([references, targets])
+            used = places if used is None else used[places]
+            references, targets = torch.arange(len(used)).chunk(2)
+        shown = images if used is None else take(images, used)
+        inputs = (move(each, self.device) for each in (shown, references, targets))
+        with autocast(self.device, self.precision):
+            return self.wrapped(*inputs, texts.to(self.device))
+
+    def _loss_of(
+        self, target_ids: Tensor, found: Encoded, temperature: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        losses = losses_of(found, target_ids, temperature)
+        return total_loss(losses, self.config.loss), losses
+
+    def _update(self) -> None:
+        average_scalars(self.model)
+        self.scaler.unscale_(self.optimizer)
+        clip_gradients(self.model.parameters(), self.config.optim.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        with torch.no_grad():
+            self.model.temp.clamp_(*TEMPERATURES)
+
+    def state(self) -> dict[str, Any]:
+        """What going on from here needs beside the model; all processes must call it."""
+        return {
+            "optimizer": gathered(self.optimizer.state_dict()),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` gave; other keys are left alone.
+
+        Raises:
+            UserError: it is of an optimiser with other groups of weights.
+        """
+        found = state["optimizer"]
+        before, now = (
+            [len(group["params"]) for group in groups]
+            for groups in (found["param_groups"], self.optimizer.param_groups)
+        )
+        if before != now:
+            raise UserError(
+                "the optimiser's state groups the weights in another way than this version; go on "
+                "with the revision that trained it, which provenance.json names, or start anew."
+            )
+        self.optimizer.load_state_dict(spread(found, self.optimizer))
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+
+
+def make_accelerator() -> Accelerator:
+    """The processes of a run.
+
+    Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
+    whole process by the first run in it.
+
+    Raises:
+        UserError: they are to be driven by DeepSpeed or Megatron-LM.
+    """
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
+    accelerator = Accelerator(
+        mixed_precision="no",
+        cpu=not torch.accelerator.is_available(),  # else processes on CPUs stay alone
+        kwargs_handlers=[patience],
+    )
+    if accelerator.distributed_type in _FOREIGN:
+        raise UserError(
+            f"{accelerator.distributed_type.value} has its own training step, which this is not; "
+            "launch with configs/accelerate/eight_gpus_fsdp.yaml to spread the weights."
+        )
+    return accelerator
+
+
+def make_step(
+    config: Config,
+    accelerator: Accelerator,
+    model: ComposedRetriever,
+    tokenizer: Tokenizer,
+    *,
+    steps_per_epoch: int,
+) -> TrainingStep:
+    """The step that the config's options make of a model on its device."""
+    device = accelerator.device
+    if device.type == "cpu":
+        keep_freed_memory()
+    if config.run.compile:
+        # Texts of one length: another would be compiled anew.
+        tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
+        model.compile(dynamic=False)
+    precision = precision_of(config.optim.mixed_precision, device)
+    wrapped: nn.Module = model
+    if shards_are_asked_for():
+        shard(model, device)
+    elif accelerator.num_processes > 1:
+        wrapped = accelerator.prepare_model(model)
+    optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
+    return TrainingStep(
+        config=config,
+        device=device,
+        precision=precision,
+        model=model,
+        wrapped=wrapped,
+        tokenizer=tokenizer,
+        optimizer=optimizer,
+        schedule=schedule,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+    )
+
+
+def check_launch(config: Config, device: torch.device) -> None:
+    """UserError if the step cannot be compiled, or not with weights in shards, on a device."""
+    precision = precision_of(config.optim.mixed_precision, device)
+    for flag, given in (
+        ("compile", config.run.compile),
+        ("mixed-precision fp16", precision == torch.float16),
+    ):
+        if given and shards_are_asked_for():
+            raise UserError(f"--{flag} does not go with weights in shards (FSDP); leave it out.")
+    compiler = os.environ.get("CXX", "g++")
+    if config.run.compile and device.type == "cpu" and shutil.which(compiler) is None:
+        raise UserError(f"--compile needs the C++ compiler {compiler}; install it or leave it out.")

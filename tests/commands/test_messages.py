@@ -1,0 +1,134 @@
+"""Every flag that a message names is one of each command that can print the message."""
+
+import ast
+import importlib
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from gatedcir.options.config import Config
+from gatedcir.options.flags import flag_names
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("src", "scripts", "data_preparation")
+FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z0-9.-]*[a-z0-9](?![\w.-]*\{)")
+TRAINING = {"--config", *flag_names(Config)}
+# They use parts of the package, or start other commands: only their own messages count.
+TOOLS = "demo bench_cache bench_evaluation bench_reading compare_with_lavis pretrain_tiny".split()
+# Modules that commands without these flags reach too, and why these cannot print what names them.
+ONLY_TRAINING = {
+    "src/gatedcir/vision_cache.py": "they never keep features: may_write is false",
+    "src/gatedcir/data/feature_folder.py": "they never fill a folder, and read images instead",
+    "src/gatedcir/models/build.py": "they restore what was built",
+    "src/gatedcir/parsing.py": "--resume is read where a command has it",
+    "src/gatedcir/refusals.py": "advice counts where a command has the flags that it names",
+}
+
+# What a command's own use of a module leaves out.
+NOT_SAID = {
+    "resize_images": {"--skip-missing"},  # it goes on without missing images by itself
+    "cirr_test_submission": {"--skip-missing"},
+}
+
+
+@cache
+def tree(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def file_of(name):
+    """The project's file of a dotted module name, if it is one."""
+    for folder in FOLDERS:
+        path = ROOT / folder / f"{name.replace('.', '/')}.py"
+        if path.is_file():
+            return path
+    return None
+
+
+def imports_of(path):
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def reached(path):
+    """All files of the project that a command imports, itself included."""
+    found, waiting = set(), [path]
+    while waiting:
+        if (one := waiting.pop()) not in found:
+            found.add(one)
+            waiting += filter(None, map(file_of, imports_of(one)))
+    return found
+
+
+@cache
+def commands():
+    """Path -> flags of every command that parses a dataclass of options."""
+    found = {}
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py")):
+        for function in tree(path).body:
+            if isinstance(function, ast.FunctionDef) and function.name == "main":
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "parse":
+                        options = getattr(importlib.import_module(path.stem), node.args[0].id)
+                        found[path] = {"--config", "--help", *flag_names(options)}
+    return found
+
+
+def text_of(node):
+    """A string, with {} for what is filled in; "" for other code."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def sentences(path):
+    """Strings of several words, without docstrings, help, and commands between backticks."""
+    apart = set()
+    for node in ast.walk(tree(path)):
+        match node:
+            case ast.Expr(value=ast.Constant()):
+                apart.add(id(node.value))
+            case ast.keyword(arg="help" | "description"):
+                apart |= {id(inner) for inner in ast.walk(node.value)}
+            case ast.JoinedStr():
+                apart |= {id(part) for part in node.values}
+    for node in ast.walk(tree(path)):
+        if " " in text_of(node) and id(node) not in apart:
+            yield re.sub(r"`[^`]*`", "", text_of(node))
+
+
+def strangers(sentence, flags):
+    """Flags in a sentence that are not of these, nor said to be of training."""
+    if re.search(r"train|run that had", sentence):
+        flags = flags | TRAINING
+    return [flag for flag in FLAG.findall(sentence) if flag not in flags]
+
+
+def test_strangers_are_found():
+    assert strangers("--num {} asks for --no-picture; give --model.{}.", {"--num"}) == [
+        "--no-picture"
+    ]
+    assert strangers("a run that had --save-best", set()) == []
+    assert strangers("a run that had --save-bets", set()) == ["--save-bets"]
+    assert strangers("give --save-best", set()) == ["--save-best"]
+    assert sum(len(FLAG.findall(s)) for path in commands() for s in sentences(path)) > 10
+
+
+@pytest.mark.parametrize("command", commands(), ids=lambda path: path.stem)
+def test_messages_name_flags_of_the_command_at_hand(command):
+    flags = commands()[command] | NOT_SAID.get(command.stem, set())
+    files = [command] if command.stem in TOOLS else reached(command)
+    wrong = {}
+    for file in files:
+        name = file.relative_to(ROOT).as_posix()
+        known = flags | TRAINING if name in ONLY_TRAINING else flags
+        for sentence in sentences(file):
+            if found := strangers(sentence, known):
+                wrong[f"{name}: {sentence}"] = found
+    assert wrong == {}

@@ -1,0 +1,106 @@
+"""Several layers and scales, a neck and attention to words, through every command that reads them.
+
+One run has all of them, its options partly from a file and partly from flags.
+"""
+
+import json
+
+import pandas as pd
+import pytest
+import visualize_fusion
+import visualize_gates
+import yaml
+from conftest import SHORT, bad
+from PIL import Image
+
+import blip_fine_tune_2
+import blip_validate
+from gatedcir.assemble.evaluator import open_checkpoint
+
+OPTIONS = """
+loss-scale: 0.5
+model:
+  visual-scales: [0.5, 1.0, 1.5]
+  scale-fusion: absi
+  neck: pyramid-pooling
+  gated-fusion: {strategy: contextual}
+"""
+LAYERS = "--model.visual-layers -1 -4 --model.visual-fusion dynamic".split()
+TEXT = "the same one but with a dog"
+
+
+@pytest.fixture(scope="module")
+def data(home):
+    return ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+
+
+@pytest.fixture(scope="module")
+def visual_run(home, data):
+    run = home / "visual_run"
+    (home / "visual.yaml").write_text(OPTIONS)
+    flags = ["--config", str(home / "visual.yaml"), *data, *SHORT, *LAYERS, "--num-epochs", "1"]
+    flags += ["--learning-rate", "1e-3", "--save-training", "--output-dir", str(run)]
+    blip_fine_tune_2.main(flags)
+    return run
+
+
+def test_a_run_with_all_of_them_learns_and_keeps_its_options(visual_run):
+    kept = yaml.safe_load((visual_run / "config.yaml").read_text())["model"]
+    assert kept["visual-layers"] == [-1, -4]
+    assert kept["visual-scales"] == [0.5, 1.0, 1.5]
+    assert pd.read_csv(visual_run / "train_metrics.csv")["loss_scale"].item() > 0
+    model, _, config = open_checkpoint(visual_run)
+    assert (model.layers, model.scales) == ((-1, -4), (0.5, 1.0, 1.5))
+    assert (config.model.neck, config.loss.loss_scale) == ("pyramid-pooling", 0.5)
+    assert model.visual_fusion.fuse.gain.abs().max() > 0
+    blip_fine_tune_2.main(["--resume", str(visual_run)])  # nothing is left to do, nor refused
+
+
+def test_its_path_alone_repeats_its_validation(visual_run, data, tmp_path):
+    out = tmp_path / "metrics.json"
+    flags = [*data, "--num-workers", "0", "--model-path", str(visual_run)]
+    blip_validate.main([*flags, "--json", str(out)])
+    last = pd.read_csv(visual_run / "validation_metrics.csv").iloc[-1].drop("epoch")
+    assert json.loads(out.read_text())["metrics"] == pytest.approx(last.to_dict())
+
+
+def test_it_is_drawn(home, visual_run, data, tmp_path, capsys):
+    flags = ["--model-path", str(visual_run), "--output", str(tmp_path)]
+    image = next((home / "fashionIQ_dataset" / "images").iterdir())
+    one = [*flags, "--image", str(image)]
+    visualize_fusion.main([*flags, *data, "--num", "1"])
+    visualize_fusion.main(one)
+    visualize_gates.main([*one, "--text", TEXT])
+    files = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
+    assert len(files) == 3 and sorted(map(str, tmp_path.iterdir())) == sorted(files)
+    with_text, without, gate = (Image.open(file).size for file in files)
+    # The text's words are drawn below the rest.
+    assert with_text[1] > without[1] > gate[1]
+
+
+def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
+    flags = ["--model-path", cirr_run, "--output", tmp_path / "maps"]
+    bad(visualize_fusion, [*flags, *data, "--num", 1], "nothing to show", "--model.visual-fusion")
+    bad(visualize_fusion, flags, "--image", "--dataset")
+    bad(visualize_fusion, [*flags, *data, "--text", TEXT], "--image", "--dataset")
+    assert not (tmp_path / "maps").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--model.visual-layers -1 99 --model.visual-fusion dynamic", ("99", "visual-layers")),
+        ("--model.visual-layers -1 --model.visual-fusion dynamic", ("two or more",)),
+        ("--model.visual-layers -1 5 --model.visual-fusion dynamic", ("twice", "visual-layers")),
+        ("--loss-scale 0.5", ("--loss-scale 0.5", "--model.visual-scales")),
+        ("--model.visual-layers -1 -4", ("--model.visual-fusion",)),
+        ("--model.visual-scales 0.5 1.5 --model.scale-fusion absi", ("1.0", "visual-scales")),
+        ("--model.visual-scales 0.5 1.0", ("--model.scale-fusion",)),
+    ],
+)
+def test_what_cannot_be_fused_is_refused_before_anything_is_written(data, tmp_path, options, words):
+    run = tmp_path / "run"
+    flags = [*data, *SHORT, "--output-dir", run, *options.split()]
+    message = bad(blip_fine_tune_2, flags, *words)
+    assert message.endswith(".")
+    assert not run.exists()

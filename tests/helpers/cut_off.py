@@ -1,0 +1,20 @@
+"""Training that ends abruptly in its second epoch, under a launcher: a preemption."""
+
+import os
+import sys
+
+import blip_fine_tune_2
+
+if __name__ == "__main__":
+    import gatedcir.training.loop as training
+
+    train_epoch = training._Trainer.train_epoch
+
+    def cut_off(self: training._Trainer, epoch: int) -> dict[str, float]:
+        """The first epoch as it is; then this process is gone."""
+        if epoch == 1:
+            os._exit(1)
+        return train_epoch(self, epoch)
+
+    training._Trainer.train_epoch = cut_off  # type: ignore[method-assign]
+    blip_fine_tune_2.main(sys.argv[1:])

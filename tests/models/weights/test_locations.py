@@ -1,0 +1,77 @@
+"""What is said where no weights are, or a checkpoint is of another version."""
+
+import dataclasses
+
+import pytest
+
+from gatedcir.assemble.model import restore
+from gatedcir.errors import UserError
+from gatedcir.models.weights.locations import locate
+from gatedcir.run_folder import checkpoint
+
+
+def told(name):
+    with pytest.raises(UserError) as error:
+        locate(str(name))
+    return str(error.value)
+
+
+def run(path):
+    (path / "checkpoints").mkdir(parents=True)
+    (path / "checkpoints" / checkpoint.BEST).touch()
+
+
+def test_the_runs_in_a_folder_are_listed(tmp_path):
+    demo = tmp_path / "demo"
+    run(demo / "run_gated")
+    run(demo / "run_none")
+    listed = f"name a run: {demo / 'run_gated'} or {demo / 'run_none'}."
+    assert told(demo) == f"there are no weights '{demo}'; {listed}"
+    assert told(demo / "run_gate") == f"there are no weights '{demo / 'run_gate'}'; {listed}"
+    assert locate(str(demo / "run_none")).name == checkpoint.BEST
+
+
+def test_many_runs_of_an_ablation_are_shortened(tmp_path):
+    for cell in ("a", "b"):
+        for seed in range(5):
+            run(tmp_path / "runs" / cell / f"seed{seed}")
+    message = told(tmp_path)
+    assert message.count("seed") == 6 and message.endswith("for instance.")
+
+
+def test_a_run_without_weights_is_told_from_no_run(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    assert (
+        told(tmp_path)
+        == f"the run {tmp_path} has kept no weights; train it again with --save-best."
+    )
+    assert "give tiny, pretrain, coco" in told(tmp_path / "absent")
+
+
+def test_a_text_file_is_no_damaged_checkpoint(tmp_path):
+    file = tmp_path / "README.md"
+    file.write_text("# A page\n", encoding="utf-8")
+    assert told(file).startswith(f"{file} is a text file and holds no weights; give tiny")
+    for start in (b"", b"PK\x03\x04\0\0", b"\x80\x02"):  # whose content says more, later
+        file.write_bytes(start)
+        assert locate(str(file)) == file
+
+
+@pytest.mark.parametrize(
+    ("made_by", "writer"),
+    [
+        ({"git": "abc"}, "the revision that wrote it, abc."),
+        (
+            {"git": "unknown", "versions": {"gatedcir": "9.0"}},
+            "the gatedcir that wrote it, version 9.0.",
+        ),
+        ({}, "the gatedcir that wrote it."),
+    ],
+)
+def test_options_of_another_version_are_named(cirr_run, made_by, writer):
+    found = checkpoint.load(cirr_run)
+    foreign = dataclasses.replace(found, config=found.config | {"sharpness": 3}, provenance=made_by)
+    with pytest.raises(UserError) as error:
+        restore(foreign)
+    assert "there is no option --sharpness; use " in str(error.value)
+    assert str(error.value).endswith(writer)

@@ -1,0 +1,58 @@
+"""What is computed again equals what was kept."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from gatedcir.multiscale.pyramids.recompute import call
+
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(), nn.Dropout(0.5), nn.Conv2d(4, 2, 1)
+    ).double()
+
+
+def step(module, images, *, recompute, backwards=1):
+    """Output, gradients, buffers and the next random number after a step."""
+    torch.manual_seed(1)
+    result = call(module, images, recompute=recompute)
+    for _ in range(backwards):
+        result.square().sum().backward(retain_graph=True)
+    gradients = [one.grad for one in module.parameters()]
+    return [result, *gradients, *module.buffers(), torch.rand(1)]
+
+
+@pytest.mark.parametrize("backwards", [1, 2])
+@pytest.mark.parametrize("training", [True, False])
+def test_results_gradients_and_statistics_are_the_same(training, backwards):
+    plain = make().train(training)
+    other = copy.deepcopy(plain)
+    images = torch.randn(2, 3, 6, 6).double()
+    expected = step(plain, images, recompute=False, backwards=backwards)
+    found = step(other, images, recompute=True, backwards=backwards)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])  # None is the mean of all batches
+def test_a_batch_is_counted_once(momentum):
+    plain = make()
+    plain[1].momentum = momentum
+    other = copy.deepcopy(plain)
+    for _ in range(3):
+        images = torch.randn(2, 3, 6, 6).double()
+        step(plain, images, recompute=False)
+        step(other, images, recompute=True)
+    assert other[1].num_batches_tracked == 3
+    assert other[1].momentum == momentum
+    assert torch.equal(other[1].running_var, plain[1].running_var)
+
+
+def test_it_can_be_called_without_gradients():
+    module, images = make().eval(), torch.randn(2, 3, 6, 6).double()
+    with torch.no_grad():
+        assert torch.equal(call(module, images, recompute=True), module(images))

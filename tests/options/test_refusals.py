@@ -1,0 +1,185 @@
+"""Wrong flags and values: one sentence that names the way out."""
+
+import dataclasses
+import re
+from typing import Annotated
+
+import export_weights
+import pytest
+import tyro
+from option_fixtures import read, refusal
+from picture_inputs import Options as Pictures
+
+import blip_validate
+from gatedcir.errors import UserError
+from gatedcir.options.config import Config
+from gatedcir.options.flags import flag_names
+from gatedcir.options.parsing import parse
+from gatedcir.options.refusals import SYNONYMS
+
+
+@pytest.mark.parametrize(
+    ("argv", "wrong", "nearest"),
+    [
+        ("--dataset CIRR --lerning-rate 1", "--lerning-rate", "--learning-rate"),
+        ("--dataset CIRR --lerning-rate=1", "--lerning-rate", "--learning-rate"),
+        (
+            "--dataset CIRR --model.gated-fusion.strategey none",
+            "--model.gated-fusion.strategey",
+            "--model.gated-fusion.strategy",
+        ),
+        ("--dataset CIRR --strategy none", "--strategy", "--model.gated-fusion.strategy"),
+        ("--dataset CIRR --layers 3", "--layers", "--model.visual-layers"),
+        ("--dataset CIRR --no-save-bets", "--no-save-bets", "--no-save-best"),
+        ("--dataste CIRR", "--dataste", "--dataset"),
+        ("--conifg a.yaml", "--conifg", "--config"),
+        ("--dataset CIRR --cofig=a.yaml", "--cofig", "--config"),
+        ("--resmue runs/cirr", "--resmue", "--resume"),
+        ("--dataset CIRR --lr 1e-4", "--lr", "--learning-rate"),
+        ("--dataset CIRR --epochs 3", "--epochs", "--num-epochs"),
+        ("--dataset CIRR --bs=3", "--bs", "--batch-size"),
+        ("--dataset CIRR --model tiny", "--model", "--backbone"),
+        ("--dataset-path x", "--dataset-path", "--data-path"),
+    ],
+)
+def test_unknown_flag_names_the_nearest(argv, wrong, nearest):
+    expected = f"there is no option {wrong}; {nearest} is the nearest."
+    assert refusal(*argv.split()) == expected
+
+
+@pytest.mark.parametrize("name", SYNONYMS)
+def test_a_synonym_stands_for_an_option_and_is_none(name):
+    known = {*flag_names(Config), *flag_names(blip_validate.Options), *flag_names(Pictures)}
+    known |= set(flag_names(export_weights.Options))
+    assert set(SYNONYMS[name]) <= known
+    assert f"--{name}" not in SYNONYMS[name]
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (
+            "--dataset CIRR --model.use-gated-fusion",
+            "there is no option --model.use-gated-fusion; --model.gated-fusion.strategy none "
+            "trains without the fusion, and gated with it.",
+        ),
+        ("--dataset CIRR --device cuda", "there is no option --device; the GPU is used .*"),
+        ("--dataset CIRR --colour red", "there is no option --colour; --help lists all."),
+        (
+            "--dataset CIRR --model.gated-fusion gated",
+            "there is no option --model.gated-fusion; --model.gated-fusion.strategy none .*",
+        ),
+        ("--dataset CIRR --save-best=true", ".* takes no value; write --save-best or .* alone."),
+        ("--dataset CIRR --no-save-best yes", ".* takes no value; write --save-best or .* alone."),
+        ("--config", "--config has no value; give --config PATH."),
+        ("--config a.yaml extra", "extra belongs to no option; leave it out."),
+        ("--dataset CIRR --model.visual-layers", ".* has no value; give .* INT .INT ....."),
+        ("--dataset CIRR --model.visual-layers -1,a", ".* cannot be a; give .*"),
+    ],
+)
+def test_a_refusal_says_what_to_do(argv, sentence):
+    assert re.fullmatch(sentence, refusal(*argv.split()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """An option that had another name."""
+
+    number: int
+    skip: Annotated[bool, tyro.conf.arg(aliases=("--leave-out",))] = False
+
+
+def test_an_alias_is_an_option_too():
+    assert parse(Renamed, ["--number", "1", "--leave-out"], description="").skip
+    for flags, sentence in (
+        (["--leave-out"], "something is missing; give --number INT."),
+        (["--number", "x", "--leave-out"], "--number cannot be x; give --number INT."),
+        (["--number", "1", "--leave-uot"], "there is no option --leave-uot; --leave-out is .*"),
+        (["--number", "1", "--leave-out", "no"], ".*; write --skip or --no-skip alone."),
+    ):
+        with pytest.raises(UserError) as error:
+            parse(Renamed, flags, description="")
+        assert re.fullmatch(sentence, str(error.value))
+
+
+def test_a_command_points_only_to_options_of_its_own():
+    def told(*argv):
+        with pytest.raises(UserError) as error:
+            parse(blip_validate.Options, ["--dataset", "CIRR", *argv], description="")
+        return str(error.value).partition("; ")[2]
+
+    assert told("--model", "x") == "--model-path is the nearest."
+    for flag in ("--cache-features", "--resume", "--num-epochs"):
+        assert told(flag, "x") == "it is an option of training, which this command does not take."
+    assert "gated-fusion" not in told("--use-gated-fusion")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "model: {gated-fusion: }",
+            "model.gated-fusion is a group of options and is empty .*; give it some of its options "
+            "strategy, .* or leave it out.",
+        ),
+        ("model:", "model is a group of options and is empty .*"),
+        ("seed:", "--seed has no value; give --seed INT."),
+        ("backbone:", "--backbone has no value; give --backbone STR."),
+        ("cache-features:", "--cache-features has no value; give .*"),
+        ("model: {visual-layers: []}", "--model.visual-layers has no value; give .*"),
+    ],
+)
+def test_an_empty_yaml_key(yaml_file, text, sentence):
+    assert re.fullmatch(sentence, refusal("--config", yaml_file(f"dataset: CIRR\n{text}\n")))
+
+
+def test_an_empty_yaml_key_is_none_where_none_is_taken(yaml_file):
+    assert read("--config", yaml_file("dataset: CIRR\noutput-dir:\n")).run.output_dir is None
+
+
+def test_a_stray_word():
+    assert refusal("--dataset", "CIRR", "extra").startswith("extra belongs to no option")
+
+
+def test_a_refusal_names_the_file_that_options_came_from(yaml_file):
+    path = yaml_file("dataset: CIRR\nsave-bets: true\n")
+    assert f"(options were read from {path} too)" in refusal("--config", path)
+    assert "read from" not in refusal("--dataset", "CIRR", "--save-bets")
+
+
+@pytest.mark.parametrize(
+    ("line", "nearest"),
+    [
+        ("batchsize: 3", "--batch-size"),
+        ("batchsize:", "--batch-size"),
+        ("save-bets: true", "--save-best"),
+        ("model: {gated-fusion: {alpha: 1}}", "--model.gated-fusion.alpha-init"),
+    ],
+)
+def test_unknown_yaml_key_names_the_nearest(yaml_file, line, nearest):
+    message = refusal("--config", yaml_file(f"dataset: CIRR\n{line}\n"))
+    assert message.endswith(f"; {nearest} is the nearest.")
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("--dataset CIRCO", "--dataset cannot be CIRCO; choose CIRR or FashionIQ."),
+        ("--dataset CIRR --batch-size many", "--batch-size cannot be many; give --batch-size INT."),
+        ("--dataset CIRR --transform crop", "--transform .*; choose targetpad, .* or clip."),
+        ("--dataset CIRR --blip-model-name blip3", "--blip-model-name .*; choose blip2_.*prompt."),
+        ("--dataset CIRR --seed", "--seed has no value; give --seed INT."),
+        ("--dataset CIRR --data-path", "--data-path has no value; give --data-path PATH."),
+        ("--dataset CIRR --image-size big", "--image-size cannot be big; give --image-size INT."),
+        ("--dataset CIRR --model.visual-layers a", "--model.visual-layers cannot be a; give .*"),
+        ("", "something is missing; give --dataset {CIRR,FashionIQ}."),
+    ],
+)
+def test_wrong_value_names_the_flag(argv, sentence):
+    assert re.fullmatch(sentence, refusal(*argv.split()))
+
+
+def test_wrong_yaml_value_names_the_flag(yaml_file):
+    path = yaml_file("dataset: CIRR\nseed: [1, 2]\n")
+    assert refusal("--config", path).startswith("2 belongs to no option")
+    assert "--seed" in refusal("--config", yaml_file("dataset: CIRR\nseed: null\n"))

@@ -1,0 +1,159 @@
+"""Checkpoints survive crashes and refuse what is none."""
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from gatedcir.errors import UserError
+from gatedcir.files import write_json
+from gatedcir.run_folder import checkpoint
+from gatedcir.run_folder.checkpoint import Checkpoint, find, load, save
+from gatedcir.run_folder.provenance import provenance
+
+
+def make(epoch=1, **changes):
+    values = {
+        "weights": {"temp": torch.tensor(0.07), "a.weight": torch.randn(3, 4)},
+        "backbone": {"num_query_tokens": 4, "vision_config": {"hidden_size": 8}},
+        "tokenizer": '{"model": {}}',
+        "config": {"dataset": "CIRR", "data-path": None},
+        "provenance": {"git": "unknown"},
+        "epoch": epoch,
+        "metrics": {"R@1": 12.5},
+    }
+    return Checkpoint(**{**values, **changes})
+
+
+def refused(path):
+    """The message, one line without an inner full stop."""
+    with pytest.raises(UserError) as error:
+        load(path)
+    message = str(error.value)
+    assert len(message.splitlines()) == 1
+    assert message.endswith(".")
+    assert ". " not in message
+    assert str(path) in message
+    return message
+
+
+class _RunsCode:
+    """Unpickling an instance makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_round_trip(tmp_path):
+    trainer = {"optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}, "best": float("-inf")}
+    saved = make(trainer=trainer)
+    path = tmp_path / "new" / "folder" / "best.pt"
+    save(path, saved)
+    found = load(path)
+    assert found.weights.keys() == saved.weights.keys()
+    for name, value in saved.weights.items():
+        assert torch.equal(found.weights[name], value)
+    for name in ("backbone", "tokenizer", "config", "provenance", "epoch", "metrics", "trainer"):
+        assert getattr(found, name) == getattr(saved, name)
+    assert [file.name for file in path.parent.iterdir()] == ["best.pt"]
+
+
+def test_a_crash_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save(path, make(epoch=1))
+
+    def crash(content, file):
+        Path(file).write_bytes(b"half a fi")
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.torch, "save", crash)
+        with pytest.raises(OSError, match="no space"):
+            save(path, make(epoch=2))
+    assert load(path).epoch == 1
+    save(path, make(epoch=3))
+    assert load(path).epoch == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
+def test_truncated_file(tmp_path, kept):
+    path = tmp_path / "best.pt"
+    save(path, make())
+    content = path.read_bytes()
+    path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
+    refused(path)
+
+
+@pytest.mark.parametrize("text", ["hello world\n", "dataset: CIRR\n", "{}", "\0" * 1000])
+def test_other_file(tmp_path, text):
+    path = tmp_path / "text.pt"
+    path.write_text(text)
+    refused(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        torch.ones(2),
+        {"weights": {"a": torch.ones(2)}},
+        {"format": "gatedcir-0"},
+        {"format": torch.ones(1)},
+        [1, 2],
+    ],
+)
+def test_other_torch_file(tmp_path, content):
+    path = tmp_path / "other.pt"
+    torch.save(content, path)
+    assert "not a checkpoint of this project" in refused(path)
+
+
+def test_a_file_that_would_run_code(tmp_path):
+    made = tmp_path / "made"
+    as_torch, as_pickle = tmp_path / "torch.pt", tmp_path / "pickle.pt"
+    torch.save({"format": checkpoint.FORMAT, "weights": _RunsCode(made)}, as_torch)
+    as_pickle.write_bytes(pickle.dumps(_RunsCode(made), protocol=2))
+    for path in (as_torch, as_pickle):
+        assert "was not opened" in refused(path)
+        assert not made.exists()
+    pickle.loads(as_pickle.read_bytes())  # without the guard it does
+    assert made.is_dir()
+
+
+def test_missing_path_and_empty_run_folder(tmp_path):
+    refused(tmp_path / "none.pt")
+    refused(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    assert "a run that kept its weights" in refused(tmp_path)
+
+
+def test_run_folder_prefers_the_best(tmp_path):
+    save(tmp_path / "checkpoints" / "last.pt", make(epoch=2))
+    assert find(tmp_path).name == "last.pt"
+    assert load(tmp_path).epoch == 2
+    save(tmp_path / "checkpoints" / "best.pt", make(epoch=1))
+    assert find(tmp_path).name == "best.pt"
+    assert load(tmp_path).epoch == 1
+    assert load(tmp_path / "checkpoints" / "last.pt").epoch == 2
+
+
+def test_provenance_is_plain_and_names_what_matters():
+    found = provenance()
+    assert json.loads(json.dumps(found)) == found
+    assert found["git"]
+    assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert found["devices"]
+
+
+def test_json_is_replaced_whole(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}

@@ -1,0 +1,71 @@
+"""What stops a training that leads nowhere, and what must not."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from gatedcir.errors import UserError
+from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
+
+
+def progress(now, first, compared=16):
+    first = first and StepLosses(*first)
+    check_progress(StepLosses(*now), first=first, compared=compared, epoch=3)
+
+
+@pytest.mark.parametrize(
+    ("now", "first"),
+    [
+        ((3.9, 2.76), (2.3, 1.64)),  # it guesses, and knew more
+        ((9.0, 2.76), (3.5, 2.7)),  # it knew little, and its loss has more than doubled
+    ],
+)
+def test_a_model_that_forgets_is_stopped_with_its_numbers(now, first):
+    words = (
+        rf"{now[0]:.2f} \(contrastive term {now[1]}\), against {first[0]:.2f} \({first[1]:.2f}\)"
+    )
+    with pytest.raises(UserError, match=rf"epoch 3 .*{words}.* 2\.77 by .*--learning-rate"):
+        progress(now, first)
+
+
+@pytest.mark.parametrize(
+    ("now", "first"),
+    [
+        ((3.0, 2.2), (1.4, 1.0)),  # worse than a start that knew the data, better than guessing
+        ((3.9, 2.8), (3.5, 2.5)),  # a start that knew next to nothing
+        ((4.0, 3.0), (2.9, 2.1)),  # as much above the first step as one batch may be by chance
+        ((99.0, 2.77), None),  # resumed from an earlier version
+    ],
+)
+def test_what_is_no_proof_does_not_stop_a_run(now, first):
+    progress(now, first)
+
+
+@pytest.mark.parametrize("compared", [2, 4, 8, 64])
+def test_guessing_from_the_first_step_on_is_not_stopped(compared):
+    """Losses of a model that knows nothing, its similarities random: 200 runs of five steps."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 5, compared, compared, generator=generator)
+    losses = -logits.log_softmax(-1).diagonal(dim1=-2, dim2=-1).mean(-1)  # [200, 5]
+    for run in losses.tolist():
+        median = sorted(run)[2]
+        progress((median, median), (run[0], run[0]), compared)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_named(loss):
+    check_loss(1.0, epoch=0, where="step 0")
+    with pytest.raises(UserError, match="epoch 2, step 7; lower --learning-rate"):
+        check_loss(loss, epoch=2, where="step 7")
+
+
+def test_weights_that_are_not_finite_are_named():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    check_weights(model, epoch=0)
+    with torch.no_grad():
+        model[1].bias[1] = math.nan
+    with pytest.raises(UserError, match=r"\(1\.bias\) are not finite after epoch 4"):
+        check_weights(model, epoch=4)
+    check_weights(model.requires_grad_(False), epoch=4)  # what is frozen is as it was read

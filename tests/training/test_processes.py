@@ -1,0 +1,200 @@
+"""Several processes equal one. Every launch has a limit: processes that wait do so for ever."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import data_parallel
+import pandas as pd
+import psutil
+import pytest
+import torch
+from conftest import SHORT
+
+import blip_fine_tune_2
+import blip_validate
+from gatedcir.errors import UserError
+from gatedcir.run_folder import checkpoint
+
+HELPERS = Path(data_parallel.__file__).parent
+
+
+def launch(
+    script: str | Path, *arguments: object, limit: int, shards: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a script on two processes; past `limit` seconds all of them are killed."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    command += ["--local-addr", "127.0.0.1", str(script), *map(str, arguments)]
+    # The host's own name may resolve to an address that nobody answers.
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), "lo")
+    root = Path(blip_fine_tune_2.__file__).parent
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": loopback, "PYTHONPATH": str(root)}
+    environment["ACCELERATE_USE_FSDP"] = str(shards).lower()
+    with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in what was started
+        process = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            process.wait(limit)
+        except psutil.TimeoutExpired:
+            for each in [*process.children(recursive=True), process]:
+                each.kill()
+            output.write(f"\nkilled after {limit} s")
+        code = process.wait()
+        output.seek(0)
+        return subprocess.CompletedProcess(command, code, output.read())
+
+
+@pytest.fixture(scope="module")
+def _reach() -> None:
+    """Skips where even the launcher and a sum over two processes do not work."""
+    done = launch(str(HELPERS / "reach.py"), limit=180)
+    if done.returncode:
+        pytest.skip(f"two processes cannot reach one another here: {done.stdout[-300:]}")
+
+
+@pytest.mark.usefixtures("_reach")
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
+    inputs, head = data_parallel.batch_and_head()
+    temp = torch.tensor(0.07, requires_grad=True)
+    loss = data_parallel.loss_of(head, inputs, data_parallel.TARGET_IDS, temp)
+    loss.backward()
+    done = launch(data_parallel.__file__, tmp_path, limit=300)
+    assert done.returncode == 0, done.stdout[-2000:]
+    results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(data_parallel.PROCESSES)]
+    torch.testing.assert_close(sum(r[0] for r in results) / len(results), loss)
+    for _, gradient in results:  # averaged over processes by DDP
+        torch.testing.assert_close(gradient, head.weight.grad)
+    for rank in range(data_parallel.PROCESSES):  # and so when each computes its half in chunks
+        chunked = torch.load(tmp_path / f"chunks_{rank}.pt")
+        torch.testing.assert_close(chunked[0], results[rank][0])
+        torch.testing.assert_close(chunked[1], head.weight.grad)
+        torch.testing.assert_close(chunked[2], temp.grad)
+
+
+@pytest.fixture(scope="module")
+def run_of_two(_reach, home, tmp_path_factory):
+    """A run of two epochs on two processes, which share a folder of features, and its flags.
+
+    Without dropout, whose random numbers no two processes share, one process with all triplets of
+    a step in its batch does the same.
+    """
+    flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
+    flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training"]
+    flags += ["--model.gated-fusion.dropout", "0"]
+    folder = tmp_path_factory.mktemp("two")
+    flags += ["--cache-features", folder / "features"]
+    run = folder / "run"
+    done = launch(blip_fine_tune_2.__file__, *flags, "--output-dir", run, limit=300)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return run, flags
+
+
+def test_the_command_trains_on_two_processes(run_of_two):
+    run, _ = run_of_two
+    assert json.loads((run / "provenance.json").read_text())["processes"] == 2
+    assert len(pd.read_csv(run / "validation_metrics.csv")) == 2
+    assert (run / "checkpoints" / "last.pt").is_file()
+
+
+def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of_two, tmp_path):
+    two, flags = run_of_two
+    one = tmp_path / "one"
+    alone = ["--batch-size", "16", "--cache-features", "none", "--num-workers", "1"]
+    blip_fine_tune_2.main([*map(str, flags), *alone, "--output-dir", str(one)])
+    found, expected = (pd.read_csv(run / "train_metrics.csv") for run in (two, one))
+    for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "gate_mean", "alpha"):
+        assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name
+    found, expected = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (two, one))
+    # Running means of the gradients of both steps; those of the keys' biases are rounding alone.
+    gradients, right = (
+        [state["exp_avg"] for state in saved.trainer["optimizer"]["state"].values()]
+        for saved in (found, expected)
+    )
+    whole = torch.cat([gradient.flatten() for gradient in right]).norm()
+    for number, (mine, other) in enumerate(zip(gradients, right, strict=True)):
+        assert (mine - other).norm() < 1e-3 * other.norm() + 1e-6 * whole, number
+
+
+def test_recalls_of_two_processes_are_those_of_one(run_of_two, home, tmp_path):
+    run, _ = run_of_two
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+    last = run / "checkpoints" / "last.pt"
+    blip_validate.main([*flags, "--model-path", str(last), "--json", str(tmp_path / "one.json")])
+    one = json.loads((tmp_path / "one.json").read_text())["metrics"]
+    two = pd.read_csv(run / "validation_metrics.csv").iloc[-1]
+    assert {name: two[name] for name in one} == pytest.approx(one)
+
+
+def test_a_run_of_two_does_not_go_on_with_one(run_of_two):
+    run, _ = run_of_two
+    with pytest.raises(UserError, match="was trained on 2 processes and not 1"):
+        blip_fine_tune_2.main(["--resume", str(run)])
+
+
+def test_two_processes_resume_exactly(run_of_two, tmp_path):
+    expected, flags = run_of_two
+    run = tmp_path / "run"
+    cut = HELPERS / "cut_off.py"
+    assert launch(cut, *flags, "--output-dir", run, limit=300).returncode != 0
+    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
+    done = launch(blip_fine_tune_2.__file__, "--resume", run, limit=300)
+    assert done.returncode == 0, done.stdout[-2000:]
+    found, whole = (checkpoint.load(r / "checkpoints" / "last.pt") for r in (run, expected))
+    assert found.epoch == whole.epoch == 2
+    for name, weight in whole.weights.items():
+        torch.testing.assert_close(found.weights[name], weight, msg=name)
+
+
+@pytest.fixture(scope="module")
+def run_in_shards(run_of_two, tmp_path_factory):
+    """The same with weights in shards, cut off after an epoch and resumed."""
+    _, flags = run_of_two
+    run = tmp_path_factory.mktemp("shards") / "run"
+    cut = HELPERS / "cut_off.py"
+    flags = [*flags, "--save-best", "--output-dir", run]
+    assert launch(cut, *flags, limit=300, shards=True).returncode != 0
+    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
+    done = launch(blip_fine_tune_2.__file__, "--resume", run, limit=300, shards=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    return run
+
+
+def test_shards_learn_what_whole_weights_learn(run_of_two, run_in_shards):
+    whole, _ = run_of_two
+    for run, shards in ((run_in_shards, True), (whole, False)):
+        assert json.loads((run / "provenance.json").read_text())["shards"] is shards
+    found, expected = (pd.read_csv(r / "train_metrics.csv") for r in (run_in_shards, whole))
+    for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "temp", "alpha"):
+        assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name
+    found, expected = (
+        checkpoint.load(r / "checkpoints" / "last.pt") for r in (run_in_shards, whole)
+    )
+    moments = [
+        [state["exp_avg"] for state in saved.trainer["optimizer"]["state"].values()]
+        for saved in (found, expected)
+    ]
+    size = torch.cat([moment.flatten() for moment in moments[1]]).norm()
+    for number, (mine, other) in enumerate(zip(*moments, strict=True)):
+        assert (mine - other).norm() < 1e-3 * other.norm() + 1e-6 * size, number
+
+
+def test_recalls_in_shards_are_those_of_one_process(run_in_shards, home, tmp_path):
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+    best = run_in_shards / "checkpoints" / "best.pt"
+    blip_validate.main([*flags, "--model-path", str(best), "--json", str(tmp_path / "one.json")])
+    one = json.loads((tmp_path / "one.json").read_text())["metrics"]
+    rows = pd.read_csv(run_in_shards / "validation_metrics.csv")
+    row = rows.iloc[checkpoint.load(best).epoch - 1]
+    assert {name: row[name] for name in one} == pytest.approx(one)
+
+
+@pytest.mark.usefixtures("_reach")
+def test_a_dry_run_in_shards_and_parts():
+    flags = ["--dataset", "CIRR", *SHORT, "--accumulate", "2", "--dry-run"]
+    done = launch(blip_fine_tune_2.__file__, *flags, limit=300, shards=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert done.stdout.count("dry run of tiny") == 1

@@ -1,0 +1,86 @@
+"""A compiled training step learns what the plain one does."""
+
+from functools import partialmethod
+
+import pytest
+import torch
+from conftest import SHORT
+from torch import nn
+
+import gatedcir.training.step
+from gatedcir.data.batches import Batch
+from gatedcir.errors import UserError
+from gatedcir.models.backbone import Backbone
+from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models.text import Tokenizer
+from gatedcir.models.weights.sources import load
+from gatedcir.options.config import Config
+from gatedcir.options.parsing import parse
+from gatedcir.training.step import check_launch, make_accelerator, make_step
+
+TEXTS = ["is red", "has two blue circles and is larger"]
+
+
+def learn(*flags):
+    """Loss of the second of two steps, and the weights behind it."""
+    config = parse(Config, ["--dataset", "CIRR", *SHORT, *flags], description="")
+    tiny = load("tiny")
+    sizes = tiny.backbone.config.to_dict()
+    for part in ("vision_config", "qformer_config"):
+        sizes[part]["num_hidden_layers"] = 2  # tracing takes seconds a layer
+    torch.manual_seed(0)
+    model = ComposedRetriever(Backbone.from_config(sizes))
+    model.backbone.set_attention("eager")  # as on CPUs
+    tokenizer = Tokenizer(tiny.wordpieces)
+    step = make_step(config, make_accelerator(), model, tokenizer, steps_per_epoch=10)
+    generator = torch.Generator().manual_seed(0)
+    tokens = model.backbone.token_count(), model.backbone.vision_width
+    step.wrapped.eval()  # dropout draws otherwise when compiled
+    for targets in ([1, 2], [0, 1]):  # three images, then two
+        images = [torch.randn(1 + max(targets), *tokens, generator=generator)]
+        places = torch.tensor([0, 0]), torch.tensor(targets)
+        loss, losses, _ = step(Batch(images, *places, TEXTS, torch.arange(2)))
+    return loss, losses, model.state_dict()
+
+
+def test_a_compiled_step_learns_the_same(monkeypatch):
+    calls = []
+
+    def graph_without_code(graph, inputs):
+        calls.append(graph)
+        return graph
+
+    compiled = partialmethod(nn.Module.compile, backend=graph_without_code)
+    monkeypatch.setattr(nn.Module, "compile", compiled)
+    loss, losses, weights = learn()
+    assert not calls
+    found, terms, learnt = learn("--compile")
+    assert len(calls) == 1  # for any number of images
+    torch.testing.assert_close(found, loss, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(terms, losses, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(learnt, weights, atol=1e-5, rtol=1e-4)
+
+
+def test_a_missing_compiler_is_named(monkeypatch):
+    monkeypatch.setattr(gatedcir.training.step.shutil, "which", lambda name: None)
+    monkeypatch.setattr(gatedcir.training.step.os, "environ", {"CXX": "strange++"})
+    config = parse(Config, ["--dataset", "CIRR", "--compile"], description="")
+    with pytest.raises(UserError, match=r"--compile needs the C\+\+ compiler strange\+\+"):
+        check_launch(config, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("flags", [["--compile"], ["--mixed-precision", "fp16"]])
+def test_what_does_not_go_with_shards_is_refused(monkeypatch, flags):
+    config = parse(Config, ["--dataset", "CIRR", *flags], description="")
+    monkeypatch.setattr(gatedcir.training.step, "shards_are_asked_for", lambda: True)
+    with pytest.raises(UserError, match=f"{' '.join(flags)} does not go with weights in shards"):
+        check_launch(config, torch.device("cuda"))
+
+
+def test_the_benchmark_measures_three_steps(capsys):
+    import bench_step
+
+    bench_step.main(["--batch-size", "2", "--repeats", "1"])
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("| ") and "float" in line]
+    assert len(rows) == 3 and "as published, float32" in rows[-1]
