@@ -19,18 +19,26 @@ TRAINING = {"--config", *flag_names(Config)}
 TOOLS = "demo bench_cache bench_evaluation bench_reading compare_with_lavis pretrain_tiny".split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
 ONLY_TRAINING = {
-    "src/gatedcir/vision_cache.py": "they never keep features: may_write is false",
-    "src/gatedcir/data/feature_folder.py": "they never fill a folder, and read images instead",
-    "src/gatedcir/models/build.py": "they restore what was built",
-    "src/gatedcir/parsing.py": "--resume is read where a command has it",
-    "src/gatedcir/refusals.py": "advice counts where a command has the flags that it names",
+    "src/gatedcir/features/cache.py": "they never keep features: may_write is false",
+    "src/gatedcir/features/folder.py": "they never fill a folder, and read images instead",
+    "src/gatedcir/assemble/model.py": "they restore what was built",
+    "src/gatedcir/assemble/data.py": "they read no images, or have the flag",
+    "src/gatedcir/options/parsing.py": "--resume is read where a command has it",
+    "src/gatedcir/options/refusals.py": "advice counts where a command has the flags that it names",
 }
 
+_WORKERS = {"--num-workers"}  # of data loaders, which the command has not
+_GALLERIES = {"--gallery", "--fashioniq-protocol"}  # which the command cannot choose
 # What a command's own use of a module leaves out.
 NOT_SAID = {
-    "resize_images": {"--skip-missing"},  # it goes on without missing images by itself
-    "cirr_test_submission": {"--skip-missing"},
+    "cirr_test_submission": _GALLERIES,
+    "export_weights": _WORKERS,
+    "make_synthetic": _WORKERS,
+    "resize_images": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there
+    "visualize_fusion": _GALLERIES | _WORKERS,
+    "visualize_gates": _GALLERIES | _WORKERS,
 }
+OF_OTHERS = {"--shm-size"}  # of docker run
 
 
 @cache
@@ -107,7 +115,7 @@ def strangers(sentence, flags):
     """Flags in a sentence that are not of these, nor said to be of training."""
     if re.search(r"train|run that had", sentence):
         flags = flags | TRAINING
-    return [flag for flag in FLAG.findall(sentence) if flag not in flags]
+    return [flag for flag in FLAG.findall(sentence) if flag not in flags | OF_OTHERS]
 
 
 def test_strangers_are_found():

@@ -64,13 +64,23 @@ def test_options_of_training_that_are_not_known_are_left_out_and_named(
         (lambda o: o.update({"transform": "letterbox"}), "--transform cannot be letterbox"),
     ],
 )
-@pytest.mark.parametrize(("git", "version"), [("abc", "revision abc"), ("unknown", "the version")])
-def test_options_of_the_model_that_are_not_known_are_named(changed, change, words, git, version):
-    file = changed(change, provenance={"git": git})
+@pytest.mark.parametrize(
+    ("made_by", "writer"),
+    [
+        ({"git": "abc"}, "the revision that wrote it, abc."),
+        (
+            {"git": "unknown", "versions": {"gatedcir": "9.0"}},
+            "the gatedcir that wrote it, version 9.0.",
+        ),
+        ({}, "the gatedcir that wrote it."),
+    ],
+)
+def test_options_of_the_model_that_are_not_known_are_named(changed, change, words, made_by, writer):
+    file = changed(change, provenance=made_by)
     with pytest.raises(UserError) as error:
         TrainedRetriever.from_pretrained(file)
     message = str(error.value)
-    assert words in message and f"use {version} of" in message
+    assert words in message and message.endswith(f"use {writer}")
     assert len(message.splitlines()) == 1
 
 
