@@ -1,12 +1,12 @@
 """Draw a synthetic dataset in the published layout of CIRR or FashionIQ."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from gatedcir.config import NewFolder, TrainTriplets
 from gatedcir.errors import check_new_folder, run_command
+from gatedcir.files import whole_folder
 from gatedcir.parsing import parse
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
@@ -34,14 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = options.output.resolve()
     write = {"cirr": write_cirr, "fashioniq": write_fashioniq}[options.layout]
     sizes = {"train": options.train, "val": options.val, "test": options.test}
-    unfinished = output.with_name(output.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        for line in write(unfinished, sizes, seed=options.seed):
+    with whole_folder(output) as folder:
+        for line in write(folder, sizes, seed=options.seed):
             print(line)
-        unfinished.replace(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 if __name__ == "__main__":

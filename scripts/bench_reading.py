@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         jpegs, pngs = Path(folder, "jpeg"), Path(folder, "png")
         jpegs.mkdir()
         files = [_picture(jpegs / f"{number}.jpg", options) for number in range(options.images)]
-        copies = list(copy_images(jpegs, pngs, files, whole, num_workers=0))
+        places = {file: Path(file.stem + ".png") for file in files}
+        copies = [copy.path for copy in copy_images(pngs, places, whole, num_workers=0)]
         found = [
             (name, *_measure(paths, transform, options.repeats))
             for name, paths, transform in (

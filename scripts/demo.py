@@ -16,6 +16,7 @@ from gatedcir.ablation.runs import ERRORS, OUTPUT, Run, execute
 from gatedcir.assemble import open_evaluator
 from gatedcir.config import Config, DataConfig, TrainTriplets
 from gatedcir.errors import UserError, run_command
+from gatedcir.files import whole_folder
 from gatedcir.models.composer import Visual
 from gatedcir.parsing import parse
 from gatedcir.retrieval.report import format_table
@@ -62,11 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         print("drawing scenes in CIRR's layout")
         sizes = {"train": options.train, "val": options.val, "test": 100}
-        unfinished = options.output / "cirr_dataset.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for line in write_cirr(unfinished, sizes, seed=options.seed):
-            print(line)
-        unfinished.replace(folder)
+        with whole_folder(folder) as unfinished:
+            for line in write_cirr(unfinished, sizes, seed=options.seed):
+                print(line)
     runs = _train(options, folder)
     data = DataConfig("CIRR", folder)
     pretrained, _ = open_evaluator(Path("tiny"), data, "val")

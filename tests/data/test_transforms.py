@@ -1,18 +1,19 @@
-import io
+import itertools
 import pickle
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+from gatedcir.data import transforms
+from gatedcir.data.pictures import READING
 from gatedcir.data.transforms import (
     CLIP_MEAN,
     CLIP_STD,
     TRANSFORMS,
     make_transform,
     no_padding,
-    open_image,
     square_padding,
     target_padding,
 )
@@ -120,7 +121,7 @@ def test_transform_survives_pickling():
 
 
 def test_repr_names_every_setting():
-    transforms = [
+    every = [
         make_transform("clip", size=8),
         make_transform("squarepad", size=8),
         make_transform("clip", size=9),
@@ -129,7 +130,8 @@ def test_repr_names_every_setting():
         make_transform("clip", size=8, std=(0.5, 0.5, 0.5)),
         make_transform("clip", size=8, draft=True),
     ]
-    assert len({repr(transform) for transform in transforms}) == len(transforms)
+    assert len({repr(transform) for transform in every}) == len(every)
+    assert f"reading={READING}" in repr(every[0])  # of files, as it is a part of the result
 
 
 def test_bad_settings():
@@ -139,26 +141,6 @@ def test_bad_settings():
         make_transform("clip", size=0)
     with pytest.raises(UserError, match=r"target ratio .*not 0\.5"):
         make_transform("clip", size=8, target_ratio=0.5)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1"])
-def test_open_image_gives_rgb(tmp_path, mode):
-    image = noise(6, 5).convert(mode)
-    image.save(tmp_path / "a.png")
-    opened = open_image(tmp_path / "a.png")
-    assert opened.mode == "RGB"
-    assert opened.tobytes() == image.convert("RGB").tobytes()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.9])
-def test_broken_image_is_named(tmp_path, kind, kept):
-    buffer = io.BytesIO()
-    noise(40, 40).save(buffer, kind)
-    path = tmp_path / "B00X.jpg"
-    path.write_bytes(buffer.getvalue()[: int(kept * len(buffer.getvalue()))])
-    with pytest.raises(UserError, match=r"B00X\.jpg cannot be read"):
-        open_image(path)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +182,79 @@ def test_only_jpegs_are_drafted(tmp_path):
     assert draft.open(path).tobytes() == noise(200, 100).tobytes()
 
 
-def test_missing_image_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.png cannot be read"):
-        open_image(tmp_path / "none.png")
+def plainly(image: Image.Image, kind: str, size: int, ratio: float) -> Image.Image:
+    """The transform with every picture on the way made whole."""
+    horizontal, vertical = TRANSFORMS[kind](*image.size, ratio)
+    padded = ImageOps.expand(image, (horizontal, vertical, horizontal, vertical), fill=0)
+    shortest = min(padded.size)
+    width, height = (int(size * side / shortest) for side in padded.size)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    resized = padded.resize((width, height), Image.Resampling.BICUBIC)
+    return resized.crop((left, top, left + size, top + size))
+
+
+SHAPES = [
+    tuple(int(2**side) for side in sides)
+    for sides in np.random.default_rng(1).uniform(0, 9, (40, 2))
+]
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+@pytest.mark.parametrize("size", [1, 7, 32, 97])
+def test_equals_the_plain_way_bit_for_bit(kind, size):
+    for shape, ratio in itertools.product(SHAPES, (1.25, 3.7)):
+        transform = make_transform(kind, size=size, target_ratio=ratio)
+        expected = plainly(noise(*shape), kind, size, ratio)
+        assert transform.square(noise(*shape)).tobytes() == expected.tobytes(), (shape, ratio)
+
+
+def thin_way(monkeypatch, affordable: int) -> list[int]:
+    """Let so many pixels be affordable; how often the way of thin images is taken."""
+    calls: list[int] = []
+    thin = transforms._thin
+    monkeypatch.setattr(transforms, "AFFORDABLE", affordable)
+    monkeypatch.setattr(transforms, "_thin", lambda *rest: calls.append(1) or thin(*rest))
+    return calls
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+def test_thin_images_come_out_the_same_without_the_pictures_on_the_way(kind, monkeypatch):
+    size = 16
+    shapes = [s for s in SHAPES if max(s) < 16 * min(s)]
+    calls = thin_way(monkeypatch, 2**14)
+    for shape in shapes:
+        expected = plainly(noise(*shape), kind, size, 1.25)
+        found = make_transform(kind, size=size).square(noise(*shape))
+        assert found.tobytes() == expected.tobytes(), shape
+    assert bool(calls) is (kind != "clip")  # which pads nothing, and makes no large picture
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+@pytest.mark.parametrize("shape", [(1, 900), (900, 1), (2, 700), (700, 3), (5, 1000)])
+def test_very_thin_images_differ_by_a_few_levels(kind, shape, monkeypatch):
+    image = Image.linear_gradient("L").rotate(30).resize(shape).convert("RGB")
+    expected = np.asarray(plainly(image, kind, 16, 1.25), dtype=int)
+    calls = thin_way(monkeypatch, 64)
+    found = np.asarray(make_transform(kind, size=16).square(image), dtype=int)
+    assert calls
+    assert np.abs(found - expected).max() <= 3
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+@pytest.mark.parametrize("shape", [(1, 15000), (15000, 1), (1, 65000), (1, 10**6), (10**6, 1)])
+def test_a_thin_image_makes_no_huge_picture(kind, shape, monkeypatch):
+    made = []
+    for name in ("resize", "crop", "transpose"):
+        method = getattr(Image.Image, name)
+
+        def spied(*values, method=method, **named):
+            result = method(*values, **named)
+            made.append(result.width * result.height)
+            return result
+
+        monkeypatch.setattr(Image.Image, name, spied)
+    monkeypatch.setattr(transforms, "AFFORDABLE", 2**20)
+    result = make_transform(kind, size=8).square(Image.new("RGB", shape, "red"))
+    assert result.size == (8, 8)
+    assert result.getpixel((4, 4))[1:] == (0, 0)
+    assert max(made) <= 8 * 2**20

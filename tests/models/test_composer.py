@@ -15,6 +15,7 @@ from gatedcir.models.build import open_trained
 from gatedcir.models.composer import ComposedRetriever
 from gatedcir.models.gated_fusion import GatedFusionModule
 from gatedcir.models.qformer import qformer_pass
+from gatedcir.models.sources import load
 from gatedcir.models.text import Tokens
 from gatedcir.models.weights import from_sprc
 from gatedcir.retrieval.index import TokenIndex
@@ -244,3 +245,15 @@ def test_layers_are_counted_as_in_a_list(published):
     also_last, also_first = model.backbone.vision_levels(images, (3, -4))
     assert torch.equal(first, also_first) and torch.equal(last, also_last)
     assert not torch.equal(first, last)
+
+
+def test_a_resized_tower_counts_its_patches_and_keeps_the_positions_of_its_own_size():
+    tower = load("tiny").backbone
+    own = tower.vision_model.embeddings.position_embedding.detach().clone()
+    tower.resize(tower.image_size)
+    assert torch.equal(tower.vision_model.embeddings.position_embedding, own)
+    tower.resize(24)
+    embeddings = tower.vision_model.embeddings
+    assert (embeddings.num_patches, embeddings.num_positions) == (9, 10)
+    assert embeddings.position_embedding.shape[1] == tower.token_count() == 10
+    assert tower.image_size == embeddings.image_size == 24

@@ -275,3 +275,15 @@ def test_an_empty_folder_is_filled_and_the_counts_are_printed(main, tmp_path, ca
         f"{name}: 1 triplets" for name in CIRR_FILES.values()
     ]
     assert len(checked(parse_cirr(output, "val")).triplets) == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "digest"),
+    [("cirr_dataset", "69565aebeb653459"), ("fashionIQ_dataset", "281ab1e415d2f6e9")],
+)
+def test_a_seed_gives_the_texts_that_the_published_figures_are_of(home, folder, digest):
+    found = hashlib.sha256()
+    for file in sorted((home / folder).rglob("*.json")):
+        found.update(file.name.encode())
+        found.update(json.dumps(json.loads(file.read_text()), sort_keys=True).encode())
+    assert found.hexdigest()[:16] == digest

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from gatedcir.data.transforms import make_transform
-from gatedcir.visualize.maps import enlarge, gate_map, to_picture
+from gatedcir.visualize.maps import enlarge, feature_map, gate_map, to_picture
 
 
 def test_a_gate_map_is_the_mean_over_channels_without_the_class_token():
@@ -65,3 +65,13 @@ def test_a_picture_stays_within_the_colours():
     pixels = torch.tensor([-9.0, 0.0, 9.0])[:, None, None]
     picture = to_picture(pixels, mean=(0.5, 0.25, 0.5), std=(0.2, 0.2, 0.2))
     assert picture.tolist() == [[[0.0, 0.25, 1.0]]]
+
+
+def test_few_high_patches_are_high_however_few_more_are_low():
+    # Even steps, the highest a little above its place: standardised, the cubes add up to 0.7.
+    values = torch.tensor([-4.0, -3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0, 4.25])
+    scores = (values - values.mean()) / values.std(correction=0)
+    assert 0 < scores.pow(3).sum() < 1
+    for order in (slice(None), range(8, -1, -1)):  # the component comes with either sign
+        tokens = torch.cat([torch.zeros(1), values[order]])[:, None]
+        torch.testing.assert_close(feature_map(tokens).flatten(), scores[order])

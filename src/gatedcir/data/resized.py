@@ -5,35 +5,107 @@ on it, so that the model's input is the same bit for bit and only the work is sa
 """
 
 import json
+import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import chain, count, product
 from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
+from gatedcir.data import cirr, fashioniq
 from gatedcir.data.transforms import Transform
+from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 
 NOTE = "resized.json"  # in the copied dataset's folder
+Places = dict[tuple[str, Path], Path]
+"""An image's name and file -> the place of its copy, relative to the copied dataset's folder."""
 
 
-def copy_annotations(source: Path, target: Path) -> int:
-    """Copy all JSON files of a dataset's folder to the same places; how many there were."""
-    files = [path for path in source.rglob("*.json") if path.name != NOTE]
+class Copy(NamedTuple):
+    """One image of the copied dataset."""
+
+    path: Path
+    refusal: str
+    """Why it was left out; empty if it was not."""
+
+
+def annotation_files(source: Path) -> list[Path]:
+    """All JSON files of a dataset's folder, those in linked folders too.
+
+    Folders below it that hold resized copies are left out.
+    """
+    found: list[Path] = []
+    for folder, folders, names in os.walk(source, followlinks=True):
+        here = Path(folder)
+        if NOTE in names and here != source:
+            folders.clear()
+            continue
+        above = {path.resolve() for path in (here, *here.parents)}
+        # A link to a folder above has no end.
+        folders[:] = [name for name in folders if (here / name).resolve() not in above]
+        files = [here / name for name in names if name.endswith(".json") and name != NOTE]
+        found += [file for file in files if file.is_file()]
+    return sorted(found)
+
+
+def read_parts(dataset: str, source: Path, annotations: Iterable[Path]) -> dict[str, Split]:
+    """Every split, or category of a split, that has its files, by what their names share.
+
+    Images need not exist. Raises UserError as the readers do, and if no split has its files.
+    """
+    names = {path.name for path in annotations}
+    readers = _READERS[dataset](source)
+    there = {key for key in readers if {f"cap.{key}.json", f"split.{key}.json"} <= names}
+    # Where there are none, the first reader says what is expected.
+    return {key: read() for key, read in readers.items() if key in there or not there}
+
+
+def choose_places(dataset: str, source: Path, parts: Iterable[Split]) -> Places:
+    """Where the copy of every image file that exists goes; no two files share a place.
+
+    Raises:
+        UserError: none exists, or a name of FashionIQ, whose images are found by their names,
+            leads out of their folder or has two files.
+    """
+    paths = {item for part in parts for item in part.paths.items() if item[1].is_file()}
+    if not paths:
+        raise UserError(f"no image that the annotations name is in {source}; add them.")
+    return _PLACES[dataset](sorted(paths), source)
+
+
+def write_annotations(
+    source: Path, target: Path, files: Iterable[Path], parts: Mapping[str, Split], places: Places
+) -> None:
+    """Copy annotation files to the same places; CIRR's split files then name the copied images."""
+    moved = {
+        f"split.{key}.json": {
+            name: f"./{places[name, path].as_posix()}"
+            for name, path in part.paths.items()
+            if (name, path) in places
+        }
+        for key, part in parts.items()
+    }
     for file in files:
         place = target / file.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
-    return len(files)
+        if file.name in moved:
+            content = json.loads(file.read_text(encoding="utf-8-sig"))
+            if isinstance(content, dict) and content != (content := content | moved[file.name]):
+                place.write_text(json.dumps(content), encoding="utf-8")
 
 
 def copy_images(
-    source: Path, target: Path, files: Iterable[Path], transform: Transform, *, num_workers: int
-) -> Iterator[Path]:
-    """Write the square of every image file of `source` to the same place, as a PNG; the copies.
+    target: Path, files: Mapping[Path, Path], transform: Transform, *, num_workers: int
+) -> Iterator[Copy]:
+    """Write the square of every image file to its place below `target`, as a PNG.
 
-    Raises UserError with the file's name on a broken image.
+    A file that cannot be read is left out.
     """
-    jobs = [(f, (target / f.relative_to(source)).with_suffix(".png"), transform) for f in files]
+    jobs = [(file, target / place, transform) for file, place in files.items()]
     for folder in {place.parent for _, place, _ in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     if num_workers == 0:
@@ -41,6 +113,23 @@ def copy_images(
         return
     with get_context("spawn").Pool(num_workers) as pool:
         yield from pool.imap_unordered(_copy, jobs, chunksize=16)
+
+
+def check_copy(dataset: str, target: Path, parts: Mapping[str, Split], places: Places) -> None:
+    """UserError unless the copied dataset reads as the first one and its images are found."""
+    copied = read_parts(dataset, target, annotation_files(target))
+    for key, part in parts.items():
+        same = copied[key].triplets == part.triplets and copied[key].gallery == part.gallery
+        for name, path in part.paths.items():
+            place = places.get((name, path))
+            copy = target / place if place else None
+            if not same or (
+                copy and copy.is_file() and not _is_same(copied[key].paths.get(name), copy)
+            ):
+                raise UserError(
+                    f"the image {name} of {part.name}, {path}, would not be found in a copy; give "
+                    "it a name that no other image has."
+                )
 
 
 def write_note(target: Path, transform: Transform) -> None:
@@ -53,7 +142,10 @@ def check_note(folder: Path, transform: Transform) -> None:
     note = folder / NOTE
     if not note.is_file():
         return
-    made_for = json.loads(note.read_text(encoding="utf-8")).get("transform")
+    try:
+        made_for = json.loads(note.read_text(encoding="utf-8"))["transform"]
+    except (OSError, ValueError, KeyError, TypeError):
+        made_for = "a transform that its resized.json does not tell"
     if made_for != repr(transform):
         raise UserError(
             f"the images in {folder} were resized for {made_for}, not for {transform!r}; resize "
@@ -61,7 +153,66 @@ def check_note(folder: Path, transform: Transform) -> None:
         )
 
 
-def _copy(job: tuple[Path, Path, Transform]) -> Path:
+def _copy(job: tuple[Path, Path, Transform]) -> Copy:
     source, target, transform = job
-    transform.square(transform.open(source)).save(target, compress_level=1)
-    return target
+    try:
+        square = transform.square(transform.open(source))
+    except UserError as error:
+        return Copy(target, str(error))
+    square.save(target, compress_level=1)
+    return Copy(target, "")
+
+
+def _is_same(found: Path | None, copy: Path) -> bool:
+    return found is not None and found.is_file() and found.samefile(copy)
+
+
+def _cirr_readers(root: Path) -> dict[str, Callable[[], Split]]:
+    return {f"rc2.{split}": partial(cirr.parse_cirr, root, split) for split in cirr.SPLITS}
+
+
+def _fashioniq_readers(root: Path) -> dict[str, Callable[[], Split]]:
+    return {
+        f"{category}.{split}": partial(fashioniq.parse_fashioniq, root, category, split)
+        for category, split in product(fashioniq.CATEGORIES, fashioniq.SPLITS)
+    }
+
+
+def _places_in_split_files(paths: list[tuple[str, Path]], source: Path) -> Places:
+    """The images' own places; "outside" for those outside of the dataset's folder."""
+    folder = _without_dots(source)
+    places: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for path in sorted({path for _, path in paths}):
+        file = _without_dots(path)
+        inside = file.is_relative_to(folder)
+        place = file.relative_to(folder) if inside else Path("outside", *file.parts[1:])
+        # Two names may differ in their endings alone.
+        longer = (place.with_name(place.name + ".png" * n) for n in count(1))
+        tries = chain([place.with_suffix(".png")], longer)
+        places[path] = next(place for place in tries if place not in taken)
+        taken.add(places[path])
+    return {(name, path): places[path] for name, path in paths}
+
+
+def _without_dots(path: Path) -> Path:
+    return Path(os.path.normpath(path.absolute()))
+
+
+def _places_by_name(paths: list[tuple[str, Path]], source: Path) -> Places:
+    places: Places = {}
+    files: dict[str, Path] = {}
+    for name, path in paths:
+        place = Path(f"{name}.png")
+        if place.is_absolute() or ".." in place.parts:
+            raise UserError(f"the image name {name!r} leads out of the folder images; rename it.")
+        if files.setdefault(name, path) != path:
+            raise UserError(
+                f"the image name {name!r} has two files, {files[name]} and {path}; rename one."
+            )
+        places[name, path] = "images" / place
+    return places
+
+
+_READERS = {"CIRR": _cirr_readers, "FashionIQ": _fashioniq_readers}
+_PLACES = {"CIRR": _places_in_split_files, "FashionIQ": _places_by_name}

@@ -1,39 +1,21 @@
 """From an image file to a normalised tensor, with Pillow and torch alone."""
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from gatedcir.data.pictures import READING, open_image, to_rgb
 from gatedcir.errors import UserError
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
-    """The image in a file, decoded, in RGB; transparency is dropped.
-
-    Args:
-        path: the file.
-        at_least: pixels that its sides must keep; a JPEG is then decoded at the smallest of the
-            whole, a half, a quarter and an eighth that does. In full size when not given.
-
-    Raises:
-        UserError: the file is missing, broken or truncated; it is named.
-    """
-    try:
-        with Image.open(path) as image:
-            if at_least is not None:
-                image.draft(None, (at_least, at_least))
-            return image.convert("RGB")
-    # Pillow's decoders tell of broken files by any of these.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise UserError(f"The image {path} cannot be read ({error}); replace the file.") from error
+AFFORDABLE = 2**25  # pixels, 128 MiB
 
 
 def target_padding(width: int, height: int, target_ratio: float) -> tuple[int, int]:
@@ -88,6 +70,7 @@ class Transform:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     draft: bool = False
+    reading: int = field(default=READING, init=False)
 
     def open(self, path: Path) -> Image.Image:
         """The image in a file, as `open_image`; a draft has at least twice the input's side."""
@@ -104,14 +87,13 @@ class Transform:
     def square(self, image: Image.Image) -> Image.Image:
         """An image of any mode and size, padded, resized and cropped: size x size pixels in RGB.
 
-        It does not change its own results.
+        It does not change its own results. Memory is bounded by the sizes of the image and of the
+        result, whatever the aspect.
         """
         # RGB comes first: to pad or to interpolate palette indices or alpha makes false colours.
-        image = image if image.mode == "RGB" else image.convert("RGB")
-        horizontal, vertical = TRANSFORMS[self.kind](*image.size, self.target_ratio)
-        if horizontal or vertical:
-            image = ImageOps.expand(image, (horizontal, vertical, horizontal, vertical), fill=0)
-        return _centre_crop(_resize_shorter(image, self.size), self.size)
+        image = image if image.mode == "RGB" else to_rgb(image)
+        padding = TRANSFORMS[self.kind](*image.size, self.target_ratio)
+        return _pad_resize_crop(image, padding, self.size)
 
 
 def make_transform(
@@ -145,15 +127,70 @@ def make_transform(
     return Transform(kind, size, target_ratio, mean, std, draft)
 
 
-def _resize_shorter(image: Image.Image, size: int) -> Image.Image:
-    width, height = image.size
-    shortest = min(width, height)
+def _pad_resize_crop(image: Image.Image, padding: tuple[int, int], size: int) -> Image.Image:
+    """Black on each side (left and right, top and bottom), the shorter side to `size`, the centre.
+
+    Pictures on the way that have many more pixels than the image are not made. The result is the
+    same, save for images so thin that it must be taken from fewer pixels: there it differs by a
+    few levels of 255.
+    """
+    (horizontal, vertical), (width, height) = padding, image.size
+    padded = (width + 2 * horizontal, height + 2 * vertical)
+    shortest = min(padded)
     # The longer side rounds down, as in the transforms that published weights were trained with.
-    resized = (int(size * width / shortest), int(size * height / shortest))
-    return image.resize(resized, Image.Resampling.BICUBIC)
-
-
-def _centre_crop(image: Image.Image, size: int) -> Image.Image:
-    width, height = image.size
-    left, top = round((width - size) / 2), round((height - size) / 2)  # half to even, as published
+    resized = (int(size * padded[0] / shortest), int(size * padded[1] / shortest))
+    if max(math.prod(padded), math.prod(resized)) > max(
+        AFFORDABLE, 2 * width * height, 2 * size * size
+    ):
+        return _thin(image, padding, resized, size)
+    if horizontal or vertical:
+        image = image.crop((-horizontal, -vertical, width + horizontal, height + vertical))
+    left, top = _offset(resized[0], size), _offset(resized[1], size)
+    image = image.resize(resized, Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
+
+
+def _thin(
+    image: Image.Image, padding: tuple[int, int], resized: tuple[int, int], size: int
+) -> Image.Image:
+    """The same in rows and then in columns, as Pillow does it, where that is not too much work.
+
+    The longer side, which has no padding, goes first where it is.
+    """
+    sides = list(zip(padding, resized, strict=True))
+    work = image.height * max(image.width + 2 * padding[0], 32 * size)
+    columns_first = work > 32 * AFFORDABLE
+    image = image.transpose(Image.Transpose.TRANSPOSE) if columns_first else image
+    for pad, length in reversed(sides) if columns_first else sides:
+        image = _shrink_rows(image, pad, length, size).transpose(Image.Transpose.TRANSPOSE)
+    return image.transpose(Image.Transpose.TRANSPOSE) if columns_first else image
+
+
+def _shrink_rows(image: Image.Image, pad: int, length: int, size: int) -> Image.Image:
+    """The central `size` pixels of rows that are padded and resized to `length` pixels."""
+    side = image.width + 2 * pad
+    scale = side / length
+    first = _offset(length, size)
+    # All of the row is exact; of a very long row only what is kept can be afforded.
+    start, stop = (0, length) if length <= 16 * size else (first, first + size)
+    support = 2 * max(scale, 1) + 1  # of the bicubic filter
+    low = max(math.floor(start * scale - support), 0)
+    high = min(math.ceil(stop * scale + support), side)
+    box = (start * scale - low, min(stop * scale - low, high - low))
+    result = Image.new("RGB", (size, image.height))
+    rows = max(1, AFFORDABLE // max(high - low, stop - start))
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        part = image.crop((low - pad, top, high - pad, bottom))  # black outside of the image
+        part = part.resize(
+            (stop - start, bottom - top),
+            Image.Resampling.BICUBIC,
+            box=(box[0], 0, box[1], bottom - top),
+        )
+        kept = (first - start, 0, first - start + size, bottom - top)
+        result.paste(part.crop(kept), (0, top))
+    return result
+
+
+def _offset(length: int, size: int) -> int:
+    return round((length - size) / 2)  # half to even, as published

@@ -33,10 +33,20 @@ def test_a_backbone_gives_four_levels(name, config, channels):
 @pytest.mark.parametrize(
     ("name", "millions", "channels"),
     [
-        # Table 2 of PVTv2 (Wang et al. 2022), less the classifier of 513,000.
+        # Table 2 of PVTv2 (Wang et al. 2022), less the classifier of 0.513 (b0: 0.257) million.
+        ("pvt_v2_b0", 3.7 - 0.3, [32, 64, 160, 256]),
+        ("pvt_v2_b1", 14.0 - 0.5, [64, 128, 320, 512]),
         ("pvt_v2_b2", 25.4 - 0.5, [64, 128, 320, 512]),
+        ("pvt_v2_b3", 45.2 - 0.5, [64, 128, 320, 512]),
+        ("pvt_v2_b4", 62.6 - 0.5, [64, 128, 320, 512]),
         ("pvt_v2_b5", 82.0 - 0.5, [64, 128, 320, 512]),
+        # The published weights of the others, less their classifiers too.
+        ("resnet18", 11.7 - 0.5, [64, 128, 256, 512]),
+        ("resnet34", 21.8 - 0.5, [64, 128, 256, 512]),
         ("resnet50", 25.6 - 2.0, [256, 512, 1024, 2048]),
+        ("resnet101", 44.5 - 2.0, [256, 512, 1024, 2048]),
+        ("convnext_tiny", 28.6 - 0.8, [96, 192, 384, 768]),
+        ("swin_tiny", 28.3 - 0.8, [96, 192, 384, 768]),
     ],
 )
 def test_published_sizes(name, millions, channels):

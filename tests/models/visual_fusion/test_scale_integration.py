@@ -265,3 +265,8 @@ def test_the_number_of_parameters(kind, formula, width):
 def test_the_sizes_at_a_pyramid_of_pvt_v2_b2():
     assert sum(map(absi_size, PVT_V2_B2)) == 3_869_708
     assert sum(map(hierarchical_size, PVT_V2_B2)) == 8_863_000
+
+
+def test_one_head_attends_too():
+    module = make(ABSI, num_heads=1)
+    assert module(maps_of(*PYRAMID))[0].isfinite().all()

@@ -30,6 +30,8 @@ def test_sizes_are_positive(wrong):
 
 def test_scales_become_a_tuple():
     assert check_scales([1, 1.5]) == (1.0, 1.5)
+    assert check_scales([1, 1.5], at_least=2) == (1.0, 1.5)
+    assert check_scales([1]) == (1.0,)
 
 
 @pytest.mark.parametrize(

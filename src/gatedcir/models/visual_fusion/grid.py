@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_HALVES = (torch.bfloat16, torch.float16)
+
 
 def to_map(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Tokens [B, 1 + H * H, Dv] -> the image's token [B, 1, Dv] and the patches [B, Dv, H, H].
@@ -42,18 +44,39 @@ def resize_positions(positions: Tensor, side: int, *, aligned: bool) -> Tensor:
     cls_token, grid = to_map(positions)
     if grid.shape[-1] == side:
         return positions
-    grid = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=aligned)
+    grid = resize(grid, (side, side), mode="bicubic", aligned=aligned, antialias=False)
     return to_tokens(cls_token, grid)
 
 
-def resize(maps: Tensor, size: tuple[int, int], *, mode: str = "bilinear") -> Tensor:
-    """[B, C, h, w] -> [B, C, H, W]; smaller bilinear and bicubic maps are antialiased."""
+def resize(
+    maps: Tensor,
+    size: tuple[int, int],
+    *,
+    mode: str = "bilinear",
+    aligned: bool = False,
+    antialias: bool = True,
+) -> Tensor:
+    """[B, C, h, w] -> [B, C, H, W] in the precision of the maps.
+
+    Bilinear and bicubic maps that become smaller are antialiased, unless `antialias` is False.
+    Half precision has no kernel for it on CPUs: it is computed in float32 and rounded once.
+    `aligned` keeps the centers of the corners in place instead of their outer edges.
+
+    >>> half = torch.tensor([[[[1.0, 3.0, 5.0, 7.0]]]], dtype=torch.bfloat16)
+    >>> resize(half, (1, 2))  # (3 * 1 + 3 * 3 + 5) / 7 and (3 + 3 * 5 + 3 * 7) / 7
+    tensor([[[[2.4219, 5.5625]]]], dtype=torch.bfloat16)
+    """
     if tuple(maps.shape[-2:]) == tuple(size):
         return maps
     if mode == "nearest":
         return F.interpolate(maps, size=size, mode=mode)
     smaller = size[0] < maps.shape[-2] or size[1] < maps.shape[-1]
-    return F.interpolate(maps, size=size, mode=mode, align_corners=False, antialias=smaller)
+    antialias = antialias and smaller
+    source = maps.float() if antialias and maps.dtype in _HALVES else maps
+    resized = F.interpolate(
+        source, size=size, mode=mode, align_corners=aligned, antialias=antialias
+    )
+    return resized.to(maps.dtype)
 
 
 def check_name(kind: str, name: str, valid: Iterable[str]) -> None:

@@ -1,0 +1,277 @@
+"""Every default, once more: what --help, the documents and docstrings state changes only here too.
+
+An argument that is off or not given (False, zero, None, nothing) has no line, so that a new one
+needs none, and one that is turned on is found.
+"""
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import gatedcir
+from gatedcir import config, objective, statistics, step
+from gatedcir.data import transforms
+from gatedcir.parsing import parse
+from gatedcir.train import _figures
+
+SCALES, GRID_SCALES, POOLS = (0.5, 1.0, 1.5), (1.0, 0.5, 0.25), (1, 2, 3, 6)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's published preprocessing
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+CONFIG = {
+    "DataConfig.data_path": None,
+    "DataConfig.fashioniq_protocol": "original",
+    "DataConfig.skip_missing": False,
+    "DataConfig.num_workers": 2,
+    "TransformConfig.transform": "targetpad",
+    "TransformConfig.target_ratio": 1.25,
+    "TransformConfig.draft": False,
+    "GatedFusionConfig.strategy": "gated",
+    "GatedFusionConfig.alpha_init": 0.5,
+    "GatedFusionConfig.dropout": 0.1,
+    "GatedFusionConfig.start": "seed",
+    "ModelConfig.visual_layers": (-1,),
+    "ModelConfig.visual_fusion": "none",
+    "ModelConfig.visual_scales": (1.0,),
+    "ModelConfig.scale_fusion": "none",
+    "ModelConfig.neck": "none",
+    "ModelConfig.visual_start": "identity",
+    "BackboneConfig.blip_model_name": "blip2_cir_align_prompt",
+    "BackboneConfig.backbone": "tiny",
+    "BackboneConfig.image_size": None,
+    "BackboneConfig.train_vision": False,
+    "LossConfig.loss_align": 0.4,
+    "LossConfig.loss_rtc": 0.4,
+    "LossConfig.loss_scale": 0.0,
+    "LossConfig.loss_itm": 0.0,
+    "OptimConfig.num_epochs": 10,
+    "OptimConfig.batch_size": 64,
+    "OptimConfig.related": 1,
+    "OptimConfig.accumulate": 1,
+    "OptimConfig.learning_rate": 1e-05,
+    "OptimConfig.fusion_rate": 1.0,
+    "OptimConfig.warmup": 0.02,
+    "OptimConfig.weight_decay": 0.05,
+    "OptimConfig.max_grad_norm": 1.0,
+    "OptimConfig.seed": 0,
+    "OptimConfig.mixed_precision": "auto",
+    "OptimConfig.cache_dtype": "auto",
+    "RunConfig.output_dir": None,
+    "RunConfig.resume": None,
+    "RunConfig.validation_frequency": 1,
+    "RunConfig.save_training": False,
+    "RunConfig.save_best": False,
+    "RunConfig.save_memory": False,
+    "RunConfig.cache_features": "auto",
+    "RunConfig.cache_device": "auto",
+    "RunConfig.compile": False,
+    "RunConfig.dry_run": False,
+}
+
+# Options of single commands.
+OPTIONS = {
+    "cirr_test_submission.num_workers": 2,
+    "ablate.seeds": 5,
+    "ablate.jobs": 1,
+    "demo.output": Path("demo"),
+    "demo.train": 28000,
+    "demo.val": 750,
+    "demo.num_epochs": 1,
+    "demo.num": 8,
+    "picture_inputs.split": "val",
+    "picture_inputs.num": 8,
+    "pretrain_tiny.share": 1.0,
+    "make_synthetic.train": 8000,
+    "make_synthetic.val": 600,
+    "make_synthetic.test": 600,
+    "resize_images.image_size": 224,
+    "resize_images.num_workers": 2,
+}
+
+ARGUMENTS = {
+    "ABSI": {"scales": SCALES, "num_heads": 8, "start": "seed"},
+    "AdaptiveScaleSelector": {"scales": SCALES, "in_channels": 3, "threshold": 0.5},
+    "AdditiveFusion": {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"},
+    "Align": {"down": "max"},
+    "AttentiveFusion": {
+        "text": "contextual",
+        "heads": 4,
+        "alpha_init": 0.5,
+        "dropout": 0.1,
+        "start": "seed",
+    },
+    "Backbone.token_count": {"scale": 1.0},
+    "Backbone.vision_levels": {"scale": 1.0},
+    "ChannelAttention": {"reduction": 4, "activation": nn.ReLU},
+    "ComposedRetriever": {"layers": (-1,), "scales": (1.0,)},
+    "ConcatFusion": {"reduced": 64},
+    "CrossScaleAttention": {"num_heads": 8},
+    "DeformableConv2d": {"kernel_size": 3},
+    "DeformableScaleIntegration": {"scales": SCALES, "start": "seed"},
+    "DynamicMultiScaleFusion": {"num_layers": 2, "use_gate": True, "combine": "product"},
+    "Evaluator": {"batch_size": 128, "gallery_on_gpu": True},
+    "FeatureFolder.fill": {"progress": True},
+    "FeatureFusion": {"fusion_method": "concat"},
+    "GatedFusionModule": {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"},
+    "HierarchicalScaleIntegration": {"scales": SCALES, "start": "seed"},
+    "IntegratedScaleFusion": {"scales": SCALES},
+    "InterpolatingFusion": {"dropout": 0.1, "start": "seed"},
+    "MeanScaleFusion": {"scales": SCALES},
+    "MultiScaleInputProcessor": {
+        "scales": SCALES,
+        "use_hierarchical": True,
+        "num_classes": 1,
+        "start": "seed",
+        "multi_scale": True,
+    },
+    "MultiScaleInputProcessor.enable_multi_scale": {"enabled": True},
+    "MultiScaleModel": {"scales": GRID_SCALES, "fusion_method": "concat"},
+    "MultiScalePooling": {"pool_sizes": POOLS, "pool_type": "avg"},
+    "MultiScaleTransform": {"scales": GRID_SCALES, "mode": "bilinear"},
+    "NoScaleFusion": {"scales": SCALES},
+    "PyramidDownsample": {"num_levels": 3, "mode": "bilinear"},
+    "PyramidNeck": {"num_levels": 3},
+    "PyramidNetwork": {"num_levels": 3, "base_channels": 64},
+    "PyramidPooling": {"pool_sizes": POOLS},
+    "PyramidPoolingNeck": {"pool_sizes": POOLS},
+    "Rescale": {"scale_factor": 0.5, "mode": "bilinear"},
+    "ScaleAwareLoss": {"weights": (0.5, 1.0, 0.5), "base": 1},
+    "ScaleFusion": {"fusion_method": "concat"},
+    "ScaleIntegration": {"scales": SCALES},
+    "ScaleSpecificProcessor": {"scales": SCALES},
+    "ScaleTokens": {"scales": SCALES},
+    "SpatialAttention": {"kernel_size": 7},
+    "SpatialPyramidPooling": {"num_levels": 3, "pool_type": "max"},
+    "TextFusion": {"dropout": 0.1, "start": "seed"},
+    "Tokenizer": {"max_length": 32},
+    "TripletBatches": {"processes": 1},
+    "UNet": {"features": (64, 128, 256, 512)},
+    "VisualFusion": {
+        "num_layers": 1,
+        "scales": (1.0,),
+        "scale_fusion": "none",
+        "layer_fusion": "none",
+        "neck": "none",
+        "start": "identity",
+    },
+    "cache_in_memory": {"progress": True},
+    "check_scales": {"at_least": 1},
+    "conv_block": {"stride": 1},
+    "describe": {"keep": 1.0},
+    "describe_change": {"keep": 1.0},
+    "draw": {"size": 128},
+    "load_splits": {"protocol": "original"},
+    "make_source": {"may_write": True},
+    "make_transform": {"target_ratio": 1.25, "mean": CLIP_MEAN, "std": CLIP_STD},
+    "match_size": {"down": "max"},
+    "parse_fashioniq": {"protocol": "original"},
+    "resize": {"mode": "bilinear", "antialias": True},
+}
+
+CONSTANTS = [
+    (transforms.CLIP_MEAN, CLIP_MEAN),
+    (transforms.CLIP_STD, CLIP_STD),
+    (
+        config.DEFAULT_FOLDERS,
+        {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")},
+    ),
+    (step.TEMPERATURES, (0.001, 0.5)),
+    (objective.AUXILIARY_SCALE, 0.5),
+    ((statistics.LEVEL, statistics.RESAMPLES), (0.95, 9999)),
+]
+
+
+def is_on(value):
+    return value is not inspect.Parameter.empty and value not in (None, False, "", (), slice(None))
+
+
+def public_callables():
+    """Name -> function, class or method, over all modules of the package."""
+    for found in pkgutil.walk_packages(gatedcir.__path__, "gatedcir."):
+        module = importlib.import_module(found.name)
+        for name, thing in vars(module).items():
+            if name.startswith("_") or getattr(thing, "__module__", "") != found.name:
+                continue
+            if inspect.isfunction(thing):
+                yield name, thing
+            elif inspect.isclass(thing) and not issubclass(thing, BaseException):
+                yield name, thing
+                for part, method in vars(thing).items():
+                    if inspect.isfunction(method) and not part.startswith("_"):
+                        yield f"{name}.{part}", method
+
+
+def defaults_of(kind):
+    return {
+        f"{kind.__name__}.{one.name}": one.default
+        for one in fields(kind)
+        if one.default is not MISSING
+    }
+
+
+def changed(found, pinned):
+    """What differs, name -> (found, pinned)."""
+    names = found.keys() | pinned.keys()
+    pairs = {name: (found.get(name, "no such"), pinned.get(name, "no line")) for name in names}
+    return {name: pair for name, pair in pairs.items() if repr(pair[0]) != repr(pair[1])}
+
+
+def test_options_of_training_and_evaluation():
+    kinds = [kind for kind in vars(config).values() if is_dataclass(kind)]
+    assert not changed({k: v for kind in kinds for k, v in defaults_of(kind).items()}, CONFIG)
+
+
+def test_options_of_single_commands():
+    found = {}
+    for module in {name.partition(".")[0] for name in OPTIONS}:
+        options = importlib.import_module(module).Options
+        found |= {
+            name.replace("Options", module): value for name, value in defaults_of(options).items()
+        }
+    assert not changed({name: value for name, value in found.items() if is_on(value)}, OPTIONS)
+
+
+def test_arguments_of_public_functions_and_classes():
+    found = {}
+    for name, thing in public_callables():
+        if thing.__module__ == "gatedcir.config":
+            continue
+        for one in inspect.signature(thing).parameters.values():
+            if is_on(one.default) and "factory" not in repr(one.default):
+                found.setdefault(name, {})[one.name] = one.default
+    assert not changed(found, ARGUMENTS)
+
+
+@pytest.mark.parametrize(("found", "pinned"), CONSTANTS)
+def test_constants(found, pinned):
+    assert found == pinned
+
+
+def test_help_states_the_defaults(capsys):
+    with pytest.raises(SystemExit):
+        parse(config.Config, ["--help"], description="")
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for flag, value in (
+        ("--model.gated-fusion.alpha-init FLOAT", "0.5"),
+        ("--model.gated-fusion.dropout FLOAT", "0.1"),
+        ("--target-ratio FLOAT", "1.25"),
+        ("--learning-rate FLOAT", "1e-05"),
+        ("--loss-rtc FLOAT", "0.4"),
+    ):
+        _, _, behind = text.partition(flag)
+        assert behind.partition("(default: ")[2].startswith(f"{value})"), flag
+
+
+def test_figures_of_the_log():
+    gate = torch.tensor([[[0.0, 0.5], [0.5, 0.2]]], dtype=torch.float64)
+    found = _figures({"gate": gate, "alpha": torch.tensor(0.7), "change": torch.tensor(0.1)})
+    # Mean 0.3; squared distances 0.09, 0.04, 0.04, 0.01 over three degrees of freedom.
+    expected = {"gate_mean": 0.3, "gate_std": 0.06**0.5, "alpha": 0.7, "fusion_change": 0.1}
+    assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
+    assert _figures({}) == {}

@@ -1,0 +1,107 @@
+"""What is written appears whole or not at all, and nothing of others is removed."""
+
+import os
+import stat
+
+import pytest
+
+from gatedcir.files import whole_file, whole_folder
+
+
+def test_a_file_appears_at_the_end(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with whole_file(path) as unfinished:
+        unfinished.write_text("one")
+        assert not path.exists()
+        assert unfinished.parent.parent == path.parent  # so that the name changes on one disk
+    assert path.read_text() == "one"
+    with whole_file(path) as unfinished:
+        unfinished.write_text("two")
+        assert path.read_text() == "one"
+    assert path.read_text() == "two"
+    assert os.listdir(path.parent) == ["a.txt"]  # noqa: PTH208
+
+
+def test_a_folder_appears_at_the_end(tmp_path):
+    path = tmp_path / "new" / "data"
+    with whole_folder(path) as unfinished:
+        (unfinished / "deep").mkdir()
+        (unfinished / "deep" / "a.txt").write_text("one")
+        assert not path.exists()
+    assert (path / "deep" / "a.txt").read_text() == "one"
+    assert [place.name for place in path.parent.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("whole", [whole_file, whole_folder])
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
+def test_an_error_leaves_nothing_and_takes_nothing(tmp_path, whole, error):
+    others = [tmp_path / name for name in ("mine.unfinished", ".mine.unfinished", "mine.tmp")]
+    for folder in others:
+        folder.mkdir()
+        (folder / "thesis.txt").write_text("precious")
+    with pytest.raises(type(error)), whole(tmp_path / "mine") as unfinished:
+        file = unfinished / "part" if unfinished.is_dir() else unfinished
+        file.write_text("half")
+        raise error
+    assert sorted(tmp_path.iterdir()) == sorted(others)
+    assert all((folder / "thesis.txt").read_text() == "precious" for folder in others)
+
+
+def test_two_writers_do_not_meet(tmp_path):
+    with whole_file(tmp_path / "a") as first, whole_file(tmp_path / "a") as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert (tmp_path / "a").read_text() == "first"  # whose block ends last
+
+
+def test_an_empty_folder_is_filled_and_another_kept(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with whole_folder(tmp_path / "empty") as unfinished:
+        (unfinished / "a").touch()
+    assert (tmp_path / "empty" / "a").is_file()
+    with pytest.raises(OSError), whole_folder(tmp_path / "empty"):  # no longer
+        pass
+    assert (tmp_path / "empty" / "a").is_file()
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    old = os.umask(0o022)
+    try:
+        with whole_file(tmp_path / "file") as unfinished:
+            unfinished.touch()
+        with whole_folder(tmp_path / "folder"):
+            pass
+    finally:
+        os.umask(old)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("file", "folder")]
+    assert modes == [0o644, 0o755]
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk", target_is_directory=True)
+    (tmp_path / "disk" / "real").touch()
+    (tmp_path / "file").symlink_to(tmp_path / "disk" / "real")
+    with whole_file(tmp_path / "file") as unfinished:
+        unfinished.write_text("new")
+    with whole_folder(tmp_path / "run" / "data") as unfinished:
+        (unfinished / "a").touch()
+    assert (tmp_path / "file").is_symlink() and (tmp_path / "run").is_symlink()
+    assert (tmp_path / "disk" / "real").read_text() == "new"
+    assert (tmp_path / "disk" / "data" / "a").is_file()
+
+
+def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    synced, sync = set(), os.fsync
+
+    def spy(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", spy)
+    with whole_folder(tmp_path / "data") as unfinished:
+        (unfinished / "deep").mkdir()
+        (unfinished / "deep" / "a").touch()
+    with whole_file(tmp_path / "b") as unfinished:
+        unfinished.touch()
+    assert {place.stat().st_ino for place in (tmp_path, *tmp_path.rglob("*"))} <= synced
