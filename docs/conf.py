@@ -1,5 +1,6 @@
 """How the pages in this folder and the package's docstrings become a site (`make docs`)."""
 
+import logging
 from importlib import metadata
 from pathlib import Path
 
@@ -43,6 +44,7 @@ apidoc_modules = [
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+logging.getLogger("faiss").setLevel(logging.WARNING)  # it tells of every library that it tries
 # Types of other projects have no pages here, and an inventory of theirs would need a network.
 nitpick_ignore_regex = [("py:.*", ".*")]
 
