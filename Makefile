@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LAVIS_PYTHON ?= python3.11
 LAVIS := .venv-lavis
 
-.PHONY: help demo test test-lavis check format clean
+.PHONY: help demo test test-lavis check docs format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,12 +26,15 @@ check: $(VENV)/.dev ## Lint, formatting and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: $(VENV)/.docs ## Build the site in build/docs; warnings are errors
+	$(BIN)/python -m sphinx --quiet -W --keep-going -n docs build/docs
+
 format: $(VENV)/.dev ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean: ## Remove the environments, the demo and caches
-	rm -rf $(VENV) $(LAVIS) demo build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(LAVIS) demo build docs/api .mypy_cache .ruff_cache .pytest_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,6 +48,10 @@ $(VENV)/.runtime: requirements.txt pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.docs: requirements-docs.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements-docs.txt
 	touch $@
 
 # timm and salesforce-lavis ask for torchvision and many packages that BLIP-2 does not use.

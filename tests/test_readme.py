@@ -1,4 +1,4 @@
-"""Every command of the README is run, training made short by flags that come later."""
+"""Every command of the README and the pages is run, training made short by later flags."""
 
 import re
 import runpy
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import SHORT
 from PIL import Image
 
@@ -18,26 +19,45 @@ from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+# In this order: pages go on with the runs of those before them.
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = {
+    page.name: re.findall(r"```(\w*)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for page in PAGES
+}
 COMMANDS = [
-    line
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    (page, line)
+    for page, blocks in BLOCKS.items()
+    for language, block in blocks
+    if language == "sh"
     for line in block.splitlines()
 ]
-DEMO = "python scripts/demo.py"
-OWN_TESTS = (DEMO, "make demo")
+DEMO = "make demo"
 FEW = "--train 24 --val 6 --test 6".split()
+ONE_EPOCH = [*SHORT, "--num-epochs", "1"]
 SHORTER = {
-    "ablate.py": [*SHORT, "--num-epochs", "1", "--seeds", "1", "--grid", "few.yaml"],
-    "blip_fine_tune_2.py": [*SHORT, "--num-epochs", "1"],
-    "cache_features.py": SHORT,
-    "make_synthetic.py": FEW,
-    "visualize_fusion.py": ["--num", "1"],
-    "resize_images.py": ["--num-workers", "0"],
-    "visualize_gates.py": [],
-    "blip_validate.py": [],
-    "cirr_test_submission.py": [],
-    "export_weights.py": [],
+    "train": ONE_EPOCH,
+    "evaluate": [],
+    "submit": [],
+    "gates": [],
+    "fusion": ["--num", "1"],
+    "ablate": [*ONE_EPOCH, "--seeds", "1", "--grid", "few.yaml"],
+    "cache": SHORT,
+    "resize": ["--num-workers", "0"],
+    "synthetic": FEW,
+    "export": [],
+}
+SCRIPTS = {
+    "train": "src/blip_fine_tune_2.py",
+    "evaluate": "src/blip_validate.py",
+    "submit": "src/cirr_test_submission.py",
+    "gates": "scripts/visualize_gates.py",
+    "fusion": "scripts/visualize_fusion.py",
+    "ablate": "scripts/ablate.py",
+    "cache": "data_preparation/cache_features.py",
+    "resize": "data_preparation/resize_images.py",
+    "synthetic": "data_preparation/make_synthetic.py",
+    "export": "scripts/export_weights.py",
 }
 
 
@@ -52,36 +72,72 @@ def workplace(home):
 
 
 def test_commands_were_found():
-    assert len(COMMANDS) > 12
-    assert {line.split()[0] for line in COMMANDS} == {"make", "python", "accelerate"}
-    assert [line for line in COMMANDS if line.startswith("make")] == ["make demo"]
+    assert len(COMMANDS) > 30
+    assert {line.split()[0] for _, line in COMMANDS} == {"make", "gatedcir", "python", "accelerate"}
+    assert [line for _, line in COMMANDS if line.startswith("make")] == [DEMO]
+    named = {line.split()[1] for _, line in COMMANDS if line.startswith("gatedcir")}
+    assert named - {"describe"} == SHORTER.keys()
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line not in OWN_TESTS])
-def test_command(line, workplace, monkeypatch):
+@pytest.mark.parametrize(
+    ("page", "line"), [(page, line) for page, line in COMMANDS if line != DEMO]
+)
+def test_command(page, line, workplace, monkeypatch):
     program, *words = shlex.split(line)
     monkeypatch.chdir(workplace)
     if program == "accelerate":
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *words[1:], *SHORT]
-        subprocess.run([*command, "--num-epochs", "1"], check=True, capture_output=True)
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
+        flags = as_scripts_take("train", [*words[1:], *ONE_EPOCH])
+        subprocess.run([*command, *flags], check=True, capture_output=True)
         return
-    script, *flags = words
-    more = [] if "--resume" in flags else SHORTER[Path(script).name]
-    monkeypatch.setattr(sys, "argv", [script, *flags, *more])
-    runpy.run_path(script, run_name="__main__")
+    name, *flags = words if program == "gatedcir" else ["train", *words[1:]]
+    if name == "describe":
+        pytest.skip("there is no such command yet")
+    more = [] if "--resume" in flags or "--image" in flags else SHORTER[name]
+    run(name, [*flags, *more], monkeypatch)
 
 
-def test_the_readmes_grid_is_one(tmp_path):
-    [text] = re.findall(r"```yaml\n(baseline.*?)```", README, re.DOTALL)
-    (tmp_path / "grid.yaml").write_text(text)
-    shared = parse(Config, ["--dataset", "CIRR"], description="")
-    assert len(read_grid(tmp_path / "grid.yaml", shared, seeds=5).cells) == 3
+def run(name, flags, monkeypatch):
+    """What `gatedcir NAME` does, by its script."""
+    monkeypatch.setattr(sys, "argv", [SCRIPTS[name], *as_scripts_take(name, flags)])
+    runpy.run_path(SCRIPTS[name], run_name="__main__")
+
+
+def as_scripts_take(name, flags):
+    """The flags of `gatedcir NAME` by the names that its script has."""
+    if name in ("train", "submit"):
+        return ["--output-dir" if flag == "--output" else flag for flag in flags]
+    return ["--dataset", "CIRR", *flags] if name == "evaluate" else flags
+
+
+@pytest.mark.parametrize("page", BLOCKS)
+def test_yaml_blocks_are_grids_and_configs(page, tmp_path):
+    for text in (block for language, block in BLOCKS[page] if language == "yaml"):
+        file = tmp_path / "block.yaml"
+        file.write_text(text)
+        if "cells" in yaml.safe_load(text):
+            shared = parse(Config, ["--dataset", "CIRR"], description="")
+            assert len(read_grid(file, shared, seeds=5).cells) == 3
+        else:
+            parse(Config, ["--config", str(file)], description="")
+
+
+def test_pages_are_short():
+    lines = {page.name: len(page.read_text(encoding="utf-8").splitlines()) for page in PAGES}
+    assert lines.pop("README.md") <= 170
+    assert max(lines.values()) <= 300, lines
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
 
 
 def test_demo(tmp_path, capsys):
     import demo
 
-    assert DEMO in COMMANDS
+    assert DEMO in [line for _, line in COMMANDS]
     sizes = "--train 128 --val 10 --num-epochs 1 --num 1".split()
     demo.main(["--output", str(tmp_path), *sizes])
     printed = capsys.readouterr().out
@@ -119,7 +175,11 @@ def test_make_demo(tmp_path):
 
 
 def test_the_file_tree_names_what_is_there():
-    for name in re.findall(r"^\s+(\w+\.py)\s", README, re.MULTILINE):
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\s+(\w+\.py)\s", tree, re.MULTILINE)
+    folders = re.findall(r"^\s{4}(\w+(?:/\w+)?)/ ", tree, re.MULTILINE)
+    assert names and folders
+    for name in names:
         assert list(ROOT.glob(f"src/**/{name}")), name
-    for folder in re.findall(r"^\s{4}(\w+(?:/\w+)?)/ ", README, re.MULTILINE):
+    for folder in folders:
         assert (ROOT / "src" / "gatedcir" / folder).is_dir(), folder

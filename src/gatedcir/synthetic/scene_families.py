@@ -1,10 +1,10 @@
 """Families of near-identical scenes, so that neither the picture nor the text alone finds a target.
 
-A family is the full grid of a scene's `Factor`s: parts that may take two or three states each,
-independently of one another. A request leads from one point of the grid to another that differs in
-one or two factors. The text alone then fits every point with the asked states, whatever the other
-factors are; the picture alone fits all the reference's neighbours; and every neighbour of the
-target breaks exactly one part of the request: those are the hard negatives.
+A family is the full grid of a scene's factors (`Factor`): parts that may take two or three states
+each, independently of one another. A request leads from one point of the grid to another that
+differs in one or two factors. The text alone then fits every point with the asked states, whatever
+the other factors are; the picture alone fits all the reference's neighbours; and every neighbour of
+the target breaks exactly one part of the request: those are the hard negatives.
 """
 
 import itertools

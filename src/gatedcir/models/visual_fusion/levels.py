@@ -76,7 +76,7 @@ class Align(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor], size: tuple[int, int] | None = None) -> list[Tensor]:
-        """N maps [B, C_i, H_i, W_i] -> N maps [B, width, *size]; by default of the first's size.
+        """N maps [B, C_i, H_i, W_i] -> N maps [B, width, H, W], of the first's size by default.
 
         Raises:
             ValueError: another number of maps than the module has widths.
