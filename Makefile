@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LAVIS_PYTHON ?= python3.11
 LAVIS := .venv-lavis
 
-.PHONY: help demo test test-lavis check docs format clean
+.PHONY: help demo test recall test-lavis check docs format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,9 @@ demo: $(VENV)/.runtime ## Train on synthetic scenes, print a table, draw gate ma
 
 test: $(VENV)/.dev ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+recall: $(VENV)/.runtime ## Train one small run; fail if its recall leaves its band
+	OMP_NUM_THREADS=2 $(BIN)/python scripts/check_recall.py
 
 test-lavis: $(VENV)/.runtime $(LAVIS)/.installed ## Compare with salesforce-lavis itself (docs/lavis.md)
 	rm -rf build/lavis
