@@ -17,7 +17,7 @@ test: $(VENV)/.dev ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 recall: $(VENV)/.runtime ## Train one small run; fail if its recall leaves its band
-	OMP_NUM_THREADS=2 $(BIN)/python scripts/check_recall.py
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/check_recall.py
 
 test-lavis: $(VENV)/.runtime $(LAVIS)/.installed ## Compare with salesforce-lavis itself (docs/lavis.md)
 	rm -rf build/lavis
