@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import itertools
 import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def texts():
         if isinstance(group, ast.Assign) and "help=" in ast.unparse(group):
             words = [node for node in ast.walk(group) if isinstance(node, ast.keyword)]
             [keyword] = [node for node in words if node.arg == "help"]
-            shared[group.targets[0].id] = keyword.value.value
+            name = group.targets[0].id
+            mark = typing.get_args(getattr(config_module, name))[-1]
+            shared[name] = getattr(keyword.value, "value", None) or mark.help
         elif isinstance(group, ast.ClassDef):
             for item, after in zip(group.body, [*group.body[1:], None], strict=True):
                 if isinstance(item, ast.AnnAssign):

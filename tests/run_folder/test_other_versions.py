@@ -11,9 +11,8 @@ import blip_fine_tune_2
 import blip_validate
 import gatedcir.training.loop
 from gatedcir.errors import UserError
-from gatedcir.models.gated_fusion.gated import NoFusion
-from gatedcir.models.gated_fusion.strategies import STRATEGIES
 from gatedcir.options.config import Config, DataConfig, GatedFusionConfig, ModelConfig
+from gatedcir.options.flags import OneOf
 from gatedcir.pretrained import TrainedRetriever
 from gatedcir.run_folder import checkpoint
 
@@ -87,7 +86,7 @@ def test_options_of_the_model_that_are_not_known_are_named(changed, change, word
 def test_a_strategy_that_could_not_be_opened_again_is_refused_before_training(
     home, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(STRATEGIES, "film", NoFusion)
+    monkeypatch.setattr(OneOf, "takes", lambda self, value: value != "film")
     config = Config(
         DataConfig("CIRR", home / "cirr_dataset"),
         model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="film")),  # type: ignore

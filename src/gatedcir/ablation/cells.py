@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.errors import UserError
+from gatedcir.models.gated_fusion.strategies import strategy
 from gatedcir.options.checks import check_ranges
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
@@ -48,6 +50,7 @@ def read_grid(path: Path, shared: Config, *, seeds: int) -> Grid:
         UserError: not such a file; an option that is unknown, has a wrong value or may not differ
             between cells; two cells with the same options.
     """
+    benchmark(shared.data.dataset)
     content = read_yaml(path, examples="configs/ablations/")
     for key in content.keys() - {"baseline", "cells"}:
         raise UserError(f"{path} has the key {key}; a grid holds only baseline and cells.")
@@ -88,6 +91,7 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
         raise UserError(f"{place} has seeds: {own}; give a number of 1 or more.")
     try:
         config = _over(shared, overrides)
+        strategy(config.model.gated_fusion.strategy)
         check_ranges(config)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None

@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.strategies import STRATEGIES
+from gatedcir.models.gated_fusion.strategies import make_fusion
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
@@ -206,7 +206,14 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         layers=options.visual_layers,
         scales=options.visual_scales,
         visual_fusion=visual_fusion,
-        fusion=_build_fusion(backbone, options.gated_fusion),
+        fusion=make_fusion(
+            options.gated_fusion.strategy,
+            backbone.vision_width,
+            backbone.width,
+            alpha_init=options.gated_fusion.alpha_init,
+            dropout=options.gated_fusion.dropout,
+            start=options.gated_fusion.start,
+        ),
         each_scale=config.loss.loss_scale > 0,
     )
 
@@ -239,13 +246,3 @@ def _say(line: str) -> None:
     """Print on the main process."""
     if not dist.is_initialized() or dist.get_rank() == 0:
         print(line)
-
-
-def _build_fusion(backbone: Backbone, options: GatedFusionConfig) -> nn.Module:
-    strategy = STRATEGIES[options.strategy]
-    if options.strategy == "none":
-        return strategy()
-    settings = {"dropout": options.dropout, "start": options.start}
-    if options.strategy != "interpolate":
-        settings["alpha_init"] = options.alpha_init
-    return strategy(backbone.vision_width, backbone.width, **settings)

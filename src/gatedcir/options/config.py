@@ -10,19 +10,39 @@ from typing import Annotated, Literal
 
 import tyro
 
-Dataset = Literal["CIRR", "FashionIQ"]
+from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
+from gatedcir.errors import UserError
+from gatedcir.models.gated_fusion.strategies import STRATEGIES
+from gatedcir.options.flags import OneOf
+
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-DEFAULT_FOLDERS = {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")}
-CONFIG_FILE = "config.yaml"  # in a run's folder
 
 MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 
 # Options that several commands take, each with its one meaning.
-InDataset = Annotated[Dataset, tyro.conf.arg(help="Dataset, in its published layout.")]
+DATASETS = OneOf(BENCHMARKS, "my_file:MyData")
+InDataset = Annotated[
+    str,
+    DATASETS,
+    tyro.conf.arg(
+        metavar=DATASETS.metavar,
+        help="Dataset in its published layout, or one of your own by a path.",
+    ),
+]
+MaybeDataset = Annotated[str | None, DATASETS, tyro.conf.arg(metavar=DATASETS.metavar)]
 DataPath = Annotated[
     Path | None,
     tyro.conf.arg(
         help="The dataset's folder; ./cirr_dataset or ./fashionIQ_dataset when not given."
+    ),
+]
+_STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
+StrategyName = Annotated[
+    str,
+    _STRATEGIES,
+    tyro.conf.arg(
+        metavar=_STRATEGIES.metavar,
+        help="; ".join(f"{name}: {entry.meaning}" for name, entry in STRATEGIES.items()) + ".",
     ),
 ]
 ModelPath = Annotated[
@@ -67,7 +87,10 @@ class DataConfig:
     @property
     def folder(self) -> Path:
         """The dataset's folder."""
-        return self.data_path or DEFAULT_FOLDERS[self.dataset]
+        found = self.data_path or benchmark(self.dataset).folder
+        if found is None:
+            raise UserError(f"{self.dataset} has no usual folder; name it with --data-path.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,13 +110,7 @@ class TransformConfig:
 class GatedFusionConfig:
     """How the text changes the reference's visual tokens before the Q-Former."""
 
-    strategy: Literal[
-        "gated", "additive", "interpolate", "attentive", "contextual", "contextual-mean", "none"
-    ] = "gated"
-    """gated: image + alpha*gate*delta; additive: image + alpha*delta; interpolate:
-    gate*(image+delta) + (1-gate)*image; attentive: as gated, but every visual token attends to the
-    words; contextual: attentive after one transformer layer over the text; contextual-mean: its
-    control, the same size with only the mean to attend to; none: the published baseline."""
+    strategy: StrategyName = "gated"
     alpha_init: float = 0.5
     """Start of the learned alpha; interpolate has none."""
     dropout: float = 0.1
