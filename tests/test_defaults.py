@@ -46,7 +46,7 @@ CONFIG = {
     "GatedFusionConfig.dropout": 0.1,
     "GatedFusionConfig.start": "seed",
     "ModelConfig.visual_layers": (-1,),
-    "ModelConfig.visual_fusion": "none",
+    "ModelConfig.layer_fusion": "none",
     "ModelConfig.visual_scales": (1.0,),
     "ModelConfig.scale_fusion": "none",
     "ModelConfig.neck": "none",

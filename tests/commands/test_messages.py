@@ -22,6 +22,7 @@ ONLY_TRAINING = {
     "src/gatedcir/features/cache.py": "they never keep features: may_write is false",
     "src/gatedcir/features/folder.py": "they never fill a folder, and read images instead",
     "src/gatedcir/assemble/model.py": "they restore what was built",
+    "src/gatedcir/benchmarks/fashioniq.py": "they know its name, and read it with its flags alone",
     "src/gatedcir/assemble/data.py": "they read no images, or have the flag",
     "src/gatedcir/options/parsing.py": "--resume is read where a command has it",
     "src/gatedcir/options/refusals.py": "advice counts where a command has the flags that it names",

@@ -141,7 +141,7 @@ def test_the_folder_is_that_of_all_that_features_depend_on(home, tmp_path):
 
     vision = "backbone.vision_model"
     count = len(build(config_of(home))[0].backbone.vision_model.encoder.layers)
-    two = ("--model.visual-fusion", "mean", "--model.visual-layers")
+    two = ("--model.layer-fusion", "mean", "--model.visual-layers")
     scales = ("--model.scale-fusion", "mean", "--model.visual-scales")
     others = [
         name(),

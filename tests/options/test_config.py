@@ -145,7 +145,8 @@ def test_values_are_not_taken_for_misspelt_flags():
 
 
 def test_the_names_of_flags_are_those_of_the_parser():
-    expected = {flag for _, _, flag in leaves()} | {"--skip-missing"}  # an old name
+    old = {"--skip-missing", "--model.visual-fusion"}
+    expected = {flag for _, _, flag in leaves()} | old
     assert {flag for flag in flag_names(Config) if "no-" not in flag} == expected
     for flag in flag_names(Config):  # the parser knows each: none is unknown to it
         with pytest.raises((UserError, SystemExit)) as error:

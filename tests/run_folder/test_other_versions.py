@@ -55,6 +55,22 @@ def test_options_of_training_that_are_not_known_are_left_out_and_named(
     assert again.config.model == expected.config.model
 
 
+def test_a_checkpoint_with_the_older_name_of_an_option_opens(home, tmp_path):
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    flags += ["--num-epochs", "1", "--model.visual-layers", "-1", "-4"]
+    run = tmp_path / "run"
+    blip_fine_tune_2.main([*flags, "--model.visual-fusion", "mean", "--output-dir", str(run)])
+    kept = checkpoint.load(run)
+    old = json.loads(json.dumps(kept.config))
+    old["model"]["visual-fusion"] = old["model"].pop("layer-fusion")
+    assert (old["dataset"], old["model"]["visual-fusion"]) == ("CIRR", "mean")
+    checkpoint.save(tmp_path / "old.pt", replace(kept, config=old))
+    found, expected = (TrainedRetriever.from_pretrained(p) for p in (tmp_path / "old.pt", run))
+    assert found.config == expected.config and found.config.model.layer_fusion == "mean"
+    weights = expected.model.state_dict()
+    assert all(torch.equal(weights[n], w) for n, w in found.model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -11,6 +11,7 @@ from gatedcir.errors import UserError
 from gatedcir.models.gated_fusion.strategies import strategy
 from gatedcir.options.checks import check_ranges
 from gatedcir.options.config import Config, DataConfig
+from gatedcir.options.flags import by_name
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
 from gatedcir.options.paths import expand_all
 
@@ -115,13 +116,15 @@ def _over(shared: Config, overrides: dict[str, Any]) -> Config:
 
 
 def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
-    """(names from the top, value) of nested options, names as flags have them."""
+    """(names from the top, value) of nested options, by the names that flags have now."""
+    known = by_name(Config)
     for key, value in values.items():
         names = (*above, str(key).replace("_", "-"))
         if isinstance(value, dict):
             yield from _leaves(value, names)
         else:
-            yield names, value
+            option = known.get(f"--{'.'.join(names)}")
+            yield (names if option is None else tuple(option.flag[2:].split("."))), value
 
 
 def _with(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:

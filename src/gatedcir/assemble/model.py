@@ -12,7 +12,7 @@ from gatedcir.models.gated_fusion.strategies import make_fusion
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
-from gatedcir.models.weights.names import mismatch
+from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
 from gatedcir.options.config import (
     BackboneConfig,
@@ -116,7 +116,7 @@ def _restore(
 ) -> tuple[ComposedRetriever, Tokenizer, Config]:
     config = _config_in(checkpoint)
     model = _assemble(found.backbone, config)
-    expected = {n: w for n, w in model.state_dict().items() if not n.startswith("backbone.")}
+    expected = {n: w for n, w in model.state_dict().items() if not n.startswith(BACKBONE)}
     if wrong := mismatch(found.own, expected):
         raise UserError(
             f"the checkpoint's weights do not fit its own config: {wrong}; copy it again."
@@ -192,7 +192,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             num_layers=len(options.visual_layers),
             scales=options.visual_scales,
             scale_fusion=options.scale_fusion,
-            layer_fusion=options.visual_fusion,
+            layer_fusion=options.layer_fusion,
             neck=options.neck,
             start=options.visual_start,
         )
@@ -221,7 +221,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
 def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str, Tensor]:
     """Prompts and temperature, and each of the two fusions if the model's has the same weights."""
     taken = dict(own)
-    for prefix in ("fusion.", "visual_fusion."):
+    for prefix in FUSIONS:
         found = {name: weight for name, weight in own.items() if name.startswith(prefix)}
         expected = {n: w for n, w in model.state_dict().items() if n.startswith(prefix)}
         if mismatch(found, expected):

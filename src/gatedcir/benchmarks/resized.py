@@ -169,7 +169,7 @@ def _copies_of(dataset: str) -> Copies:
     if found is None:
         known = " and ".join(name for name, each in BENCHMARKS.items() if each.copies)
         raise UserError(
-            f"how copies of {dataset} are laid out is not known; {known} can be resized, and for "
-            "others --cache-features saves the same work."
+            f"how copies of {dataset} are laid out is not known; resize {known}, or keep features "
+            "instead, which saves more."
         )
     return found

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from gatedcir.plugins import is_path
 
+FREE_ON_RESUME = "free on resume"  # marks what may change when a run goes on
 PREFIXED = ("model", "gated_fusion")  # groups that stand in their options' names; others do not
 
 
@@ -43,6 +44,8 @@ class Option:
     """Other flags that mean the same."""
     one_of: OneOf | None = None
     """The table that a str is looked up in."""
+    free_on_resume: bool = False
+    """Whether it may change when a run goes on: it makes no other training."""
 
     @property
     def names(self) -> list[str]:
@@ -121,7 +124,10 @@ def options_of(options: type, prefix: str = "", *, required: bool = True) -> Ite
             aliases = (alias for mark in marks for alias in getattr(mark, "aliases", None) or ())
             tables = [mark for mark in marks if isinstance(mark, OneOf)]
             table = tables[0] if tables else None
-            yield Option(f"--{prefix}{name}", kind, required and missing, tuple(aliases), table)
+            free = FREE_ON_RESUME in marks
+            yield Option(
+                f"--{prefix}{name}", kind, required and missing, tuple(aliases), table, free
+            )
 
 
 def flag_names(options: type) -> Iterator[str]:

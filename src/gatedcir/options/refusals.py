@@ -58,6 +58,7 @@ SYNONYMS = {
     "output-dir": ("--output", "--json"),
     "output-path": ("--output", "--output-dir", "--json"),
     "save-dir": ("--output", "--output-dir", "--json"),
+    "layers": ("--model.visual-layers",),
     "random-seed": ("--seed",),
     "prompt": ("--text",),
     "caption": ("--text",),
