@@ -33,8 +33,8 @@ _GALLERIES = {"--gallery", "--fashioniq-protocol"}  # which the command cannot c
 # What a command's own use of a module leaves out.
 NOT_SAID = {
     "cirr_test_submission": _GALLERIES,
-    "export_weights": _WORKERS,
-    "make_synthetic": _WORKERS,
+    "export_weights": _WORKERS | {"--data-path"},
+    "make_synthetic": _WORKERS | {"--data-path"},
     "resize_images": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there
     "visualize_fusion": _GALLERIES | _WORKERS,
     "visualize_gates": _GALLERIES | _WORKERS,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import runpy
 import shutil
 import sys
@@ -27,35 +28,9 @@ from gatedcir.plugins import find
 from gatedcir.pretrained import TrainedRetriever
 from gatedcir.run_folder import checkpoint
 
+PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "own_fusion.py"
-MY_DATA = """
-import csv
-
-from gatedcir.benchmarks.base import Benchmark
-from gatedcir.data.triplets import Split, Triplet
-
-
-def read(root, split, *, choice, listings):
-    with (root / "queries.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    images = {path.name: path for path in sorted((root / "images").iterdir())}
-    triplets = [
-        Triplet(row["id"], row["reference"], tuple(row["targets"].split()), (row["text"],))
-        for row in rows
-    ]
-    return [
-        Split(
-            name=f"My data {split}",
-            triplets=tuple(triplets),
-            gallery=tuple(images),
-            paths=images,
-            protocol=f"gallery of {len(images)} images, reference removed, {len(rows)} queries",
-            reference_removed=True,
-        )
-    ]
-
-
-MyData = Benchmark(name="My data", read=read, headline="recall_at5")
+MORE_DATA = """
 not_data = {"name": "My data"}
 """
 MY_FUSION = """
@@ -79,7 +54,9 @@ number = 3
 def work(home, tmp_path_factory):
     """A folder with both files and 14 pictures with queries, where commands are started."""
     folder = tmp_path_factory.mktemp("work")
-    (folder / "my_file.py").write_text(MY_DATA + MY_FUSION)
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    [my_data] = [block for block in code if "MyData = Benchmark(" in block]
+    (folder / "my_file.py").write_text(my_data + MORE_DATA + MY_FUSION)
     cells = TUTORIAL.read_text().split("# %%")
     code = next(cell for cell in cells if "class FilmFusion" in cell)
     (folder / "own_fusion_class.py").write_text(code)
