@@ -17,10 +17,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("there is no folder to write to; pass --cache-features FOLDER.")
     if config.backbone.train_vision:
         raise UserError("--train-vision leaves nothing to cache; leave it out.")
-    from gatedcir.assemble.data import load_data, make_pixels, with_workers_that_fit
+    from gatedcir.assemble.data import keeping, load_data, make_pixels, with_workers_that_fit
     from gatedcir.assemble.evaluator import LARGEST_BATCH, place
     from gatedcir.assemble.model import build
-    from gatedcir.device import precision_of
+    from gatedcir.device import Device
     from gatedcir.features.cache import feature_folder, fill_folder
     from gatedcir.options.checks import check_ranges
     from gatedcir.training.step import make_accelerator
@@ -33,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, _ = build(config)
     place(model, accelerator.device, config)
     pixels = make_pixels(config, model, splits)
-    precision = precision_of(config.optim.mixed_precision, accelerator.device)
-    folder = feature_folder(config, model, pixels, precision=precision)
+    runs_on = Device.of(config.optim.mixed_precision, accelerator.device)
+    folder = feature_folder(keeping(config, runs_on), model, pixels)
     here = with_workers_that_fit(config, model, LARGEST_BATCH)
-    fill_folder(folder, here, model, pixels, precision=precision)
+    fill_folder(folder, keeping(here, runs_on), model, pixels)
     if accelerator.is_main_process:
         size = len(pixels.paths) * folder.bytes_per_image
         print(f"features: {folder.path}, {len(pixels.paths)} images, {size / 2**30:.2f} GiB")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gatedcir.ablation.runs import ERRORS, OUTPUT, Run, execute
 from gatedcir.assemble.evaluator import open_evaluator
+from gatedcir.benchmarks.cirr import CIRR
 from gatedcir.errors import UserError, run_command
 from gatedcir.evaluation.evaluator import Evaluator, validate
 from gatedcir.evaluation.report import format_table
@@ -24,16 +25,6 @@ from gatedcir.synthetic.layouts import write_cirr
 from gatedcir.visual import Visual
 
 CONFIG = Path(__file__).parents[1] / "configs" / "tiny.yaml"
-COLUMNS = {
-    "recall_at1": "R@1",
-    "recall_at5": "R@5",
-    "recall_at10": "R@10",
-    "recall_at50": "R@50",
-    "group_recall_at1": "Rs@1",
-    "group_recall_at2": "Rs@2",
-    "group_recall_at3": "Rs@3",
-    "mean(R@5+R_s@1)": "(R@5+Rs@1)/2",
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         **{name: validate(evaluator, splits, encode) for name, encode in rankers.items()},
     }
     print(f"\n{splits[0].name}: {splits[0].protocol}\n")
-    print(format_table(rows, COLUMNS), "\n")
+    print(format_table(rows, CIRR.headings), "\n")
     maps = options.output / "gate_maps"
     shutil.rmtree(maps, ignore_errors=True)
     flags = ["--model-path", str(runs["gated"]), "--dataset", "CIRR", "--data-path", str(folder)]

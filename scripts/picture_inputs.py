@@ -12,7 +12,7 @@ from gatedcir.options.config import (
     Categories,
     DataConfig,
     DataPath,
-    Dataset,
+    MaybeDataset,
     ModelPath,
     SkipUnreadable,
 )
@@ -35,7 +35,7 @@ class Options:
     """A reference image."""
     text: str | None = None
     """How to change the image."""
-    dataset: Dataset | None = None
+    dataset: MaybeDataset = None
     """Take queries of this dataset instead."""
     data_path: DataPath = None
     split: str = "val"

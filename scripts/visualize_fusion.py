@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gatedcir.evaluation.evaluator import Evaluator
 
 _NOTHING = (
-    "this model has nothing to show here; train with --model.visual-fusion, --model.scale-fusion "
+    "this model has nothing to show here; train with --model.layer-fusion, --model.scale-fusion "
     "or --model.neck, or give --text for a --model.gated-fusion.strategy that attends to words."
 )
 

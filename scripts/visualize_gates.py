@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from gatedcir.evaluation.ranking import Ranking
 
 _TOP = 5
-_NO_GATE = (
-    "this model has no gate; train with --model.gated-fusion.strategy gated, interpolate, "
-    "attentive or contextual."
-)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -48,7 +44,7 @@ def _draw_split(options: Options) -> list[Path]:
 
     evaluator, splits = open_evaluator(options.model_path, options.data, options.split)
     if not evaluator.has_gate:
-        raise UserError(_NO_GATE)
+        raise _no_gate()
     files = []
     for split in splits:
         print(f"{split.name}: {split.protocol}")
@@ -59,12 +55,11 @@ def _draw_split(options: Options) -> list[Path]:
 
 
 def _draw_query(folder: Path, evaluator: "Evaluator", ranking: "Ranking", query: int) -> Path:
-    from gatedcir.data.triplets import evaluation_text
     from gatedcir.visualize.figures import Picture, save_gate_figure
 
     split, triplet = ranking.split, ranking.split.triplets[query]
     transform = evaluator.transform
-    text = evaluation_text(triplet.captions)
+    text = evaluator.benchmark.evaluation_text(triplet.captions)
 
     def pixels(name: str) -> "Tensor":
         return transform(transform.open(split.paths[name]))
@@ -78,11 +73,21 @@ def _draw_query(folder: Path, evaluator: "Evaluator", ranking: "Ranking", query:
         others.append(Picture(target, title, right=True))
     for place, name in enumerate(names[:_TOP], 1):
         found = picture_of(pixels(name), transform)
-        others.append(Picture(found, f"retrieved {place}", right=name == triplet.target))
+        others.append(Picture(found, f"retrieved {place}", right=name in triplet.targets))
     file = file_of(folder, split.name, triplet.query_id)
     reference = Picture(picture, "reference")
     save_gate_figure(file, reference=reference, gate=gate, text=text, others=others)
     return file
+
+
+def _no_gate() -> UserError:
+    from gatedcir.models.gated_fusion.strategies import with_a_gate
+
+    *first, last = with_a_gate()
+    return UserError(
+        f"this model has no gate; train with --model.gated-fusion.strategy {', '.join(first)} or "
+        f"{last}."
+    )
 
 
 def _gate_and_picture(
@@ -93,7 +98,7 @@ def _gate_and_picture(
 
     aux = evaluator.explain(pixels[None], [text])
     if "gate" not in aux:
-        raise UserError(_NO_GATE)
+        raise _no_gate()
     height, width = pixels.shape[1:]
     gate = enlarge(gate_map(aux["gate"].float().cpu()), (height, width))[0].numpy()
     return gate, picture_of(pixels, evaluator.transform)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.errors import UserError, check_folder_to_write, run_command
 from gatedcir.options.config import (
     ALL_CATEGORIES,
@@ -17,9 +18,6 @@ from gatedcir.options.config import (
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
-
-if TYPE_CHECKING:
-    from gatedcir.evaluation.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         skip_unreadable=options.skip_unreadable,
         num_workers=options.num_workers,
     )
-    name = "test1" if (options.dataset, options.split) == ("CIRR", "test") else options.split
-    evaluator, splits = open_evaluator(options.model_path, data, name)
+    submission = benchmark(options.dataset).submission
+    if submission is None:
+        raise UserError(f"{options.dataset} has no test server that is known; use evaluate.")
+    evaluator, splits = open_evaluator(options.model_path, data, options.split)
     for split in splits:
         print(f"{split.name}: {split.protocol}")
         if split.skipped:
@@ -62,43 +62,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "an image that cannot be read; replace its file."
             )
     rankings = [rank(split, *evaluator.encode(split)) for split in splits]
-    write = {"CIRR": _write_cirr, "FashionIQ": _write_fashioniq}[options.dataset]
-    for file in write(options.output_dir, options.split, rankings):
+    for file in submission(options.output_dir, options.split, rankings):
         print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
-
-
-def _write_cirr(folder: Path, split: str, rankings: list["Ranking"]) -> list[Path]:
-    from gatedcir.benchmarks.submission import write_submission
-
-    [ranking] = rankings
-    triplets = ranking.split.triplets
-    return write_submission(
-        folder,
-        pair_ids=[triplet.query_id for triplet in triplets],
-        references=[triplet.reference for triplet in triplets],
-        retrieved=[ranking.names(number) for number in range(len(triplets))],
-        group_retrieved=[ranking.group_names(number) for number in range(len(triplets))],
-    )
-
-
-def _write_fashioniq(folder: Path, split: str, rankings: list["Ranking"]) -> list[Path]:
-    from gatedcir.benchmarks.submission import write_rankings
-
-    return write_rankings(
-        folder,
-        split,
-        {
-            str(ranking.split.category): [
-                {
-                    "candidate": triplet.reference,
-                    "captions": triplet.captions,
-                    "ranking": ranking.names(number),
-                }
-                for number, triplet in enumerate(ranking.split.triplets)
-            ]
-            for ranking in rankings
-        },
-    )
 
 
 if __name__ == "__main__":

@@ -15,8 +15,11 @@ import torch
 from torch import nn
 
 import gatedcir
-from gatedcir.benchmarks.load import Choice
+from gatedcir.benchmarks.base import Choice, recalls
+from gatedcir.benchmarks.registry import BENCHMARKS
 from gatedcir.data import transforms
+from gatedcir.data.triplets import evaluation_text, training_text
+from gatedcir.device import CPU
 from gatedcir.evaluation import statistics
 from gatedcir.options import config
 from gatedcir.options.parsing import parse
@@ -43,7 +46,7 @@ CONFIG = {
     "GatedFusionConfig.dropout": 0.1,
     "GatedFusionConfig.start": "seed",
     "ModelConfig.visual_layers": (-1,),
-    "ModelConfig.visual_fusion": "none",
+    "ModelConfig.layer_fusion": "none",
     "ModelConfig.visual_scales": (1.0,),
     "ModelConfig.scale_fusion": "none",
     "ModelConfig.neck": "none",
@@ -106,7 +109,14 @@ OPTIONS = {
 }
 
 ARGUMENTS = {
-    "Choice": {"protocol": "original", "categories": CATEGORIES, "gallery": "split"},
+    "Benchmark": {
+        "metrics": recalls,
+        "headline": "recall_at10",
+        "splits": ("train", "val", "test"),
+        "evaluation_text": evaluation_text,
+        "training_text": training_text,
+    },
+    "Choice": {"protocol": "original", "gallery": "split"},
     "Claim": {"flag": "--output-dir"},
     "find_unreadable": {"progress": True},
     "options_of": {"required": True},
@@ -132,13 +142,13 @@ ARGUMENTS = {
     "DeformableConv2d": {"kernel_size": 3},
     "DeformableScaleIntegration": {"scales": SCALES, "start": "seed"},
     "DynamicMultiScaleFusion": {"num_layers": 2, "use_gate": True, "combine": "product"},
-    "Evaluator": {"batch_size": 128, "gallery_on_gpu": True},
+    "Evaluator": {"batch_size": 128, "gallery_on_gpu": True, "runs_on": CPU},
     "FeatureFolder.fill": {"progress": True},
     "FeatureFusion": {"fusion_method": "concat"},
     "GatedFusionModule": {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"},
     "HierarchicalScaleIntegration": {"scales": SCALES, "start": "seed"},
     "IntegratedScaleFusion": {"scales": SCALES},
-    "InterpolatingFusion": {"dropout": 0.1, "start": "seed"},
+    "InterpolatingFusion": {"alpha_init": 1.0, "dropout": 0.1, "start": "seed"},
     "MeanScaleFusion": {"scales": SCALES},
     "MultiScaleInputProcessor": {
         "scales": SCALES,
@@ -168,6 +178,7 @@ ARGUMENTS = {
     "TextFusion": {"dropout": 0.1, "start": "seed"},
     "Tokenizer": {"max_length": 32},
     "TripletBatches": {"processes": 1},
+    "TripletDataset": {"text": training_text},
     "UNet": {"features": (64, 128, 256, 512)},
     "VisualFusion": {
         "num_layers": 1,
@@ -195,7 +206,7 @@ CONSTANTS = [
     (transforms.CLIP_MEAN, CLIP_MEAN),
     (transforms.CLIP_STD, CLIP_STD),
     (
-        config.DEFAULT_FOLDERS,
+        {name: each.folder for name, each in BENCHMARKS.items()},
         {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")},
     ),
     (step.TEMPERATURES, (0.001, 0.5)),

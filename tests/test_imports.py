@@ -13,13 +13,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "gatedcir"
 FLOORS = (  # from the ground up; the commands stand above
     "errors",
-    "files",
+    "files plugins",
     "device visual resources start",
-    "visualize options data multiscale synthetic",
+    "visualize data multiscale synthetic",
     "benchmarks run_folder",
     "models",
     "features search",
     "evaluation",
+    "options",
     "assemble",
     "ablation training",
     "pretrained",

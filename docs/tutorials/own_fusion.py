@@ -59,9 +59,9 @@ class FilmFusion(TextFusion):
 
 # %% [markdown]
 # - Scalars in the dict are averaged over the epoch and logged. `change` is there already.
-# - A fusion that gives `gate` [B, L, Dv] in [0, 1] and has a module with the name `gate` can be
-#   drawn by `gatedcir gates`. FiLM has no gate.
-# - Set `alpha_init` as a keyword, also if you ignore it.
+# - A fusion that gives `gate` [B, L, Dv] in [0, 1] in the dict and sets `has_gate = True` in its
+#   class can be drawn by `gatedcir gates`. FiLM has no gate.
+# - Take all three keywords, also those that you ignore.
 #
 # ## Test it first
 #
@@ -127,7 +127,10 @@ print(sorted(name for name, gradient in gradients.items() if gradient.abs().sum(
 # ```
 #
 # The checkpoint keeps the name `my_file:FilmFusion`. The model opens wherever Python can import
-# that file.
+# that file: in the folder where the command starts, or in one that `PYTHONPATH` names. Elsewhere
+# one sentence says which module is missing.
+#
+# Why a path and not a registration: nothing has to be installed, and the checkpoint can name it.
 #
 # In a grid for [ablations](../ablations.md) it is one more cell:
 #

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import BertTokenizer, get_cosine_schedule_with_warmup
 
-from gatedcir.device import autocast, precision_of
+from gatedcir.device import Device
 from gatedcir.errors import run_command
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.text import Tokenizer, Tokens
@@ -82,7 +82,7 @@ class School:
         self.wordpiece = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
         self.tokenizer = Tokenizer(self.wordpiece, max_length=CAPTION_LENGTH)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.precision = precision_of("auto", self.device)
+        self.runs_on = Device.of("auto", self.device)
         self.model = Backbone.from_config(tiny_config(len(words)))
         vision = self.model.config.vision_config
         side = vision.image_size // vision.patch_size
@@ -117,7 +117,7 @@ class School:
         for _ in (bar := tqdm(range(steps), lesson.name, unit="step")):
             chosen = self._choose(lesson)
             pixels = torch.cat([self.pictures[k].normalised(at) for k, at in chosen.items()])
-            with autocast(self.device, self.precision):
+            with self.runs_on.autocast():
                 [level] = self.model.vision_levels(pixels.to(self.device), (-1,))
                 tokens = self.model.normalise(level)
             names = {
@@ -143,7 +143,7 @@ class School:
                     kind: (features[kind][at], [self.pictures[kind].shown[i] for i in at])
                     for kind, at in self._choose(lesson).items()
                 }
-                with autocast(self.device, self.precision):
+                with self.runs_on.autocast():
                     losses = self._read(batch, lesson)
                 _update(torch.stack(list(losses.values())).sum(), optimizer, schedule, learning)
                 bar.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
@@ -214,7 +214,7 @@ class School:
         found = []
         for start in tqdm(range(0, len(pictures.shown), _ENCODED), "vision features", leave=False):
             pixels = pictures.normalised(slice(start, start + _ENCODED)).to(self.device)
-            with autocast(self.device, self.precision):
+            with self.runs_on.autocast():
                 found.append(self.model.vision_levels(pixels, (-1,))[0].half().cpu())
         return torch.cat(found)
 

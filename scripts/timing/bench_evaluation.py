@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from bench import limits, seconds, table
 from torch import Tensor
 
-from gatedcir.benchmarks.ranks import cirr_metrics, group_ranks, ranks_in_lists
+from gatedcir.benchmarks.cirr import cirr_metrics
+from gatedcir.benchmarks.ranks import group_ranks, ranks_in_lists
 from gatedcir.errors import run_command
 from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory

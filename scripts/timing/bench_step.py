@@ -115,18 +115,17 @@ def measure(config: Config, repeats: int, accelerator: Accelerator, *, published
             group["fused"] = None
     batch = config.optim.batch_size
     texts = captions(tokenizer, batch)
-    precision = step.precision or torch.float32
-    dtype = None if published else stored_dtype(config, step.precision)
+    precision = step.runs_on.precision or torch.float32
+    dtype = None if published else stored_dtype(config.optim.cache_dtype, step.runs_on)
     run = Run(step, Batch.all_different(images(model, 2 * batch, dtype), texts))
     before = limits(accelerator.device, precision)
     count = operations(run)  # also makes the optimiser's state
     run()  # compiles, if it is to
     time = seconds(run, repeats=repeats)
     after = limits(accelerator.device, precision)
-    name = str(precision).removeprefix("torch.")
-    print(f"{name}, before: {before}; after: {after.product / GIGA:.0f} GFLOP/s")
+    print(f"{step.runs_on.name}, before: {before}; after: {after.product / GIGA:.0f} GFLOP/s")
     limit = max(before.product, after.product)
-    return Measured(name, count, time, limit, peak(step))
+    return Measured(step.runs_on.name, count, time, limit, peak(step))
 
 
 def every_row(

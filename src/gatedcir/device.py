@@ -1,25 +1,52 @@
 """Where and in which precision things are computed."""
 
+from dataclasses import dataclass
+
 import torch
 
 
-def precision_of(mixed_precision: str, device: torch.device) -> torch.dtype | None:
-    """The type to autocast to on a device, or None for float32 throughout."""
-    if mixed_precision == "auto":
-        if device.type == "cuda":
-            computes = torch.cuda.is_bf16_supported(including_emulation=False)
-        else:
-            computes = _cpu_computes_in_bf16()
-        return torch.bfloat16 if computes else None
-    return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[mixed_precision]
+@dataclass(frozen=True)
+class Device:
+    """A device, and the type to autocast to on it; None for float32 throughout."""
+
+    device: torch.device
+    precision: torch.dtype | None = None
+
+    @classmethod
+    def of(cls, mixed_precision: str, device: torch.device) -> "Device":
+        """A device in the precision that an option names: auto, fp32, bf16 or fp16."""
+        if mixed_precision == "auto":
+            mixed_precision = "bf16" if _computes_in_bf16(device) else "fp32"
+        return cls(device, PRECISIONS[mixed_precision])
+
+    @property
+    def name(self) -> str:
+        """What it computes in: `float32`."""
+        return name_of(self.precision or torch.float32)
+
+    def autocast(self) -> torch.autocast:
+        """A context in which matrix products run in the precision."""
+        return torch.autocast(
+            self.device.type, dtype=self.precision, enabled=self.precision is not None
+        )
 
 
-def _cpu_computes_in_bf16() -> bool:
-    """Whether the CPU has instructions for it; emulated, it would be slower than float32."""
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+CPU = Device(torch.device("cpu"))
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """A type's name.
+
+    >>> name_of(torch.bfloat16)
+    'bfloat16'
+    """
+    return str(dtype).removeprefix("torch.")
+
+
+def _computes_in_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for it; emulated, it would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, bool)() for name in checks)
-
-
-def autocast(device: torch.device, precision: torch.dtype | None) -> torch.autocast:
-    """A context in which matrix products run in `precision`; None changes nothing."""
-    return torch.autocast(device.type, dtype=precision, enabled=precision is not None)

@@ -8,10 +8,12 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+CONFIG_FILE = "config.yaml"  # the options of a run, in its folder
 
 
 @contextmanager
@@ -106,3 +108,12 @@ def digest(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_all(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
+    """Write files of a folder, all or none; their paths."""
+    files = [folder / name for name in contents]
+    with whole_files(*files) as unfinished:
+        for name, content in contents.items():
+            (unfinished / name).write_bytes(content)
+    return files

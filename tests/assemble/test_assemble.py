@@ -8,7 +8,7 @@ import torch
 from gatedcir.assemble import data
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
-from gatedcir.device import autocast, precision_of
+from gatedcir.device import Device
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
 
@@ -18,8 +18,8 @@ def test_gpus_compute_in_bf16_where_they_have_it_and_in_float32_elsewhere(
     monkeypatch, computes, precision
 ):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: computes)
-    assert precision_of("auto", torch.device("cuda")) is precision
-    assert precision_of("fp16", torch.device("cuda")) is torch.float16
+    assert Device.of("auto", torch.device("cuda")).precision is precision
+    assert Device.of("fp16", torch.device("cuda")).precision is torch.float16
 
 
 @pytest.mark.parametrize(("name", "precision"), [("fp16", torch.float16), ("bf16", torch.bfloat16)])
@@ -35,7 +35,7 @@ def test_only_a_frozen_tower_is_kept_in_half_precision(name, precision):
     assert halved == {n for n in model.state_dict() if n.startswith(tower) and last not in n}
     assert {w.dtype for n, w in model.state_dict().items() if n not in halved} == {torch.float32}
     pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    with autocast(torch.device("cpu"), precision):
+    with Device(torch.device("cpu"), precision).autocast():
         found = model.eval().encode_target(pixels)
     assert found.dtype == torch.float32
     similar = (found * whole.encode_target(pixels)).sum(-1)

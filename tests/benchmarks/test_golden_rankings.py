@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gatedcir.benchmarks.cirr import cirr_metrics
+from gatedcir.benchmarks.fashioniq import fashioniq_metrics
 from gatedcir.benchmarks.ranks import (
-    cirr_metrics,
-    fashioniq_metrics,
     group_ranks,
     ranks_in_lists,
     target_ranks,

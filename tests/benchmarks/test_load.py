@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from gatedcir.benchmarks import load
-from gatedcir.benchmarks.load import Choice, load_splits
+from gatedcir.benchmarks.base import Choice
+from gatedcir.benchmarks.load import load_splits
 from gatedcir.errors import UserError
 
 

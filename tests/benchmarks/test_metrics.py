@@ -5,9 +5,9 @@ import statistics
 import numpy as np
 import pytest
 
+from gatedcir.benchmarks.cirr import cirr_metrics
+from gatedcir.benchmarks.fashioniq import fashioniq_metrics
 from gatedcir.benchmarks.ranks import (
-    cirr_metrics,
-    fashioniq_metrics,
     group_ranks,
     ranks_in_lists,
     recall_at,

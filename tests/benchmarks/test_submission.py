@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gatedcir.benchmarks import submission
-from gatedcir.benchmarks.submission import write_submission
+from gatedcir.benchmarks import cirr
+from gatedcir.benchmarks.cirr import write_submission
 from gatedcir.errors import UserError
 
 
@@ -92,12 +92,12 @@ def test_lists_of_other_lengths_are_a_mistake_of_the_caller(tmp_path):
 
 
 def test_the_size_is_limited(tmp_path, monkeypatch):
-    assert submission.MOST_BYTES <= 5 * 2**20
+    assert cirr.MOST_BYTES <= 5 * 2**20
     given = answers()
     sizes = [file.stat().st_size for file in write_submission(tmp_path / "first", **given)]
-    monkeypatch.setattr(submission, "MOST_BYTES", max(sizes))
+    monkeypatch.setattr(cirr, "MOST_BYTES", max(sizes))
     write_submission(tmp_path / "second", **given)
-    monkeypatch.setattr(submission, "MOST_BYTES", max(sizes) - 1)
+    monkeypatch.setattr(cirr, "MOST_BYTES", max(sizes) - 1)
     refused(tmp_path / "out", given, str(max(sizes)), "fewer")
 
 

@@ -22,6 +22,7 @@ ONLY_TRAINING = {
     "src/gatedcir/features/cache.py": "they never keep features: may_write is false",
     "src/gatedcir/features/folder.py": "they never fill a folder, and read images instead",
     "src/gatedcir/assemble/model.py": "they restore what was built",
+    "src/gatedcir/benchmarks/fashioniq.py": "they know its name, and read it with its flags alone",
     "src/gatedcir/assemble/data.py": "they read no images, or have the flag",
     "src/gatedcir/options/parsing.py": "--resume is read where a command has it",
     "src/gatedcir/options/refusals.py": "advice counts where a command has the flags that it names",
@@ -32,8 +33,8 @@ _GALLERIES = {"--gallery", "--fashioniq-protocol"}  # which the command cannot c
 # What a command's own use of a module leaves out.
 NOT_SAID = {
     "cirr_test_submission": _GALLERIES,
-    "export_weights": _WORKERS,
-    "make_synthetic": _WORKERS,
+    "export_weights": _WORKERS | {"--data-path"},
+    "make_synthetic": _WORKERS | {"--data-path"},
     "resize_images": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there
     "visualize_fusion": _GALLERIES | _WORKERS,
     "visualize_gates": _GALLERIES | _WORKERS,

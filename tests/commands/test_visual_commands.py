@@ -25,7 +25,7 @@ model:
   neck: pyramid-pooling
   gated-fusion: {strategy: contextual}
 """
-LAYERS = "--model.visual-layers -1 -4 --model.visual-fusion dynamic".split()
+LAYERS = "--model.visual-layers -1 -4 --model.layer-fusion dynamic".split()
 TEXT = "the same one but with a dog"
 
 
@@ -80,7 +80,7 @@ def test_it_is_drawn(home, visual_run, data, tmp_path, capsys):
 
 def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
     flags = ["--model-path", cirr_run, "--output", tmp_path / "maps"]
-    bad(visualize_fusion, [*flags, *data, "--num", 1], "nothing to show", "--model.visual-fusion")
+    bad(visualize_fusion, [*flags, *data, "--num", 1], "nothing to show", "--model.layer-fusion")
     bad(visualize_fusion, flags, "--image", "--dataset")
     bad(visualize_fusion, [*flags, *data, "--text", TEXT], "--image", "--dataset")
     assert not (tmp_path / "maps").exists()
@@ -89,11 +89,11 @@ def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--model.visual-layers -1 99 --model.visual-fusion dynamic", ("99", "visual-layers")),
-        ("--model.visual-layers -1 --model.visual-fusion dynamic", ("two or more",)),
-        ("--model.visual-layers -1 5 --model.visual-fusion dynamic", ("twice", "visual-layers")),
+        ("--model.visual-layers -1 99 --model.layer-fusion dynamic", ("99", "visual-layers")),
+        ("--model.visual-layers -1 --model.layer-fusion dynamic", ("two or more",)),
+        ("--model.visual-layers -1 5 --model.layer-fusion dynamic", ("twice", "visual-layers")),
         ("--loss-scale 0.5", ("--loss-scale 0.5", "--model.visual-scales")),
-        ("--model.visual-layers -1 -4", ("--model.visual-fusion",)),
+        ("--model.visual-layers -1 -4", ("--model.layer-fusion",)),
         ("--model.visual-scales 0.5 1.5 --model.scale-fusion absi", ("1.0", "visual-scales")),
         ("--model.visual-scales 0.5 1.0", ("--model.scale-fusion",)),
     ],

@@ -16,9 +16,9 @@ def make_split(folder: Path) -> Split:
     return Split(
         name="toy val",
         triplets=(
-            Triplet("0", "a", "b", ("one",), group=("a", "b", "c")),
-            Triplet("1", "b", "c", ("two",), group=("b", "c")),
-            Triplet("2", "d", None, ("three",)),
+            Triplet("0", "a", ("b",), ("one",), group=("a", "b", "c")),
+            Triplet("1", "b", ("c",), ("two",), group=("b", "c")),
+            Triplet("2", "d", (), ("three",)),
         ),
         gallery=names,
         paths={name: folder / name[0] / f"{name}.png" for name in names},

@@ -8,7 +8,7 @@ from gatedcir.data.order import TripletBatches
 from gatedcir.data.triplets import Triplet
 
 POOLS = "aaaaaaabbbbbccccccccd"  # 7, 5, 8 and 1 triplets
-TRIPLETS = [Triplet(str(i), "r", "t", ("is red",), pool=pool) for i, pool in enumerate(POOLS)]
+TRIPLETS = [Triplet(str(i), "r", ("t",), ("is red",), pool=pool) for i, pool in enumerate(POOLS)]
 
 
 def order(epoch=0, **settings):

@@ -44,7 +44,7 @@ def triplets():
     captions = [("is red", f"has {i} stripes") for i in range(12)]
     targets = ["image1", "image2", "image1", "image0", "image2", "image1"] * 2
     return [
-        Triplet(str(i), "image3", target, both)
+        Triplet(str(i), "image3", (target,), both)
         for i, (target, both) in enumerate(zip(targets, captions, strict=True))
     ]
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from gatedcir.benchmarks.cirr import CIRR
+from gatedcir.benchmarks.fashioniq import FASHIONIQ
 from gatedcir.data.triplets import Split, Triplet
 from gatedcir.errors import UserError
-from gatedcir.evaluation.evaluator import metrics_of
 from gatedcir.evaluation.ranking import rank
 from gatedcir.search.exact import TokenIndex
 
@@ -28,7 +29,7 @@ def random_split(rng, gallery=70, queries=40, *, cirr=True, category="dress", ta
         reference, target = drawn[:2]
         group = tuple(rng.permutation(drawn).tolist()) if cirr else ()
         target = target if targets else None
-        triplets.append(Triplet(str(number), reference, target, (f"query {number}",), group))
+        triplets.append(Triplet(str(number), reference, (target,), (f"query {number}",), group))
     kind = "val" if targets else "test1"
     name = f"CIRR {kind}" if cirr else f"FashionIQ {category} val"
     split = split_of(triplets, names, removed=cirr, name=name)
@@ -77,7 +78,7 @@ def test_cirr_equals_brute_force(seed):
     expected = {f"recall_at{k}": share(split, wholes, k) for k in (1, 5, 10, 50)}
     expected |= {f"group_recall_at{k}": share(split, groups, k) for k in (1, 2, 3)}
     assert len(set(expected.values())) > 4
-    found = metrics_of([ranking])
+    found = CIRR.measure([ranking])
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
 
 
@@ -99,7 +100,7 @@ def test_fashioniq_equals_brute_force(seed):
         expected[f"average_recall_at{k}"] = sum(each) / 3
     both = expected["average_recall_at10"] + expected["average_recall_at50"]
     expected["average_recall"] = both / 2
-    assert metrics_of(rankings) == pytest.approx(expected, rel=1e-6)
+    assert FASHIONIQ.measure(rankings) == pytest.approx(expected, rel=1e-6)
 
 
 SQUARE = np.array([[[1, 0]], [[0, 1]], [[1, 1]], [[1, 1]]], dtype=np.float32)
@@ -107,7 +108,7 @@ SQUARE = np.array([[[1, 0]], [[0, 1]], [[1, 1]], [[1, 1]]], dtype=np.float32)
 
 def test_the_reference_leaves_where_the_protocol_says_so():
     group = ("d", "c", "b", "a")
-    triplets = [Triplet("1", "c", "d", ("x",), group), Triplet("2", "a", "c", ("y",), group)]
+    triplets = [Triplet("1", "c", ("d",), ("x",), group), Triplet("2", "a", ("c",), ("y",), group)]
     queries = np.array([[1, 0], [1, 2]], dtype=np.float32)
     removed = ranked(split_of(triplets, "abcd", removed=True), SQUARE, queries)
     assert [removed.names(query) for query in (0, 1)] == [["a", "d", "b"], ["c", "d", "b"]]
@@ -120,8 +121,8 @@ def test_the_reference_leaves_where_the_protocol_says_so():
 
 def test_groups_may_differ_in_size():
     triplets = [
-        Triplet("1", "a", "b", ("x",), ("a", "b")),
-        Triplet("2", "a", "d", ("x",), ("d", "a", "c", "b")),
+        Triplet("1", "a", ("b",), ("x",), ("a", "b")),
+        Triplet("2", "a", ("d",), ("x",), ("d", "a", "c", "b")),
     ]
     split = split_of(triplets, "abcd", removed=True)
     ranking = ranked(split, SQUARE, np.array([[0, 1], [0, 1]], dtype=np.float32))
@@ -130,13 +131,13 @@ def test_groups_may_differ_in_size():
 
 
 def test_a_reference_outside_of_the_gallery_is_a_query():
-    triplets = [Triplet("dress-0", "elsewhere", "c", ("x", "y"))]
+    triplets = [Triplet("dress-0", "elsewhere", ("c",), ("x", "y"))]
     split = split_of(triplets, "abcd", removed=False, name="FashionIQ dress val")
     split = replace(split, category="dress")
     ranking = ranked(split, SQUARE, np.array([[1, 1]], dtype=np.float32))
     assert ranking.references.tolist() == [-1]
     assert ranking.names(0) == ["c", "d", "a", "b"]
-    assert metrics_of([ranking])["dress_recall_at10"] == 100
+    assert FASHIONIQ.measure([ranking])["dress_recall_at10"] == 100
 
 
 def test_a_split_without_targets_is_ranked():
@@ -153,14 +154,16 @@ def test_a_split_without_targets_is_ranked():
 
 @pytest.mark.parametrize(("names", "removed"), [("a", True), ("ab", True), ("a", False)])
 def test_a_gallery_with_nothing_to_choose_is_refused(names, removed):
-    split = split_of([Triplet("1", "a", names[-1], ("x",), tuple(names))], names, removed=removed)
+    split = split_of(
+        [Triplet("1", "a", (names[-1],), ("x",), tuple(names))], names, removed=removed
+    )
     with pytest.raises(UserError, match=rf"CIRR val has {len(names)} image"):
         ranked(split, SQUARE[: len(names)], np.ones((1, 2), np.float32))
 
 
 def test_the_smallest_galleries_are_ranked():
     queries = np.ones((1, 2), np.float32)
-    triplets = [Triplet("1", "a", "b", ("x",), ("a", "b"))]
+    triplets = [Triplet("1", "a", ("b",), ("x",), ("a", "b"))]
     two = ranked(split_of(triplets, "ab", removed=False), SQUARE[:2], queries)
     assert two.names(0) == ["a", "b"]
     three = ranked(split_of(triplets, "abc", removed=True), SQUARE[:3], queries)

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from gatedcir.benchmarks.cirr import CIRR
+from gatedcir.benchmarks.fashioniq import FASHIONIQ
 from gatedcir.data.sources import FeatureSource
 from gatedcir.data.transforms import make_transform
 from gatedcir.data.triplets import Split, Triplet
-from gatedcir.device import autocast
+from gatedcir.device import Device
 from gatedcir.errors import UserError
-from gatedcir.evaluation.evaluator import Evaluator, metrics_of, validate
+from gatedcir.evaluation.evaluator import Evaluator, validate
 from gatedcir.evaluation.ranking import rank
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion.gated import GatedFusionModule
@@ -69,7 +71,7 @@ def split():
     for number in range(9):
         group = tuple(rng.choice(names, 6, replace=False).tolist())
         text = f"{texts[number % 4]} {number}"
-        triplets.append(Triplet(str(number), group[3], group[1], (text,), group))
+        triplets.append(Triplet(str(number), group[3], (group[1],), (text,), group))
     paths = {name: Path(name) for name in names}
     return Split("CIRR val", tuple(triplets), names, paths, "by hand", reference_removed=True)
 
@@ -82,9 +84,9 @@ def source(split):
     return FeatureSource(rows, [torch.randn(len(rows), 5, 8)])
 
 
-def evaluator_of(model, source, batch_size=4):
+def evaluator_of(model, source, batch_size=4, benchmark=CIRR):
     transform = make_transform("targetpad", size=4)
-    return Evaluator(model, tokenizer, source, transform, batch_size)
+    return Evaluator(model, tokenizer, source, transform, benchmark, batch_size)
 
 
 def image_by_image(model, split, source):
@@ -164,7 +166,7 @@ def test_validation_equals_the_steps_by_hand(model, split, source):
     gallery, queries = image_by_image(model, split, source)
     index = TokenIndex(dim=6, tokens_per_image=3)
     index.add(gallery)
-    expected = metrics_of([rank(split, index, queries)])
+    expected = CIRR.measure([rank(split, index, queries)])
     assert 0 < expected["recall_at5"] < 100
     assert validate(evaluator_of(model, source), [split]) == expected
 
@@ -223,10 +225,10 @@ def test_several_splits_are_ranked_apart(model, source, split):
         replace(split, name=name, category=name, triplets=some, reference_removed=False)
         for name, some in (("dress", alone[:4]), ("shirt", alone[4:]))
     ]
-    found = validate(evaluator_of(model, source), parts)
+    found = validate(evaluator_of(model, source, benchmark=FASHIONIQ), parts)
     for part in parts:
         category = part.category
-        own = validate(evaluator_of(model, source), [part])
+        own = validate(evaluator_of(model, source, benchmark=FASHIONIQ), [part])
         assert own[f"{category}_recall_at10"] == found[f"{category}_recall_at10"]
     assert found["average_recall_at50"] == 100  # twelve images
 
@@ -244,7 +246,7 @@ def test_an_explanation_is_what_the_query_saw(model):
 def test_autocast_only_where_a_precision_is_named():
     ones = torch.ones(2, 2)
     for precision, expected in ((None, torch.float32), (torch.bfloat16, torch.bfloat16)):
-        with autocast(CPU, precision):
+        with Device(CPU, precision).autocast():
             assert (ones @ ones).dtype == expected
 
 

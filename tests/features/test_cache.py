@@ -1,6 +1,7 @@
 """Features in a folder stand in for the frozen tower, and the folder's name tells for which."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,11 @@ from conftest import SHORT
 
 import blip_fine_tune_2
 import blip_validate
-from gatedcir.assemble.data import load_data, make_pixels, make_source
+from gatedcir.assemble.data import keeping, load_data, make_pixels, make_source
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
 from gatedcir.data.sources import FeatureSource, PixelSource
+from gatedcir.device import CPU, Device
 from gatedcir.errors import UserError
 from gatedcir.features import cache as vision_cache
 from gatedcir.features.cache import feature_folder, tower_hash
@@ -130,14 +132,16 @@ def test_the_folder_is_that_of_all_that_features_depend_on(home, tmp_path):
             change(model)
         pixels = make_pixels(config, model, *load_data(config.data, "val"))
         precision = torch.bfloat16 if "bf16" in more else None
-        return feature_folder(config, model, pixels, precision=precision).path.name
+        return feature_folder(
+            keeping(config, replace(CPU, precision=precision)), model, pixels
+        ).path.name
 
     def shift(module):
         return lambda model: model.get_submodule(module).weight.data.add_(0.5)
 
     vision = "backbone.vision_model"
     count = len(build(config_of(home))[0].backbone.vision_model.encoder.layers)
-    two = ("--model.visual-fusion", "mean", "--model.visual-layers")
+    two = ("--model.layer-fusion", "mean", "--model.visual-layers")
     scales = ("--model.scale-fusion", "mean", "--model.visual-scales")
     others = [
         name(),
@@ -215,8 +219,8 @@ def test_where_training_kept_features_does_not_bind_evaluation(home):
     config = config_of(home, "--cache-device", "gpu")
     pixels = SimpleNamespace(paths={"a": "a.png"})
     model = SimpleNamespace(feature_bytes=lambda dtype: 1)
-    settings = {"precision": None, "may_write": False}
-    assert vision_cache.cached_source(config, model, pixels, **settings) is pixels
+    kept = keeping(config, CPU)
+    assert vision_cache.cached_source(kept, model, pixels, may_write=False) is pixels
 
 
 def test_options_that_make_no_sense_are_refused(home, tmp_path):
@@ -238,8 +242,8 @@ def test_options_that_make_no_sense_are_refused(home, tmp_path):
 
 def test_a_gpu_without_room_is_refused(home, monkeypatch):
     config = config_of(home, "--cache-device", "gpu")
-    model = SimpleNamespace(temp=SimpleNamespace(device=torch.device("cuda")))
+    kept = keeping(config, Device(torch.device("cuda")))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * 2**20, 0))
     with pytest.raises(UserError, match="free on the GPU"):
-        vision_cache._device(config, model, 2**20 + 1)
-    assert vision_cache._device(config, model, 2**20).type == "cuda"
+        vision_cache._device(kept, 2**20 + 1)
+    assert vision_cache._device(kept, 2**20).type == "cuda"

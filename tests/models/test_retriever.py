@@ -9,14 +9,16 @@ import torch
 from conftest import encode_triplets
 from safetensors.torch import load_file
 
-from gatedcir.assemble.model import open_trained
+from gatedcir.assemble.model import build, open_trained
 from gatedcir.models import backbone
 from gatedcir.models.gated_fusion.gated import GatedFusionModule
 from gatedcir.models.qformer import qformer_pass
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokens
-from gatedcir.models.weights.names import from_sprc
+from gatedcir.models.weights.names import BACKBONE, FUSIONS, from_sprc
 from gatedcir.models.weights.sources import load
+from gatedcir.options.config import Config
+from gatedcir.options.parsing import parse
 from gatedcir.search.exact import TokenIndex
 from gatedcir.training.losses import composed_losses, token_similarity
 
@@ -257,3 +259,10 @@ def test_a_resized_tower_counts_its_patches_and_keeps_the_positions_of_its_own_s
     assert (embeddings.num_patches, embeddings.num_positions) == (9, 10)
     assert embeddings.position_embedding.shape[1] == tower.token_count() == 10
     assert tower.image_size == embeddings.image_size == 24
+
+
+def test_the_names_of_weights_begin_as_they_are_declared():
+    names = build(parse(Config, ["--dataset", "CIRR"], description=""))[0].state_dict()
+    others = {name for name in names if not name.startswith((BACKBONE, *FUSIONS))}
+    assert others == {"prompt_tokens", "temp"}
+    assert any(name.startswith(FUSIONS[0]) for name in names)

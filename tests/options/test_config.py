@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import itertools
 import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,9 @@ def texts():
         if isinstance(group, ast.Assign) and "help=" in ast.unparse(group):
             words = [node for node in ast.walk(group) if isinstance(node, ast.keyword)]
             [keyword] = [node for node in words if node.arg == "help"]
-            shared[group.targets[0].id] = keyword.value.value
+            name = group.targets[0].id
+            mark = typing.get_args(getattr(config_module, name))[-1]
+            shared[name] = getattr(keyword.value, "value", None) or mark.help
         elif isinstance(group, ast.ClassDef):
             for item, after in zip(group.body, [*group.body[1:], None], strict=True):
                 if isinstance(item, ast.AnnAssign):
@@ -142,7 +145,8 @@ def test_values_are_not_taken_for_misspelt_flags():
 
 
 def test_the_names_of_flags_are_those_of_the_parser():
-    expected = {flag for _, _, flag in leaves()} | {"--skip-missing"}  # an old name
+    old = {"--skip-missing", "--model.visual-fusion"}
+    expected = {flag for _, _, flag in leaves()} | old
     assert {flag for flag in flag_names(Config) if "no-" not in flag} == expected
     for flag in flag_names(Config):  # the parser knows each: none is unknown to it
         with pytest.raises((UserError, SystemExit)) as error:

@@ -110,7 +110,7 @@ def test_the_visual_grid_holds_every_kind_one_at_a_time():
     baseline, found = grid_of("visual.yaml")
     assert found[baseline] == replace(ModelConfig(), gated_fusion=found[baseline].gated_fusion)
     for kinds, name in (
-        (LAYER_FUSIONS, "visual_fusion"),
+        (LAYER_FUSIONS, "layer_fusion"),
         (SCALE_FUSIONS, "scale_fusion"),
         (NECKS, "neck"),
     ):
@@ -118,7 +118,7 @@ def test_the_visual_grid_holds_every_kind_one_at_a_time():
     assert {model.visual_start for model in found.values()} == {"identity", "seed"}
     assert {model.visual_layers for model in found.values()} == {(-1,), (-1, -2), (-1, -4)}
     for model in found.values():
-        kinds = model.visual_fusion, model.scale_fusion, model.neck
+        kinds = model.layer_fusion, model.scale_fusion, model.neck
         assert sum(kind != "none" for kind in kinds) <= 1
     assert len({model.gated_fusion for model in found.values()}) == 1
 
@@ -126,12 +126,12 @@ def test_the_visual_grid_holds_every_kind_one_at_a_time():
 def test_the_fusion_grid_crosses_the_two_fusions():
     baseline, found = grid_of("fusion.yaml")
     firsts = found.pop("firsts")
-    assert "none" not in (firsts.visual_fusion, firsts.scale_fusion, firsts.neck)
-    cells = {(m.gated_fusion.strategy, m.visual_fusion, m.scale_fusion) for m in found.values()}
+    assert "none" not in (firsts.layer_fusion, firsts.scale_fusion, firsts.neck)
+    cells = {(m.gated_fusion.strategy, m.layer_fusion, m.scale_fusion) for m in found.values()}
     gated, layers, scales = zip(*cells, strict=True)
     assert len(set(gated)) == len(set(layers)) == len(set(scales)) == 2
     assert len(cells) == len(found) == 4
-    assert found[baseline].gated_fusion.strategy == found[baseline].visual_fusion == "none"
+    assert found[baseline].gated_fusion.strategy == found[baseline].layer_fusion == "none"
 
 
 def test_accelerate_reads_the_launches():

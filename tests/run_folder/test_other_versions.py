@@ -11,9 +11,8 @@ import blip_fine_tune_2
 import blip_validate
 import gatedcir.training.loop
 from gatedcir.errors import UserError
-from gatedcir.models.gated_fusion.gated import NoFusion
-from gatedcir.models.gated_fusion.strategies import STRATEGIES
 from gatedcir.options.config import Config, DataConfig, GatedFusionConfig, ModelConfig
+from gatedcir.options.flags import OneOf
 from gatedcir.pretrained import TrainedRetriever
 from gatedcir.run_folder import checkpoint
 
@@ -56,6 +55,22 @@ def test_options_of_training_that_are_not_known_are_left_out_and_named(
     assert again.config.model == expected.config.model
 
 
+def test_a_checkpoint_with_the_older_name_of_an_option_opens(home, tmp_path):
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    flags += ["--num-epochs", "1", "--model.visual-layers", "-1", "-4"]
+    run = tmp_path / "run"
+    blip_fine_tune_2.main([*flags, "--model.visual-fusion", "mean", "--output-dir", str(run)])
+    kept = checkpoint.load(run)
+    old = json.loads(json.dumps(kept.config))
+    old["model"]["visual-fusion"] = old["model"].pop("layer-fusion")
+    assert (old["dataset"], old["model"]["visual-fusion"]) == ("CIRR", "mean")
+    checkpoint.save(tmp_path / "old.pt", replace(kept, config=old))
+    found, expected = (TrainedRetriever.from_pretrained(p) for p in (tmp_path / "old.pt", run))
+    assert found.config == expected.config and found.config.model.layer_fusion == "mean"
+    weights = expected.model.state_dict()
+    assert all(torch.equal(weights[n], w) for n, w in found.model.state_dict().items())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -87,7 +102,7 @@ def test_options_of_the_model_that_are_not_known_are_named(changed, change, word
 def test_a_strategy_that_could_not_be_opened_again_is_refused_before_training(
     home, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(STRATEGIES, "film", NoFusion)
+    monkeypatch.setattr(OneOf, "takes", lambda self, value: value != "film")
     config = Config(
         DataConfig("CIRR", home / "cirr_dataset"),
         model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="film")),  # type: ignore

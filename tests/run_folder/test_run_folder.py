@@ -21,9 +21,10 @@ from gatedcir.options.config import (
     OptimConfig,
     RunConfig,
 )
-from gatedcir.options.parsing import from_dict, read_yaml
-from gatedcir.run_folder.folder import TRAIN, VALIDATION, RunFolder, claimed
+from gatedcir.options.parsing import from_dict, read_yaml, to_dict
+from gatedcir.run_folder.folder import TRAIN, VALIDATION, RunFolder
 from gatedcir.run_folder.provenance import provenance
+from gatedcir.training.loop import claim_folder
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ PROVENANCE = {**provenance(), "device": "cpu", "seed": 17}
 
 @pytest.fixture
 def folder(config):
-    opened = RunFolder.create(config.run.output_dir, config, PROVENANCE)
+    opened = RunFolder.create(config.run.output_dir, to_dict(config), PROVENANCE)
     yield opened
     opened.board.close()
 
@@ -116,7 +117,7 @@ def test_a_folder_with_a_run_is_refused(config, folder):
     folder.add(TRAIN, 0, {"loss": 1.0})
     before = {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()}
     other = replace(config, optim=OptimConfig(seed=18))
-    with pytest.raises(UserError) as caught, claimed(other):
+    with pytest.raises(UserError) as caught, claim_folder(other):
         pass
     assert f"--resume {folder.path}" in str(caught.value)
     assert "--output-dir" in str(caught.value)
@@ -127,10 +128,10 @@ def test_a_run_without_a_name_gets_one(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unnamed = replace(config, run=RunConfig())
     pattern = r"runs/fashioniq-blip2_cir_align_prompt-\d{8}-\d{6}"
-    with claimed(unnamed) as place, claimed(unnamed) as other:
+    with claim_folder(unnamed) as place, claim_folder(unnamed) as other:
         assert re.fullmatch(pattern, place.path.as_posix())
         assert re.fullmatch(pattern + "(-2)?", other.path.as_posix()) and other.path != place.path
-        RunFolder.create(place.path, unnamed, PROVENANCE).board.close()
+        RunFolder.create(place.path, to_dict(unnamed), PROVENANCE).board.close()
     assert yaml.safe_load((place.path / "config.yaml").read_text())["output-dir"] is None
     assert not other.path.exists()
 

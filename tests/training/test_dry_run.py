@@ -134,7 +134,7 @@ def test_the_precision_is_the_commands(seen):
 
 @pytest.mark.usefixtures("quick")
 def test_a_whole_step_of_fusions_in_half_precision():
-    visual = "--model.visual-layers -1 -4 --model.visual-fusion dynamic --model.neck multi-scale"
+    visual = "--model.visual-layers -1 -4 --model.layer-fusion dynamic --model.neck multi-scale"
     found = measured("--mixed-precision", "bf16", "--batch-size", "2", *visual.split())
     assert len(found.steps) == 2
 

@@ -21,6 +21,7 @@ from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.config import Config, DataConfig
+from gatedcir.options.flags import options_of
 from gatedcir.options.parsing import parse, to_dict
 from gatedcir.run_folder import checkpoint
 from gatedcir.training.optim import parameter_groups
@@ -158,6 +159,24 @@ def test_an_option_with_a_new_name_is_the_same_option():
     )
 
 
+def test_an_option_of_a_group_with_a_new_name_is_the_same_option():
+    flags = ["--dataset", "CIRR", "--model.visual-layers", "-1", "-4"]
+    now = to_dict(parse(Config, [*flags, "--model.layer-fusion", "mean"], description=""))
+    model = dict(now["model"])
+    assert model.pop("layer-fusion") == "mean"
+    before = {**now, "model": {**model, "visual-fusion": "mean"}}
+    assert list(changed_flags(before, now)) == []
+    before["model"]["visual-fusion"] = "dynamic"
+    assert list(changed_flags(before, now)) == ["model.layer-fusion"]
+
+
+def test_what_may_change_when_a_run_goes_on_is_marked():
+    free = {option.flag for option in options_of(Config) if option.free_on_resume}
+    named = "output-dir resume validation-frequency save save-training save-best save-memory "
+    named += "cache-features cache-device compile dry-run data-path num-workers"
+    assert free == {f"--{name}" for name in named.split()}
+
+
 def test_resuming_another_training_is_refused(cirr_run):
     with pytest.raises(UserError, match=r"--model\.gated-fusion\.strategy"):
         blip_fine_tune_2.main(["--resume", str(cirr_run), "--model.gated-fusion.strategy", "none"])
@@ -250,7 +269,7 @@ def test_train_vision_reaches_the_tower_and_does_not_cache(home):
 
 
 def test_only_matrices_decay_and_fusions_have_their_own_rate(home):
-    visual = ["--model.visual-layers", "-1", "-2", "--model.visual-fusion", "dynamic"]
+    visual = ["--model.visual-layers", "-1", "-2", "--model.layer-fusion", "dynamic"]
     config = config_of(home, "--learning-rate", 1e-4, "--fusion-rate", 10, *visual)
     model, _ = build(config)
     settings = {

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.errors import UserError
+from gatedcir.models.gated_fusion.strategies import strategy
 from gatedcir.options.checks import check_ranges
 from gatedcir.options.config import Config, DataConfig
+from gatedcir.options.flags import by_name
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
 from gatedcir.options.paths import expand_all
 
@@ -48,6 +51,7 @@ def read_grid(path: Path, shared: Config, *, seeds: int) -> Grid:
         UserError: not such a file; an option that is unknown, has a wrong value or may not differ
             between cells; two cells with the same options.
     """
+    benchmark(shared.data.dataset)
     content = read_yaml(path, examples="configs/ablations/")
     for key in content.keys() - {"baseline", "cells"}:
         raise UserError(f"{path} has the key {key}; a grid holds only baseline and cells.")
@@ -88,6 +92,7 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
         raise UserError(f"{place} has seeds: {own}; give a number of 1 or more.")
     try:
         config = _over(shared, overrides)
+        strategy(config.model.gated_fusion.strategy)
         check_ranges(config)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None
@@ -111,13 +116,15 @@ def _over(shared: Config, overrides: dict[str, Any]) -> Config:
 
 
 def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
-    """(names from the top, value) of nested options, names as flags have them."""
+    """(names from the top, value) of nested options, by the names that flags have now."""
+    known = by_name(Config)
     for key, value in values.items():
         names = (*above, str(key).replace("_", "-"))
         if isinstance(value, dict):
             yield from _leaves(value, names)
         else:
-            yield names, value
+            option = known.get(f"--{'.'.join(names)}")
+            yield (names if option is None else tuple(option.flag[2:].split("."))), value
 
 
 def _with(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Tables of an ablation -> one Markdown page."""
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import yaml
 
 from gatedcir.ablation.cells import Grid, chosen
-from gatedcir.ablation.tables import FAILED, metrics_of
+from gatedcir.ablation.tables import FAILED
 from gatedcir.evaluation.statistics import RESAMPLES
 
 
@@ -19,6 +18,7 @@ def format_page(
     *,
     title: str,
     headline: str,
+    headings: Mapping[str, str],
     protocol: Mapping[str, str],
     pictures: Sequence[str],
 ) -> str:
@@ -30,6 +30,7 @@ def format_page(
         grid: what was asked for.
         title: the page's.
         headline: the metric by which cells are sorted and charts drawn.
+        headings: of all metrics that are shown.
         protocol: split -> how it is evaluated.
         pictures: names of those charts that were drawn, beside the page.
     """
@@ -38,7 +39,7 @@ def format_page(
     if len(cells):
         parts += [f"## {headline}", _headline(cells, grid.baseline, headline)]
         parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
-        parts += ["## All recalls", _recalls(cells, metrics_of(runs)), "## Costs", _costs(cells)]
+        parts += ["## All recalls", _recalls(cells, headings), "## Costs", _costs(cells)]
     if len(failed):
         columns = (failed["cell"], failed["seed"], failed["reason"])
         rows = [[str(value) for value in row] for row in zip(*columns, strict=True)]
@@ -60,16 +61,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     texts = [f"| {' | '.join(line)} |" for line in lines]
     return "\n".join([texts[0], "|:--|" + "--:|" * (len(headings) - 1), *texts[1:]])
-
-
-def heading(metric: str) -> str:
-    """A metric's usual name.
-
-    >>> [heading(name) for name in ("recall_at5", "group_recall_at1", "dress_recall_at10")]
-    ['R@5', 'Rs@1', 'dress R@10']
-    """
-    metric = metric.replace("group_recall_at", "Rs@")
-    return re.sub(r"recall_at(?=\d)", "R@", metric).replace("_R@", " R@")
 
 
 def _summary(runs: pd.DataFrame, failed: pd.DataFrame) -> str:
@@ -107,13 +98,14 @@ def _headline(cells: pd.DataFrame, baseline: str, metric: str) -> str:
     return table(headings, rows)
 
 
-def _recalls(cells: pd.DataFrame, metrics: Sequence[str]) -> str:
-    shown = [name for name in metrics if "recall" in name]
+def _recalls(cells: pd.DataFrame, headings: Mapping[str, str]) -> str:
     rows = []
     for row in cells.to_dict("records"):
-        texts = [f"{row[m]:.2f} {_ends(row[f'{m}_low'], row[f'{m}_high'])}".strip() for m in shown]
+        texts = [
+            f"{row[m]:.2f} {_ends(row[f'{m}_low'], row[f'{m}_high'])}".strip() for m in headings
+        ]
         rows.append([row["cell"], *texts])
-    return table(["cell", *map(heading, shown)], rows)
+    return table(["cell", *headings.values()], rows)
 
 
 def _costs(cells: pd.DataFrame) -> str:

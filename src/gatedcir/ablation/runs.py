@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from gatedcir.ablation.cells import Grid, chosen
 from gatedcir.errors import UserError
-from gatedcir.files import write_text
+from gatedcir.files import CONFIG_FILE, write_text
 from gatedcir.options.checks import changed_flags
-from gatedcir.options.config import CONFIG_FILE, Config
+from gatedcir.options.config import Config
 from gatedcir.options.parsing import flags_of, read_yaml, to_dict
 from gatedcir.run_folder.claim import LOCK, in_use
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table

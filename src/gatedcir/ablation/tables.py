@@ -15,8 +15,8 @@ import pandas as pd
 
 from gatedcir.ablation.cells import Grid
 from gatedcir.ablation.runs import WAY_OUT, Run
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.errors import UserError, reason_of
-from gatedcir.evaluation.report import HEADLINE
 from gatedcir.evaluation.statistics import Estimate, compare, estimate
 from gatedcir.files import write_text
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
@@ -80,7 +80,7 @@ def curves_of(runs: Sequence[Run], metric: str) -> dict[str, dict[int, float]]:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    headline = HEADLINE[run.config.data.dataset]
+    headline = benchmark(run.config.data.dataset).headline
     row: dict[str, Any] = {"cell": run.cell, "seed": run.seed}
     if not run.is_finished():
         return row | {"status": FAILED, "reason": run.failure()}

@@ -9,8 +9,15 @@ import pandas as pd
 from gatedcir.ablation.cells import Grid
 from gatedcir.ablation.report import format_page
 from gatedcir.ablation.runs import Run
-from gatedcir.ablation.tables import FINISHED, curves_of, table_of_cells, table_of_runs, write_csv
-from gatedcir.evaluation.report import HEADLINE
+from gatedcir.ablation.tables import (
+    FINISHED,
+    curves_of,
+    metrics_of,
+    table_of_cells,
+    table_of_runs,
+    write_csv,
+)
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.files import write_text
 from gatedcir.visualize import charts
 
@@ -22,7 +29,8 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
 
     Where no run has finished, there is nothing to draw, and summary.csv is empty.
     """
-    metric = HEADLINE[grid.cells[0].config.data.dataset]
+    measured = benchmark(grid.shared.data.dataset)
+    metric = measured.headline
     table = table_of_runs(runs)
     cells = table_of_cells(table, grid, metric)
     write_csv(folder / "cells.csv", table)
@@ -45,6 +53,7 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
         grid,
         title=title,
         headline=metric,
+        headings=measured.columns(metrics_of(table)),
         protocol=protocol,
         pictures=pictures,
     )

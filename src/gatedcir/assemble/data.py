@@ -7,7 +7,9 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader
 
-from gatedcir.benchmarks.load import Choice, load_splits
+from gatedcir.benchmarks.base import Choice
+from gatedcir.benchmarks.load import load_splits
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.benchmarks.resized import check_note
 from gatedcir.data import transforms
 from gatedcir.data.batches import TripletDataset
@@ -16,8 +18,8 @@ from gatedcir.data.readable import refuse_unreadable
 from gatedcir.data.sources import PixelSource, Source
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
-from gatedcir.device import precision_of
-from gatedcir.features.cache import cached_source, is_main, may_cache
+from gatedcir.device import Device
+from gatedcir.features.cache import Keeping, cached_source, is_main, stored_dtype
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.resources import shared_memory
@@ -60,9 +62,8 @@ def is_synthetic(options: DataConfig) -> bool:
 
 def data_title(options: DataConfig) -> str:
     """The dataset's name, and whether it is only its layout."""
-    if is_synthetic(options):
-        return f"synthetic data in {options.dataset}'s layout"
-    return options.dataset
+    name = benchmark(options.dataset).name
+    return f"synthetic data in {name}'s layout" if is_synthetic(options) else name
 
 
 def with_workers_that_fit(config: Config, model: ComposedRetriever, batch_size: int) -> Config:
@@ -91,6 +92,27 @@ def features_folder(config: Config) -> Path | None:
     """The folder that `--cache-features` names."""
     where = config.run.cache_features
     return where if isinstance(where, Path) else None
+
+
+def device_of(config: Config, model: ComposedRetriever) -> Device:
+    """Where a model is, and the config's precision there."""
+    return Device.of(config.optim.mixed_precision, model.temp.device)
+
+
+def may_cache(config: Config) -> bool:
+    """Whether the vision tower's features may stand in for pixels: it is frozen, and not "none"."""
+    return not config.backbone.train_vision and config.run.cache_features != "none"
+
+
+def keeping(config: Config, runs_on: Device) -> Keeping:
+    """How the config has features kept that a device computes."""
+    return Keeping(
+        where=config.run.cache_features,
+        read_from=config.run.cache_device,
+        runs_on=runs_on,
+        dtype=stored_dtype(config.optim.cache_dtype, runs_on),
+        num_workers=config.data.num_workers,
+    )
 
 
 def make_transform(config: Config, model: ComposedRetriever) -> Transform:
@@ -129,8 +151,8 @@ def make_source(
     pixels = make_pixels(config, model, splits)
     source: Source = pixels
     if may_cache(config):
-        precision = precision_of(config.optim.mixed_precision, model.temp.device)
-        source = cached_source(config, model, pixels, precision=precision, may_write=may_write)
+        kept = keeping(config, device_of(config, model))
+        source = cached_source(kept, model, pixels, may_write=may_write)
     if source is pixels and may_write and not config.data.skip_unreadable and is_main():
         refuse_unreadable(
             set(pixels.paths.values()),

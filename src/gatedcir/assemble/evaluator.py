@@ -7,15 +7,17 @@ import torch
 
 from gatedcir.assemble.data import (
     data_title,
+    device_of,
     load_data,
     make_source,
     make_transform,
     with_workers_that_fit,
 )
 from gatedcir.assemble.model import open_trained, trained_model
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.sources import Source
 from gatedcir.data.triplets import Split
-from gatedcir.device import precision_of
+from gatedcir.device import Device
 from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.features.cache import ENCODE_BATCH
 from gatedcir.models.retriever import ComposedRetriever
@@ -35,7 +37,7 @@ def place(model: ComposedRetriever, device: torch.device, config: Config) -> Com
     all that learns stays in float32. On CPUs torch's fused attention is slow backwards, and slower
     still with dropout or a mask.
     """
-    precision = precision_of(config.optim.mixed_precision, device)
+    precision = Device.of(config.optim.mixed_precision, device).precision
     if precision is not None and not config.backbone.train_vision:
         model.backbone.set_tower_dtype(precision)
     model.backbone.set_attention("eager" if device.type == "cpu" else "sdpa")
@@ -51,9 +53,10 @@ def make_evaluator(
         tokenizer,
         source,
         make_transform(config, model),
+        benchmark(config.data.dataset),
         num_workers=config.data.num_workers,
         gallery_on_gpu=not config.run.save_memory,
-        precision=precision_of(config.optim.mixed_precision, model.temp.device),
+        runs_on=device_of(config, model),
     )
 
 

@@ -4,15 +4,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.strategies import STRATEGIES
+from gatedcir.models.gated_fusion.strategies import make_fusion
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
-from gatedcir.models.weights.names import mismatch
+from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
 from gatedcir.options.config import (
     BackboneConfig,
@@ -116,7 +116,7 @@ def _restore(
 ) -> tuple[ComposedRetriever, Tokenizer, Config]:
     config = _config_in(checkpoint)
     model = _assemble(found.backbone, config)
-    expected = {n: w for n, w in model.state_dict().items() if not n.startswith("backbone.")}
+    expected = {n: w for n, w in model.state_dict().items() if not n.startswith(BACKBONE)}
     if wrong := mismatch(found.own, expected):
         raise UserError(
             f"the checkpoint's weights do not fit its own config: {wrong}; copy it again."
@@ -192,7 +192,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             num_layers=len(options.visual_layers),
             scales=options.visual_scales,
             scale_fusion=options.scale_fusion,
-            layer_fusion=options.visual_fusion,
+            layer_fusion=options.layer_fusion,
             neck=options.neck,
             start=options.visual_start,
         )
@@ -206,7 +206,14 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         layers=options.visual_layers,
         scales=options.visual_scales,
         visual_fusion=visual_fusion,
-        fusion=_build_fusion(backbone, options.gated_fusion),
+        fusion=make_fusion(
+            options.gated_fusion.strategy,
+            backbone.vision_width,
+            backbone.width,
+            alpha_init=options.gated_fusion.alpha_init,
+            dropout=options.gated_fusion.dropout,
+            start=options.gated_fusion.start,
+        ),
         each_scale=config.loss.loss_scale > 0,
     )
 
@@ -214,7 +221,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
 def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str, Tensor]:
     """Prompts and temperature, and each of the two fusions if the model's has the same weights."""
     taken = dict(own)
-    for prefix in ("fusion.", "visual_fusion."):
+    for prefix in FUSIONS:
         found = {name: weight for name, weight in own.items() if name.startswith(prefix)}
         expected = {n: w for n, w in model.state_dict().items() if n.startswith(prefix)}
         if mismatch(found, expected):
@@ -239,13 +246,3 @@ def _say(line: str) -> None:
     """Print on the main process."""
     if not dist.is_initialized() or dist.get_rank() == 0:
         print(line)
-
-
-def _build_fusion(backbone: Backbone, options: GatedFusionConfig) -> nn.Module:
-    strategy = STRATEGIES[options.strategy]
-    if options.strategy == "none":
-        return strategy()
-    settings = {"dropout": options.dropout, "start": options.start}
-    if options.strategy != "interpolate":
-        settings["alpha_init"] = options.alpha_init
-    return strategy(backbone.vision_width, backbone.width, **settings)

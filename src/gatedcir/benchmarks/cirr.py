@@ -1,13 +1,20 @@
 """CIRR: one caption a query, image sets of six, one gallery a split."""
 
+import json
+import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+from gatedcir.benchmarks.base import Answers, Benchmark, Choice, Copies
+from gatedcir.benchmarks.places import places_by_path
+from gatedcir.benchmarks.ranks import Indices, recall_at
 from gatedcir.data.annotations import CORRECT, field, read_json
 from gatedcir.data.image_files import OTHER_ENDINGS, Index, Listings, only_file
 from gatedcir.data.triplets import Split, Triplet, too_few
 from gatedcir.errors import UserError
+from gatedcir.files import write_all
 
 SPLITS = ("train", "val", "test1")
 IMAGE_FOLDERS = ("", "img_raw", "images")
@@ -15,6 +22,9 @@ LAYOUT = (
     "ROOT/cirr/captions/cap.rc2.SPLIT.json, ROOT/cirr/image_splits/split.rc2.SPLIT.json, "
     "ROOT/{train,dev,test1}/*.png"
 )
+RECALL_NAMES, SUBSET_NAMES = 50, 3  # that the server wants of each query
+MOST_BYTES = 5_000_000
+FILES = {"recall": "recall_submission.json", "recall_subset": "recall_subset_submission.json"}
 
 
 def parse_cirr(
@@ -70,7 +80,7 @@ def _triplet(entry: object, images: dict[str, Path], *, split: str, where: str) 
     triplet = Triplet(
         query_id=str(field(entry, "pairid", int, where=where)),
         reference=field(entry, "reference", str, where=where),
-        target=None if split == "test1" else field(entry, "target_hard", str, where=where),
+        targets=() if split == "test1" else (field(entry, "target_hard", str, where=where),),
         captions=(field(entry, "caption", str, where=where),),
         group=tuple(_once(field(image_set, "members", list, where=f"img_set of {where}"))),
         pool=str(field(image_set, "id", int, where=f"img_set of {where}")),
@@ -141,3 +151,137 @@ def _other_places(bases: list[Path], path: Path, listings: Listings) -> list[Ind
 def _listed(root: Path) -> str:
     *first, last = (str(root / folder) for folder in IMAGE_FOLDERS)
     return f"{', '.join(first)} and {last}"
+
+
+def cirr_metrics(ranks: Indices, group_ranks: Indices) -> dict[str, float]:
+    """CIRR's recalls and their means, in the column order of published result files.
+
+    `mean(R@5+R_s@1)` is the headline; the arithmetic, harmonic and geometric means are those of
+    the seven recalls before it, and a recall of zero makes the last two zero.
+
+    Args:
+        ranks: [M], from the whole gallery without the reference.
+        group_ranks: [M], from the group without the reference.
+
+    Raises:
+        ValueError: there is no query, or the two lengths differ.
+
+    >>> metrics = cirr_metrics(np.array([0, 4, 60, 7]), np.array([0, 0, 1, 3]))
+    >>> metrics["recall_at5"], metrics["group_recall_at1"], metrics["mean(R@5+R_s@1)"]
+    (50.0, 50.0, 50.0)
+    """
+    if ranks.shape != group_ranks.shape:
+        raise ValueError(f"{ranks.shape} ranks, but {group_ranks.shape} group ranks")
+    metrics = {f"group_recall_at{k}": recall_at(group_ranks, k) for k in (1, 2, 3)}
+    metrics |= {f"recall_at{k}": recall_at(ranks, k) for k in (1, 5, 10, 50)}
+    recalls = list(metrics.values())
+    metrics["mean(R@5+R_s@1)"] = (metrics["recall_at5"] + metrics["group_recall_at1"]) / 2
+    metrics["arithmetic_mean"] = statistics.mean(recalls)
+    metrics["harmonic_mean"] = statistics.harmonic_mean(recalls)
+    # statistics.geometric_mean refuses a zero before Python 3.13.
+    metrics["geometric_mean"] = statistics.geometric_mean(recalls) if all(recalls) else 0.0
+    return metrics
+
+
+def write_submission(
+    folder: Path,
+    *,
+    pair_ids: Sequence[str],
+    references: Sequence[str],
+    retrieved: Sequence[Sequence[str]],
+    group_retrieved: Sequence[Sequence[str]],
+) -> list[Path]:
+    """Write CIRR's two files, or neither; their paths.
+
+    Args:
+        folder: made if it is not there.
+        pair_ids: one a query.
+        references: one a query; must not be in its own lists.
+        retrieved: names, best first, at least 50 a query.
+        group_retrieved: names of the image group, best first, at least 3 a query.
+
+    Raises:
+        UserError: the answers break a rule of the server.
+    """
+    repeated = [pair_id for pair_id, count in Counter(pair_ids).items() if count > 1]
+    if repeated:
+        raise UserError(
+            f"two queries share the pair id {repeated[0]}; check the split's captions file."
+        )
+    encoded: dict[str, bytes] = {}
+    for metric, lists, length in (
+        ("recall", retrieved, RECALL_NAMES),
+        ("recall_subset", group_retrieved, SUBSET_NAMES),
+    ):
+        rankings = {p: list(names[:length]) for p, names in zip(pair_ids, lists, strict=True)}
+        check_rankings(rankings, dict(zip(pair_ids, references, strict=True)), length=length)
+        content = {"version": "rc2", "metric": metric, **rankings}
+        encoded[FILES[metric]] = _encoded(content)
+    return write_all(folder, encoded)
+
+
+def check_rankings(
+    rankings: dict[str, list[str]], references: dict[str, str], *, length: int
+) -> None:
+    """UserError unless every query has `length` different names, its own reference not one."""
+    for pair_id, names in rankings.items():
+        if len(names) != length or len(set(names)) != length:
+            raise UserError(
+                f"pair {pair_id} has {len(set(names))} different names where the server wants "
+                f"{length}; the gallery or the image group is too small."
+            )
+        if references[pair_id] in names:
+            raise UserError(f"pair {pair_id} ranks its own reference {references[pair_id]}.")
+
+
+def _encoded(content: Mapping[str, object]) -> bytes:
+    encoded = json.dumps(content, separators=(",", ":")).encode()
+    if len(encoded) > MOST_BYTES:
+        raise UserError(
+            f"the submission takes {len(encoded)} bytes, more than the server's {MOST_BYTES}; "
+            "submit fewer queries."
+        )
+    return encoded
+
+
+def _read(root: Path, split: str, *, choice: Choice, listings: Listings) -> list[Split]:
+    return [parse_cirr(root, split, gallery=choice.gallery, listings=listings)]
+
+
+def _metrics(answers: Sequence[Answers]) -> dict[str, float]:
+    [ranking] = answers
+    return cirr_metrics(ranking.target_ranks, ranking.group_ranks)
+
+
+def _submit(folder: Path, split: str, answers: Sequence[Answers]) -> list[Path]:
+    [ranking] = answers
+    triplets = ranking.split.triplets
+    return write_submission(
+        folder,
+        pair_ids=[triplet.query_id for triplet in triplets],
+        references=[triplet.reference for triplet in triplets],
+        retrieved=[ranking.names(number) for number in range(len(triplets))],
+        group_retrieved=[ranking.group_names(number) for number in range(len(triplets))],
+    )
+
+
+CIRR = Benchmark(
+    name="CIRR",
+    read=_read,
+    metrics=_metrics,
+    headline="mean(R@5+R_s@1)",
+    headings={
+        **{f"recall_at{k}": f"R@{k}" for k in (1, 5, 10, 50)},
+        **{f"group_recall_at{k}": f"Rs@{k}" for k in (1, 2, 3)},
+        "mean(R@5+R_s@1)": "(R@5+Rs@1)/2",
+    },
+    splits=SPLITS,
+    folder=Path("cirr_dataset"),
+    origin="https://github.com/Cuberick-Orion/CIRR",
+    sign="cirr/captions",
+    submission=_submit,
+    copies=Copies(
+        parts=lambda root: {f"rc2.{split}": partial(parse_cirr, root, split) for split in SPLITS},
+        places=places_by_path,
+    ),
+)

@@ -1,11 +1,21 @@
 """FashionIQ: two captions a query, three categories, two galleries in use for validation."""
 
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
+from gatedcir.benchmarks.base import CUTOFFS, Answers, Benchmark, Choice, Copies
+from gatedcir.benchmarks.places import places_by_name
+from gatedcir.benchmarks.ranks import Indices, recall_at
 from gatedcir.data.annotations import CORRECT, field, read_json
 from gatedcir.data.image_files import OTHER_ENDINGS, Listings, only_file
 from gatedcir.data.triplets import Split, Triplet
 from gatedcir.errors import UserError
+from gatedcir.files import write_all
 
 CATEGORIES = ("dress", "shirt", "toptee")
 SPLITS = ("train", "val", "test")
@@ -108,7 +118,7 @@ def _triplet(entry: object, category: str, split: str, number: int, *, where: st
     return Triplet(
         query_id=f"{category}-{number}",
         reference=field(entry, "candidate", str, where=where),
-        target=None if split == "test" else field(entry, "target", str, where=where),
+        targets=() if split == "test" else (field(entry, "target", str, where=where),),
         captions=tuple(captions),
         pool=category,
     )
@@ -145,3 +155,113 @@ def _files(
         )
 
     return {name: find(name) for name in names}
+
+
+def fashioniq_metrics(ranks_by_category: Mapping[str, Indices]) -> dict[str, float]:
+    """FashionIQ's recalls per category, and their unweighted means over the categories.
+
+    `average_recall` is the headline: the mean of the averages at 10 and at 50 alone.
+
+    Args:
+        ranks_by_category: category -> [M] ranks, each in its own gallery.
+
+    Raises:
+        ValueError: there is no category, or one has no query.
+
+    >>> metrics = fashioniq_metrics({"dress": np.array([3, 20]), "shirt": np.array([70])})
+    >>> metrics["dress_recall_at10"], metrics["average_recall_at50"], metrics["average_recall"]
+    (50.0, 50.0, 37.5)
+    """
+    if not ranks_by_category:
+        raise ValueError("FashionIQ metrics need at least one category")
+    metrics: dict[str, float] = {}
+    for category, ranks in ranks_by_category.items():
+        for k in (1, 5, 10, 50):
+            metrics[f"{category}_recall_at{k}"] = recall_at(ranks, k)
+    averages = {
+        f"average_recall_at{k}": statistics.mean(
+            metrics[f"{category}_recall_at{k}"] for category in ranks_by_category
+        )
+        for k in (1, 5, 10, 50)
+    }
+    both = [averages[f"average_recall_at{k}"] for k in (10, 50)]
+    return metrics | averages | {"average_recall": statistics.mean(both)}
+
+
+def write_rankings(
+    folder: Path, split: str, rankings: Mapping[str, Sequence[Mapping[str, object]]]
+) -> list[Path]:
+    """Write FashionIQ's answers, `CATEGORY.SPLIT.pred.json` for each category; their paths.
+
+    Args:
+        folder: made if it is not there.
+        split: its name.
+        rankings: category -> the queries in the order of the captions file, each with its
+            candidate, its captions and its ranking (names, best first).
+
+    Source: start_kit/eval.py of github.com/XiaoxiaoGuo/fashion-iq, which ranks the whole gallery.
+    """
+    return write_all(
+        folder,
+        {
+            f"{category}.{split}.pred.json": json.dumps(entries).encode()
+            for category, entries in rankings.items()
+        },
+    )
+
+
+def _read(root: Path, split: str, *, choice: Choice, listings: Listings) -> list[Split]:
+    """The categories that are asked for, in their own order; their protocol says if some lack."""
+    asked = CATEGORIES if choice.categories is None else choice.categories
+    chosen = [category for category in CATEGORIES if category in asked]
+    if not chosen:
+        raise UserError(f"--fashioniq-categories names none of {', '.join(CATEGORIES)}; name one.")
+    note = "" if len(chosen) == len(CATEGORIES) else f", {' and '.join(chosen)} only"
+    read = partial(parse_fashioniq, root, split=split, protocol=choice.protocol)
+    parts = [read(category, gallery=choice.gallery, listings=listings) for category in chosen]
+    return [replace(part, note=note) for part in parts]
+
+
+def _metrics(answers: Sequence[Answers]) -> dict[str, float]:
+    return fashioniq_metrics({str(each.split.category): each.target_ranks for each in answers})
+
+
+def _submit(folder: Path, split: str, answers: Sequence[Answers]) -> list[Path]:
+    rankings = {
+        str(each.split.category): [
+            {
+                "candidate": triplet.reference,
+                "captions": triplet.captions,
+                "ranking": each.names(number),
+            }
+            for number, triplet in enumerate(each.split.triplets)
+        ]
+        for each in answers
+    }
+    return write_rankings(folder, split, rankings)
+
+
+FASHIONIQ = Benchmark(
+    name="FashionIQ",
+    read=_read,
+    metrics=_metrics,
+    headline="average_recall",
+    headings={
+        **{
+            f"{c}_recall_at{k}": f"{c} R@{k}" for c, k in product((*CATEGORIES, "average"), CUTOFFS)
+        },
+        "average_recall": "average recall",
+    },
+    splits=SPLITS,
+    folder=Path("fashionIQ_dataset"),
+    origin="https://github.com/XiaoxiaoGuo/fashion-iq",
+    sign="image_splits",
+    submission=_submit,
+    copies=Copies(
+        parts=lambda root: {
+            f"{category}.{split}": partial(parse_fashioniq, root, category, split)
+            for category, split in product(CATEGORIES, SPLITS)
+        },
+        places=places_by_name,
+    ),
+)

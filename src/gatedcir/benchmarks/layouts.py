@@ -2,49 +2,46 @@
 
 from pathlib import Path
 
+from gatedcir.benchmarks.base import Benchmark
+from gatedcir.benchmarks.registry import BENCHMARKS
 from gatedcir.data.image_files import Listings
 from gatedcir.errors import UserError
 
-SIGNS = {"CIRR": "cirr/captions", "FashionIQ": "image_splits"}
-"""A folder that each dataset has and the other one has not."""
-ORIGINS = {
-    "CIRR": "https://github.com/Cuberick-Orion/CIRR",
-    "FashionIQ": "https://github.com/XiaoxiaoGuo/fashion-iq",
-}
 
-
-def check_layout(dataset: str, root: Path) -> None:
+def check_layout(dataset: Benchmark, root: Path) -> None:
     """Look at a dataset's folder before its files are read.
 
     Raises:
         UserError: it is a file, is not there, holds another dataset, holds the dataset one folder
             further down, or holds photos only.
     """
-    sources = f"it comes from {ORIGINS[dataset]}, and data_preparation/make_synthetic.py draws a "
-    sources += "small one for trials"
+    sources = ""
+    if dataset.origin:
+        sources = f" (it comes from {dataset.origin}, and data_preparation/make_synthetic.py draws "
+        sources += "a small one for trials)"
     if root.is_file():
         raise UserError(
-            f"--data-path {root} is a file; name the folder that holds {dataset} in its published "
-            f"layout ({sources})."
+            f"--data-path {root} is a file; name the folder that holds {dataset.name} in its "
+            f"published layout{sources}."
         )
     if not root.exists():
         raise UserError(
-            f"there is no folder {root}; name that of {dataset} with --data-path ({sources})."
+            f"there is no folder {root}; name that of {dataset.name} with --data-path{sources}."
         )
-    if (root / SIGNS[dataset]).is_dir():
+    if not dataset.sign or (root / dataset.sign).is_dir():
         return
-    for other, sign in SIGNS.items():
-        if other != dataset and (root / sign).is_dir():
+    for name, other in BENCHMARKS.items():
+        if other is not dataset and other.sign and (root / other.sign).is_dir():
             raise UserError(
-                f"{root} holds {other} and not {dataset}; pass --dataset {other}, or name another "
-                "folder with --data-path."
+                f"{root} holds {name} and not {dataset.name}; pass --dataset {name}, or name "
+                "another folder with --data-path."
             )
-    inner = sorted(place for place in root.iterdir() if (place / SIGNS[dataset]).is_dir())
+    inner = sorted(place for place in root.iterdir() if (place / dataset.sign).is_dir())
     if inner:
-        raise UserError(f"{root} holds {dataset} in a folder; pass --data-path {inner[0]}.")
+        raise UserError(f"{root} holds {dataset.name} in a folder; pass --data-path {inner[0]}.")
     photos = sum(map(len, Listings().images(root).values()))
     if photos:
         raise UserError(
-            f"{root} holds {photos} images and no annotations of {dataset}, which say what to "
-            f"search for; name the dataset's folder with --data-path ({sources})."
+            f"{root} holds {photos} images and no annotations of {dataset.name}, which say what to "
+            f"search for; name the dataset's folder with --data-path{sources}."
         )

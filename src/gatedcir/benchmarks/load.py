@@ -1,37 +1,22 @@
 """A dataset's name and folder -> its splits."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch.distributed as dist
 
-from gatedcir.benchmarks.cirr import parse_cirr
-from gatedcir.benchmarks.fashioniq import CATEGORIES, parse_fashioniq
+from gatedcir.benchmarks.base import WHOLE, Benchmark, Choice
 from gatedcir.benchmarks.layouts import check_layout
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.image_files import Listings
 from gatedcir.data.left_out import check_files, count_reasons, write_list
 from gatedcir.data.readable import find_unreadable
-from gatedcir.data.triplets import Split, only_used, too_few
+from gatedcir.data.triplets import Split, Triplet, only_used, too_few
 from gatedcir.errors import UserError
 
 MOST_WORDS = 100
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which part of a dataset is read, and what its galleries are.
-
-    Attributes:
-        protocol: FashionIQ's gallery: "original" or "val-split".
-        categories: FashionIQ's, in any order.
-        gallery: "split", or "all" for the images of all splits.
-    """
-
-    protocol: str = "original"
-    categories: tuple[str, ...] = CATEGORIES
-    gallery: str = "split"
 
 
 def load_splits(
@@ -39,7 +24,7 @@ def load_splits(
     root: Path,
     names: Sequence[str],
     *,
-    choice: Choice = Choice(),
+    choice: Choice = WHOLE,
     skip_missing: bool = False,
     skip_unreadable: bool = False,
     num_workers: int = 0,
@@ -48,9 +33,9 @@ def load_splits(
     """For each name the parts that are ranked apart: one for CIRR, one a category for FashionIQ.
 
     Args:
-        dataset: CIRR or FashionIQ.
+        dataset: a name of `BENCHMARKS`, or a path like my_file:MyData.
         root: its folder.
-        names: of splits.
+        names: of splits; train, val and test, or the data set's own names.
         choice: which part of it.
         skip_missing: leave out images without a file.
         skip_unreadable: read all images, and leave out those that are missing or cannot be read.
@@ -60,9 +45,10 @@ def load_splits(
     Raises:
         UserError: as the readers do, once for the files of all.
     """
-    check_layout(dataset, root)
+    found = benchmark(dataset)
+    check_layout(found, root)
     listings = Listings()
-    parsed = [_parse(dataset, root, name, choice, listings) for name in names]
+    parsed = [_parse(found, root, found.split_named(name), choice, listings) for name in names]
     checked = check_files(
         [part for split in parsed for part in split],
         skip_missing=skip_missing,
@@ -82,31 +68,35 @@ def load_splits(
     return splits
 
 
-def _parse(dataset: str, root: Path, name: str, choice: Choice, listings: Listings) -> list[Split]:
-    train = name == "train"
-    gallery = "split" if train else choice.gallery  # nothing is ranked in training
-    if dataset == "CIRR":
-        parsed = [parse_cirr(root, name, gallery=gallery, listings=listings)]
-        note = ""
-    else:
-        chosen = _chosen(choice)
-        note = "" if len(chosen) == len(CATEGORIES) else f", {' and '.join(chosen)} only"
-        parsed = [
-            parse_fashioniq(
-                root, c, name, protocol=choice.protocol, gallery=gallery, listings=listings
-            )
-            for c in chosen
-        ]
+def _parse(
+    found: Benchmark, root: Path, name: str, choice: Choice, listings: Listings
+) -> list[Split]:
+    train = name == found.training_split
+    if train:  # nothing is ranked in training
+        choice = replace(choice, gallery="split")
+    parsed = list(found.read(root, name, choice=choice, listings=listings))
+    for part in parsed:
+        check_split(part, ranked=not train)
     parsed = [only_used(part) for part in parsed] if train else parsed
-    return [replace(part, protocol=part.protocol + note) for part in parsed]
+    return [replace(part, protocol=part.protocol + part.note) for part in parsed]
 
 
-def _chosen(choice: Choice) -> list[str]:
-    """FashionIQ's categories in its own order; UserError if there is none."""
-    chosen = [category for category in CATEGORIES if category in choice.categories]
-    if not chosen:
-        raise UserError(f"--fashioniq-categories names none of {', '.join(CATEGORIES)}; name one.")
-    return chosen
+def check_split(split: Split, *, ranked: bool) -> None:
+    """Refuse a split whose parts do not fit together; UserError names the query.
+
+    Args:
+        split: as a reader gives it.
+        ranked: whether its gallery must hold the targets and the members of groups.
+    """
+    known, gallery = split.paths.keys(), set(split.gallery)
+    for triplet in split.triplets:
+        wrong = [name for name in (triplet.reference, *triplet.targets) if name not in known]
+        if wrong:
+            raise _lacking(triplet, split, wrong[0], "has no path")
+        named = (*triplet.targets, *triplet.group) if ranked else ()
+        wrong = [name for name in named if name not in gallery]
+        if wrong:
+            raise _lacking(triplet, split, wrong[0], "is not in the gallery")
 
 
 def _find_unreadable(
@@ -147,3 +137,11 @@ def check_caption(caption: str, *, where: str) -> None:
             f"the caption of {where} has {words} words; shorten it to {MOST_WORDS} at most, "
             "of which the model reads the first 30 or so."
         )
+
+
+def _lacking(triplet: Triplet, split: Split, name: str, lack: str) -> UserError:
+    """The error of a query that needs more than its split holds."""
+    return UserError(
+        f"query {triplet.query_id} of {split.name} names the image '{name}', which {lack}; correct "
+        "the annotations, or what reads them."
+    )

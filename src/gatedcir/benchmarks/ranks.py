@@ -1,11 +1,8 @@
-"""Ranks of the right answer, and the recalls of CIRR and FashionIQ (NumPy, percentages).
+"""Ranks of the right answer, and recalls, as all data sets use them (NumPy, percentages).
 
 Legend: M queries, G gallery images, S group members, K retrieved images. A rank is 0-based.
 Equal similarities are ordered by gallery index, so a rank never depends on a sort.
 """
-
-import statistics
-from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -162,67 +159,6 @@ def recall_at(ranks: Indices, k: int) -> float:
     if k < 1:
         raise ValueError(f"k is {k}, but a cutoff is at least 1")
     return float(np.float32(np.count_nonzero(ranks < k) / ranks.size)) * 100
-
-
-def cirr_metrics(ranks: Indices, group_ranks: Indices) -> dict[str, float]:
-    """CIRR's recalls and their means, in the column order of published result files.
-
-    `mean(R@5+R_s@1)` is the headline; the arithmetic, harmonic and geometric means are those of
-    the seven recalls before it, and a recall of zero makes the last two zero.
-
-    Args:
-        ranks: [M], from the whole gallery without the reference.
-        group_ranks: [M], from the group without the reference.
-
-    Raises:
-        ValueError: there is no query, or the two lengths differ.
-
-    >>> metrics = cirr_metrics(np.array([0, 4, 60, 7]), np.array([0, 0, 1, 3]))
-    >>> metrics["recall_at5"], metrics["group_recall_at1"], metrics["mean(R@5+R_s@1)"]
-    (50.0, 50.0, 50.0)
-    """
-    if ranks.shape != group_ranks.shape:
-        raise ValueError(f"{ranks.shape} ranks, but {group_ranks.shape} group ranks")
-    metrics = {f"group_recall_at{k}": recall_at(group_ranks, k) for k in (1, 2, 3)}
-    metrics |= {f"recall_at{k}": recall_at(ranks, k) for k in (1, 5, 10, 50)}
-    recalls = list(metrics.values())
-    metrics["mean(R@5+R_s@1)"] = (metrics["recall_at5"] + metrics["group_recall_at1"]) / 2
-    metrics["arithmetic_mean"] = statistics.mean(recalls)
-    metrics["harmonic_mean"] = statistics.harmonic_mean(recalls)
-    # statistics.geometric_mean refuses a zero before Python 3.13.
-    metrics["geometric_mean"] = statistics.geometric_mean(recalls) if all(recalls) else 0.0
-    return metrics
-
-
-def fashioniq_metrics(ranks_by_category: Mapping[str, Indices]) -> dict[str, float]:
-    """FashionIQ's recalls per category, and their unweighted means over the categories.
-
-    `average_recall` is the headline: the mean of the averages at 10 and at 50 alone.
-
-    Args:
-        ranks_by_category: category -> [M] ranks, each in its own gallery.
-
-    Raises:
-        ValueError: there is no category, or one has no query.
-
-    >>> metrics = fashioniq_metrics({"dress": np.array([3, 20]), "shirt": np.array([70])})
-    >>> metrics["dress_recall_at10"], metrics["average_recall_at50"], metrics["average_recall"]
-    (50.0, 50.0, 37.5)
-    """
-    if not ranks_by_category:
-        raise ValueError("FashionIQ metrics need at least one category")
-    metrics: dict[str, float] = {}
-    for category, ranks in ranks_by_category.items():
-        for k in (1, 5, 10, 50):
-            metrics[f"{category}_recall_at{k}"] = recall_at(ranks, k)
-    averages = {
-        f"average_recall_at{k}": statistics.mean(
-            metrics[f"{category}_recall_at{k}"] for category in ranks_by_category
-        )
-        for k in (1, 5, 10, 50)
-    }
-    both = [averages[f"average_recall_at{k}"] for k in (10, 50)]
-    return metrics | averages | {"average_recall": statistics.mean(both)}
 
 
 def _matrix_shape(matrix: npt.NDArray, name: str) -> tuple[int, int]:

@@ -7,21 +7,19 @@ on it, so that the model's input is the same bit for bit and only the work is sa
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
-from itertools import chain, count, product
+from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
-from gatedcir.benchmarks import cirr, fashioniq
+from gatedcir.benchmarks.base import Copies
+from gatedcir.benchmarks.places import Places
+from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 
 NOTE = "resized.json"  # in the copied dataset's folder
-Places = dict[tuple[str, Path], Path]
-"""An image's name and file -> the place of its copy, relative to the copied dataset's folder."""
 
 
 class Copy(NamedTuple):
@@ -57,7 +55,7 @@ def read_parts(dataset: str, source: Path, annotations: Iterable[Path]) -> dict[
     Images need not exist. Raises UserError as the readers do, and if no split has its files.
     """
     names = {path.name for path in annotations}
-    readers = _READERS[dataset](source)
+    readers = _copies_of(dataset).parts(source)
     there = {key for key in readers if {f"cap.{key}.json", f"split.{key}.json"} <= names}
     # Where there are none, the first reader says what is expected.
     return {key: read() for key, read in readers.items() if key in there or not there}
@@ -67,13 +65,12 @@ def choose_places(dataset: str, source: Path, parts: Iterable[Split]) -> Places:
     """Where the copy of every image file that exists goes; no two files share a place.
 
     Raises:
-        UserError: none exists, or a name of FashionIQ, whose images are found by their names,
-            leads out of their folder or has two files.
+        UserError: none exists, or an image's name or file has no place.
     """
     paths = {item for part in parts for item in part.paths.items() if item[1].is_file()}
     if not paths:
         raise UserError(f"no image that the annotations name is in {source}; add them.")
-    return _PLACES[dataset](sorted(paths), source)
+    return _copies_of(dataset).places(sorted(paths), source)
 
 
 def write_annotations(
@@ -167,52 +164,12 @@ def _is_same(found: Path | None, copy: Path) -> bool:
     return found is not None and found.is_file() and found.samefile(copy)
 
 
-def _cirr_readers(root: Path) -> dict[str, Callable[[], Split]]:
-    return {f"rc2.{split}": partial(cirr.parse_cirr, root, split) for split in cirr.SPLITS}
-
-
-def _fashioniq_readers(root: Path) -> dict[str, Callable[[], Split]]:
-    return {
-        f"{category}.{split}": partial(fashioniq.parse_fashioniq, root, category, split)
-        for category, split in product(fashioniq.CATEGORIES, fashioniq.SPLITS)
-    }
-
-
-def _places_in_split_files(paths: list[tuple[str, Path]], source: Path) -> Places:
-    """The images' own places; "outside" for those outside of the dataset's folder."""
-    folder = _without_dots(source)
-    places: dict[Path, Path] = {}
-    taken: set[Path] = set()
-    for path in sorted({path for _, path in paths}):
-        file = _without_dots(path)
-        inside = file.is_relative_to(folder)
-        place = file.relative_to(folder) if inside else Path("outside", *file.parts[1:])
-        # Two names may differ in their endings alone.
-        longer = (place.with_name(place.name + ".png" * n) for n in count(1))
-        tries = chain([place.with_suffix(".png")], longer)
-        places[path] = next(place for place in tries if place not in taken)
-        taken.add(places[path])
-    return {(name, path): places[path] for name, path in paths}
-
-
-def _without_dots(path: Path) -> Path:
-    return Path(os.path.normpath(path.absolute()))
-
-
-def _places_by_name(paths: list[tuple[str, Path]], source: Path) -> Places:
-    places: Places = {}
-    files: dict[str, Path] = {}
-    for name, path in paths:
-        place = Path(f"{name}.png")
-        if place.is_absolute() or ".." in place.parts:
-            raise UserError(f"the image name {name!r} leads out of the folder images; rename it.")
-        if files.setdefault(name, path) != path:
-            raise UserError(
-                f"the image name {name!r} has two files, {files[name]} and {path}; rename one."
-            )
-        places[name, path] = "images" / place
-    return places
-
-
-_READERS = {"CIRR": _cirr_readers, "FashionIQ": _fashioniq_readers}
-_PLACES = {"CIRR": _places_in_split_files, "FashionIQ": _places_by_name}
+def _copies_of(dataset: str) -> Copies:
+    found = benchmark(dataset).copies
+    if found is None:
+        known = " and ".join(name for name, each in BENCHMARKS.items() if each.copies)
+        raise UserError(
+            f"how copies of {dataset} are laid out is not known; resize {known}, or keep features "
+            "instead, which saves more."
+        )
+    return found

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from gatedcir.data.sources import Source
-from gatedcir.data.triplets import Triplet, training_text
+from gatedcir.data.triplets import TrainingText, Triplet, training_text
 from gatedcir.visual import Visual
 
 
@@ -37,11 +37,18 @@ class TripletDataset(Dataset):
 
     Every image is read once a batch, however many of its triplets show it. A triplet's text is
     drawn anew every epoch, from the seed, the epoch and its index alone, so that a resumed run
-    draws what an uninterrupted one does.
+    draws what an uninterrupted one does. `text` draws it.
     """
 
-    def __init__(self, triplets: Sequence[Triplet], source: Source, *, seed: int) -> None:
-        self.triplets, self.source, self.seed = triplets, source, seed
+    def __init__(
+        self,
+        triplets: Sequence[Triplet],
+        source: Source,
+        *,
+        seed: int,
+        text: TrainingText = training_text,
+    ) -> None:
+        self.triplets, self.source, self.seed, self.text = triplets, source, seed, text
         self.epoch = 0
         numbers: dict[str | None, int] = {}
         self.target_ids = [numbers.setdefault(t.target, len(numbers)) for t in triplets]
@@ -71,4 +78,4 @@ class TripletDataset(Dataset):
 
     def _text(self, index: int) -> str:
         rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
-        return training_text(self.triplets[index].captions, rng)
+        return self.text(self.triplets[index].captions, rng)

@@ -104,9 +104,14 @@ def _without(split: Split, left_out: Mapping[Path, str]) -> Split:
     """The split without some images; UserError if no triplet is left."""
     reasons = {name: left_out[path] for name, path in split.paths.items() if path in left_out}
     triplets = tuple(
-        replace(triplet, group=tuple(name for name in triplet.group if name not in reasons))
+        replace(
+            triplet,
+            targets=tuple(name for name in triplet.targets if name not in reasons),
+            group=tuple(name for name in triplet.group if name not in reasons),
+        )
         for triplet in split.triplets
-        if triplet.reference not in reasons and triplet.target not in reasons
+        if triplet.reference not in reasons
+        and (not triplet.targets or not reasons.keys() >= set(triplet.targets))
     )
     only_missing = set(reasons.values()) == {MISSING}
     images = f"{len(reasons)} {MISSING if only_missing else 'unreadable'} images"

@@ -1,6 +1,7 @@
 """What every dataset becomes: triplets, a gallery in ranking order, and the file of each image."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,19 +10,25 @@ from gatedcir.errors import UserError
 
 @dataclass(frozen=True)
 class Triplet:
-    """One query and its answer.
+    """One query and its answers.
 
-    `target` is None where the split publishes none; `group` holds CIRR's image set as published,
-    the reference included, and is empty elsewhere. `pool` names what triplets with much the same
-    images share: the number of CIRR's image set, FashionIQ's category.
+    `targets` are the right images, mostly one, and empty where the split publishes none. `target`
+    is the first, on which is trained and by which recall counts. `group` holds CIRR's image set as
+    published, the reference included, and is empty elsewhere. `pool` names what triplets with much
+    the same images share: the number of CIRR's image set, FashionIQ's category.
     """
 
     query_id: str
     reference: str
-    target: str | None
+    targets: tuple[str, ...]
     captions: tuple[str, ...]
     group: tuple[str, ...] = ()
     pool: str = ""
+
+    @property
+    def target(self) -> str | None:
+        """The first of the targets; None where there is none."""
+        return self.targets[0] if self.targets else None
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,8 @@ class Split:
     """The triplets of one split and the gallery, in the order in which ties are broken.
 
     `searched` says, for the message of a missing image, which names were looked for where.
-    `skipped` counts the triplets that were left out because an image of theirs was.
+    `note` ends the protocol line, that of a training split too. `skipped` counts the triplets that
+    were left out because an image of theirs was.
     """
 
     name: str
@@ -40,6 +48,7 @@ class Split:
     reference_removed: bool
     category: str | None = None
     searched: str = ""
+    note: str = ""
     skipped: int = 0
 
 
@@ -76,6 +85,10 @@ def training_text(captions: tuple[str, ...], rng: random.Random) -> str:
         first, second = parts
         parts = rng.choice(([first, second], [second, first], [first], [second]))
     return _join(parts)
+
+
+TrainingText = Callable[[tuple[str, ...], random.Random], str]
+"""Captions and a generator -> the text of a query in training."""
 
 
 def only_used(split: Split) -> Split:

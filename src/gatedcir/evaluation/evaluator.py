@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gatedcir.benchmarks.ranks import cirr_metrics, fashioniq_metrics
+from gatedcir.benchmarks.base import Benchmark
 from gatedcir.data.sources import Source, batches
 from gatedcir.data.transforms import Transform
-from gatedcir.data.triplets import Split, evaluation_text
-from gatedcir.device import autocast
-from gatedcir.evaluation.ranking import Ranking, rank
+from gatedcir.data.triplets import Split
+from gatedcir.device import CPU, Device
+from gatedcir.evaluation.ranking import rank
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.search.exact import TokenIndex
@@ -34,22 +34,24 @@ class Evaluator:
     tokenizer: Tokenizer
     source: Source
     transform: Transform
+    benchmark: Benchmark
+    """The data set: its texts and metrics."""
     batch_size: int = 128
     num_workers: int = 0
     gallery_on_gpu: bool = True
-    precision: torch.dtype | None = None
+    runs_on: Device = CPU
     trained_on: str | None = None
     """The dataset of the model's run; None for weights that were not trained here."""
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return self.model.temp.device
+        return self.runs_on.device
 
     @property
     def has_gate(self) -> bool:
         """Whether `explain` gives a gate."""
-        return hasattr(self.model.fusion, "gate")
+        return bool(getattr(self.model.fusion, "has_gate", False))
 
     @property
     def has_visual_fusion(self) -> bool:
@@ -78,7 +80,7 @@ class Evaluator:
             tokens_per_image=self.model.backbone.num_query_tokens,
             on_gpu=self.gallery_on_gpu and self.device.type == "cuda",
         )
-        texts = [evaluation_text(triplet.captions) for triplet in split.triplets]
+        texts = [self.benchmark.evaluation_text(triplet.captions) for triplet in split.triplets]
         asked: dict[str, list[int]] = {name: [] for name in split.gallery}
         for number, triplet in enumerate(split.triplets):
             asked.setdefault(triplet.reference, []).append(number)  # others behind the gallery
@@ -90,7 +92,7 @@ class Evaluator:
                 for row, each in enumerate(numbers[start : start + self.batch_size])
                 for number in each
             ]
-            with autocast(self.device, self.precision):
+            with self.runs_on.autocast():
                 levels = self.model.levels(images)
                 if start < count:
                     index.add(self.model.encode_target([x[: count - start] for x in levels]))
@@ -104,7 +106,7 @@ class Evaluator:
     @torch.inference_mode()
     def explain(self, pixels: Tensor, texts: list[str]) -> dict[str, Tensor]:
         """What the fusion does with images [B, 3, H, W] and B texts: its gate and figures."""
-        with autocast(self.device, self.precision):
+        with self.runs_on.autocast():
             tokens = self.tokenizer(texts).to(self.device)
             return self.model.encode_query(pixels.to(self.device), tokens)[1]
 
@@ -115,7 +117,7 @@ class Evaluator:
         Returns:
             All layers of the first scale, then of the next, [B, L, Dv] each; [B, L, Dv]; aux.
         """
-        with autocast(self.device, self.precision):
+        with self.runs_on.autocast():
             levels = self.model.normalised_levels(pixels.to(self.device))
             return levels, *self.model.visual_fusion(levels)
 
@@ -132,15 +134,6 @@ class Evaluator:
             yield start, move(images, self.device)
 
 
-def metrics_of(rankings: list[Ranking]) -> dict[str, float]:
-    """The dataset's metrics in percent, in the peers' names: FashionIQ's by category, or CIRR's."""
-    by_category = {r.split.category: r.target_ranks for r in rankings}
-    if None in by_category:
-        [ranking] = rankings
-        return cirr_metrics(ranking.target_ranks, ranking.group_ranks)
-    return fashioniq_metrics({str(name): ranks for name, ranks in by_category.items()})
-
-
 def validate(
     evaluator: Evaluator, splits: list[Split], encode_query: QueryEncoder | None = None
 ) -> dict[str, float]:
@@ -151,4 +144,4 @@ def validate(
         rankings = [rank(split, *evaluator.encode(split, encode_query)) for split in splits]
     finally:
         evaluator.model.train(training)
-    return metrics_of(rankings)
+    return evaluator.benchmark.measure(rankings)

@@ -3,9 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-HEADLINE = {"CIRR": "mean(R@5+R_s@1)", "FashionIQ": "average_recall"}
-"""The metric by which the best checkpoint of a dataset is chosen."""
-
 
 class Described(Protocol):
     """What a report says of a split."""

@@ -1,4 +1,4 @@
-"""Config + model -> the frozen vision tower's features of images: in a folder, in memory, or not.
+"""Options + model -> the frozen vision tower's features of images: in a folder, in memory, or not.
 
 They are what `ComposedRetriever.levels` gives: the chosen layers at the chosen scales before the
 tower's last LayerNorm, which is trained.
@@ -6,6 +6,7 @@ tower's last LayerNorm, which is trained.
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,12 +14,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from gatedcir.data.sources import FeatureSource, PixelSource, Source
-from gatedcir.device import autocast
+from gatedcir.device import Device, name_of
 from gatedcir.errors import UserError
 from gatedcir.features.encode import Encoder, cache_in_memory
 from gatedcir.features.folder import FeatureFolder
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.options.config import Config
 from gatedcir.resources import fits_in_memory
 
 ENCODE_BATCH = 64  # images
@@ -28,31 +28,36 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _TOWER_SIZES = ("num_attention_heads", "patch_size", "hidden_act", "layer_norm_eps")
 
 
-def may_cache(config: Config) -> bool:
-    """Whether the vision tower's features may stand in for pixels: it is frozen, and not "none"."""
-    return not config.backbone.train_vision and config.run.cache_features != "none"
+@dataclass(frozen=True)
+class Keeping:
+    """How features are kept."""
+
+    where: Path | str
+    """A folder, or "memory", or "auto": in memory if there is room."""
+    read_from: str
+    """auto, gpu, ram or disk."""
+    runs_on: Device
+    """Where and in which precision the tower computes."""
+    dtype: torch.dtype
+    """What features are kept in."""
+    num_workers: int
+    """Processes that load images."""
 
 
-def stored_dtype(config: Config, precision: torch.dtype | None) -> torch.dtype:
-    """The type that features are cached in, of a tower that computes in `precision`."""
-    return _DTYPES.get(config.optim.cache_dtype, precision or torch.float32)
+def stored_dtype(name: str, tower: Device) -> torch.dtype:
+    """The type that --cache-dtype names: by "auto" what the tower computes in."""
+    return _DTYPES.get(name, tower.precision or torch.float32)
 
 
 def cached_source(
-    config: Config,
-    model: ComposedRetriever,
-    pixels: PixelSource,
-    *,
-    precision: torch.dtype | None,
-    may_write: bool,
+    keeping: Keeping, model: ComposedRetriever, pixels: PixelSource, *, may_write: bool
 ) -> Source:
     """Features of the images of `pixels`, or `pixels` where "auto" finds no room for them.
 
     Args:
-        config: says where they are kept and read from.
+        keeping: says where they are kept and read from.
         model: on the device that encodes.
         pixels: all images.
-        precision: of autocast.
         may_write: keep features, in a folder or in memory. Else images are read once: features
             come from a folder that holds them all, and pixels are read where there is none.
 
@@ -60,17 +65,17 @@ def cached_source(
         UserError: no room on the disk or the GPU; a folder that is damaged or not for these images.
             Never without `may_write`.
     """
-    images, dtype = len(pixels.paths), stored_dtype(config, precision)
+    images, dtype = len(pixels.paths), keeping.dtype
     size = images * model.feature_bytes(dtype)
-    device = _device(config, model, size) if may_write else None
+    device = _device(keeping, size) if may_write else None
     fits = fits_in_memory(images, model.feature_bytes(dtype))
-    where = config.run.cache_features
+    where = keeping.where
     if isinstance(where, Path):
-        folder = feature_folder(config, model, pixels, precision=precision)
-        from_disk = {"auto": not fits, "disk": True}.get(config.run.cache_device, False)
+        folder = feature_folder(keeping, model, pixels)
+        from_disk = {"auto": not fits, "disk": True}.get(keeping.read_from, False)
         read = folder.open if from_disk else folder.load
         if may_write:
-            fill_folder(folder, config, model, pixels, precision=precision)
+            fill_folder(folder, keeping, model, pixels)
             return _to(read(pixels.paths), device)
         try:
             return pixels if folder.missing(pixels.paths) else read(pixels.paths)
@@ -88,20 +93,20 @@ def cached_source(
         return pixels
     source = cache_in_memory(
         pixels,
-        _encoder(model, precision, dtype),
+        _encoder(keeping, model),
         batch_size=ENCODE_BATCH,
-        num_workers=config.data.num_workers,
+        num_workers=keeping.num_workers,
         progress=is_main(),
     )
     return _to(source, device)
 
 
 def feature_folder(
-    config: Config, model: ComposedRetriever, pixels: PixelSource, *, precision: torch.dtype | None
+    keeping: Keeping, model: ComposedRetriever, pixels: PixelSource
 ) -> FeatureFolder:
     """The folder below `--cache-features` for what this model makes of these pixels."""
-    assert isinstance(config.run.cache_features, Path)
-    backbone, dtype = model.backbone, stored_dtype(config, precision)
+    assert isinstance(keeping.where, Path)
+    backbone, dtype = model.backbone, keeping.dtype
     layers = backbone.check_layers(model.layers)
     settings = {
         "format": "1",
@@ -109,21 +114,16 @@ def feature_folder(
         "layers": " ".join(map(str, layers)),
         "scales": " ".join(map(str, model.scales)),
         "transform": repr(pixels.transform),
-        "precision of the tower": _name(precision or torch.float32),
-        "precision of the features": _name(dtype),
+        "precision of the tower": keeping.runs_on.name,
+        "precision of the features": name_of(dtype),
     }
     tokens = [backbone.token_count(scale) for scale in model.scales for _ in layers]
     shapes = [(count, backbone.vision_width) for count in tokens]
-    return FeatureFolder.below(config.run.cache_features, settings, shapes=shapes, dtype=dtype)
+    return FeatureFolder.below(keeping.where, settings, shapes=shapes, dtype=dtype)
 
 
 def fill_folder(
-    folder: FeatureFolder,
-    config: Config,
-    model: ComposedRetriever,
-    pixels: PixelSource,
-    *,
-    precision: torch.dtype | None,
+    folder: FeatureFolder, keeping: Keeping, model: ComposedRetriever, pixels: PixelSource
 ) -> None:
     """Encode what a folder lacks, and say so. Raises UserError as `FeatureFolder.fill`."""
     missing = len(folder.missing(pixels.paths))
@@ -134,9 +134,9 @@ def fill_folder(
     )
     folder.fill(
         pixels,
-        _encoder(model, precision, folder.dtype),
+        _encoder(keeping, model),
         batch_size=ENCODE_BATCH,
-        num_workers=config.data.num_workers,
+        num_workers=keeping.num_workers,
         progress=is_main(),
     )
 
@@ -153,24 +153,20 @@ def tower_hash(model: ComposedRetriever) -> str:
     return found.hexdigest()[:16]
 
 
-def _encoder(
-    model: ComposedRetriever, precision: torch.dtype | None, dtype: torch.dtype
-) -> Encoder:
-    device = model.temp.device
-
+def _encoder(keeping: Keeping, model: ComposedRetriever) -> Encoder:
     def encode(batch: Tensor) -> list[Tensor]:
-        with autocast(device, precision):
-            levels = model.levels(batch.to(device, non_blocking=True))
-        return [level.to(dtype) for level in levels]
+        with keeping.runs_on.autocast():
+            levels = model.levels(batch.to(keeping.runs_on.device, non_blocking=True))
+        return [level.to(keeping.dtype) for level in levels]
 
     return encode
 
 
-def _device(config: Config, model: ComposedRetriever, size: int) -> torch.device | None:
+def _device(keeping: Keeping, size: int) -> torch.device | None:
     """The GPU if features are to be there; UserError if there is none, or not room for `size`."""
-    if config.run.cache_device != "gpu":
+    if keeping.read_from != "gpu":
         return None
-    device = model.temp.device
+    device = keeping.runs_on.device
     if device.type != "cuda":
         raise UserError("--cache-device gpu needs a GPU, and the model is on none; leave it out.")
     free, _ = torch.cuda.mem_get_info(device)
@@ -184,10 +180,6 @@ def _device(config: Config, model: ComposedRetriever, size: int) -> torch.device
 
 def _to(source: Source, device: torch.device | None) -> Source:
     return source.to(device) if device and isinstance(source, FeatureSource) else source
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def is_main() -> bool:

@@ -1,12 +1,12 @@
 """Options that parse and yet make no sense, alone or together."""
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from typing import Any
 
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config, DataConfig, ModelConfig, RunConfig
+from gatedcir.options.flags import by_name
 from gatedcir.options.parsing import to_dict
 
 MOST_SEED = 2**32  # what NumPy takes
@@ -64,7 +64,7 @@ def check_ranges(config: Config) -> None:
 def check_visual(options: ModelConfig) -> None:
     """Refuse several layers or scales without a fusion of them, and a fusion of a single one."""
     for flag, values, fusion_flag, fusion in (
-        ("visual-layers", options.visual_layers, "visual-fusion", options.visual_fusion),
+        ("visual-layers", options.visual_layers, "layer-fusion", options.layer_fusion),
         ("visual-scales", options.visual_scales, "scale-fusion", options.scale_fusion),
     ):
         given = f"--model.{flag} {' '.join(map(str, values))}"
@@ -95,19 +95,18 @@ def check_negatives(batch_size: int, processes: int) -> None:
 
 
 def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Flags that would make it another training; what is kept and where data lies may change.
+    """Flags that would make it another training. Fields with the mark `FREE_ON_RESUME` may change.
 
     An option that one of the two does not know has its default in it, or is off where it has none
     any more.
     """
-    free = {field.name for field in dataclasses.fields(RunConfig)} | {"data_path", "num_workers"}
-    before = {_RENAMED.get(name, name): value for name, value in before.items()}
+    before = {_own_name(name, prefix): value for name, value in before.items()}
     for name in dict.fromkeys((*before, *after)):
         default = _DEFAULTS.get(prefix + name, False)
         old, new = before.get(name, default), after.get(name, default)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from changed_flags(old, new, f"{prefix}{name}.")
-        elif old != new and name.replace("-", "_") not in free:
+        elif old != new and prefix + name not in _FREE:
             yield prefix + name
 
 
@@ -119,5 +118,12 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + name, value
 
 
-_RENAMED = {"skip-missing": "skip-unreadable"}
+def _own_name(name: str, prefix: str) -> str:
+    """The name that an option has now, of whatever it was called before."""
+    option = _OPTIONS.get(f"--{prefix}{name}")
+    return name if option is None else option.flag.removeprefix(f"--{prefix}")
+
+
+_OPTIONS = by_name(Config)
+_FREE = {option.flag.removeprefix("--") for option in _OPTIONS.values() if option.free_on_resume}
 _DEFAULTS = dict(_flat(to_dict(Config(DataConfig("CIRR")))))

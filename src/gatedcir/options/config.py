@@ -6,23 +6,46 @@ keys (`learning-rate`, `model: {gated-fusion: {strategy: ...}}`) alike; `parsing
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
-Dataset = Literal["CIRR", "FashionIQ"]
+from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
+from gatedcir.errors import UserError
+from gatedcir.models.gated_fusion.strategies import STRATEGIES
+from gatedcir.options.flags import FREE_ON_RESUME, OneOf
+
+Value = TypeVar("Value")
+Free = Annotated[Value, FREE_ON_RESUME]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-DEFAULT_FOLDERS = {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")}
-CONFIG_FILE = "config.yaml"  # in a run's folder
 
 MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 
 # Options that several commands take, each with its one meaning.
-InDataset = Annotated[Dataset, tyro.conf.arg(help="Dataset, in its published layout.")]
+DATASETS = OneOf(BENCHMARKS, "my_file:MyData")
+InDataset = Annotated[
+    str,
+    DATASETS,
+    tyro.conf.arg(
+        metavar=DATASETS.metavar,
+        help="Dataset in its published layout, or one of your own by a path.",
+    ),
+]
+MaybeDataset = Annotated[str | None, DATASETS, tyro.conf.arg(metavar=DATASETS.metavar)]
 DataPath = Annotated[
     Path | None,
+    FREE_ON_RESUME,
     tyro.conf.arg(
         help="The dataset's folder; ./cirr_dataset or ./fashionIQ_dataset when not given."
+    ),
+]
+_STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
+StrategyName = Annotated[
+    str,
+    _STRATEGIES,
+    tyro.conf.arg(
+        metavar=_STRATEGIES.metavar,
+        help="; ".join(f"{name}: {entry.meaning}" for name, entry in STRATEGIES.items()) + ".",
     ),
 ]
 ModelPath = Annotated[
@@ -32,7 +55,7 @@ ModelPath = Annotated[
     ),
 ]
 NewFolder = Annotated[Path, tyro.conf.arg(help="Folder to write; must not exist yet, or be empty.")]
-NumWorkers = Annotated[int, tyro.conf.arg(help="Processes that load images.")]
+NumWorkers = Annotated[int, FREE_ON_RESUME, tyro.conf.arg(help="Processes that load images.")]
 SkipUnreadable = Annotated[
     bool,
     tyro.conf.arg(
@@ -67,7 +90,10 @@ class DataConfig:
     @property
     def folder(self) -> Path:
         """The dataset's folder."""
-        return self.data_path or DEFAULT_FOLDERS[self.dataset]
+        found = self.data_path or benchmark(self.dataset).folder
+        if found is None:
+            raise UserError(f"{self.dataset} has no usual folder; name it with --data-path.")
+        return found
 
 
 @dataclass(frozen=True)
@@ -87,13 +113,7 @@ class TransformConfig:
 class GatedFusionConfig:
     """How the text changes the reference's visual tokens before the Q-Former."""
 
-    strategy: Literal[
-        "gated", "additive", "interpolate", "attentive", "contextual", "contextual-mean", "none"
-    ] = "gated"
-    """gated: image + alpha*gate*delta; additive: image + alpha*delta; interpolate:
-    gate*(image+delta) + (1-gate)*image; attentive: as gated, but every visual token attends to the
-    words; contextual: attentive after one transformer layer over the text; contextual-mean: its
-    control, the same size with only the mean to attend to; none: the published baseline."""
+    strategy: StrategyName = "gated"
     alpha_init: float = 0.5
     """Start of the learned alpha; interpolate has none."""
     dropout: float = 0.1
@@ -108,17 +128,20 @@ class ModelConfig:
 
     visual_layers: tuple[int, ...] = (-1,)
     """Blocks of the vision tower that are read, the main one first, -1 the last."""
-    visual_fusion: Literal[
-        "none",
-        "mean",
-        "dynamic",
-        "dynamic-no-gate",
-        "dynamic-gate-only",
-        "concat",
-        "weighted-sum",
-        "channel-attention",
+    layer_fusion: Annotated[
+        Literal[
+            "none",
+            "mean",
+            "dynamic",
+            "dynamic-no-gate",
+            "dynamic-gate-only",
+            "concat",
+            "weighted-sum",
+            "channel-attention",
+        ],
+        tyro.conf.arg(aliases=("--model.visual-fusion",)),
     ] = "none"
-    """How one map is made of several layers; none for one layer."""
+    """How one map is made of several layers; none for one layer. It was --model.visual-fusion."""
     visual_scales: tuple[float, ...] = (1.0,)
     """Multiples of the image's size at which the tower reads it, 1.0 among them."""
     scale_fusion: Literal["none", "mean", "absi", "hierarchical", "deformable"] = "none"
@@ -198,30 +221,30 @@ class OptimConfig:
 class RunConfig:
     """What a run keeps and where."""
 
-    output_dir: Path | None = None
+    output_dir: Free[Path | None] = None
     """The run's folder; runs/<dataset>-<model>-<time> when not given."""
-    resume: Path | None = None
+    resume: Free[Path | None] = None
     """Go on with this run's folder, with its options; needs a run that had --save-training."""
-    validation_frequency: int = 1
+    validation_frequency: Free[int] = 1
     """Epochs from one validation to the next; the last epoch is always validated. 0: no validation,
     so that no validation split is read and no best model is known; the last state is saved."""
-    save: bool = True
+    save: Free[bool] = True
     """Keep weights; --no-save, for trials, turns the next two off."""
-    save_training: bool = False
+    save_training: Free[bool] = False
     """Save the state after every epoch, so that --resume can go on."""
-    save_best: bool = True
+    save_best: Free[bool] = True
     """Save the model whenever its validation is the best so far."""
-    save_memory: bool = False
+    save_memory: Free[bool] = False
     """Keep the gallery's features off the GPU."""
-    cache_features: Literal["auto", "memory", "none"] | Path = "auto"
+    cache_features: Free[Literal["auto", "memory", "none"] | Path] = "auto"
     """Keep the frozen tower's features: in a folder, made or completed if need be, or in memory;
     auto: in memory if half of what is free suffices."""
-    cache_device: Literal["auto", "gpu", "ram", "disk"] = "auto"
+    cache_device: Free[Literal["auto", "gpu", "ram", "disk"]] = "auto"
     """Where cached features are read from; auto: memory if half of what is free suffices, else the
     folder."""
-    compile: bool = False
+    compile: Free[bool] = False
     """Compile the training step (torch.compile, static shapes); the first one is then slow."""
-    dry_run: bool = False
+    dry_run: Free[bool] = False
     """Only measure: two training steps and one evaluation batch of random data in the real shapes;
     no dataset is read and nothing is written."""
 

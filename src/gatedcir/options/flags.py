@@ -4,11 +4,32 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gatedcir.plugins import is_path
+
+FREE_ON_RESUME = "free on resume"  # marks what may change when a run goes on
 PREFIXED = ("model", "gated_fusion")  # groups that stand in their options' names; others do not
+
+
+@dataclass(frozen=True, eq=False)
+class OneOf:
+    """Marks a str that names an entry of a table, or what is one's own by a dotted path."""
+
+    names: Collection[str]
+    example: str
+    """Such a path."""
+
+    @property
+    def metavar(self) -> str:
+        """How the value is written, for help."""
+        return f"{{{','.join(self.names)}}}|{self.example}"
+
+    def takes(self, value: str) -> bool:
+        """Whether it is a name of the table or has the form of a path."""
+        return value in self.names or is_path(value)
 
 
 @dataclass(frozen=True)
@@ -21,6 +42,10 @@ class Option:
     required: bool
     aliases: tuple[str, ...] = ()
     """Other flags that mean the same."""
+    one_of: OneOf | None = None
+    """The table that a str is looked up in."""
+    free_on_resume: bool = False
+    """Whether it may change when a run goes on: it makes no other training."""
 
     @property
     def names(self) -> list[str]:
@@ -41,11 +66,19 @@ class Option:
     @property
     def choices(self) -> tuple[Any, ...]:
         """The values that it takes, where these are listed; empty where other values do too."""
-        return _choices(self.kind)
+        return _choices(self.kind) if self.one_of is None else tuple(self.one_of.names)
+
+    def refuses(self, value: str) -> bool:
+        """Whether a value is in no table and is no path either; tyro takes any word for a str."""
+        if self.one_of is None or (self.takes_none and value == "None"):
+            return False
+        return not self.one_of.takes(value)
 
     @property
     def usage(self) -> str:
         """The flag with the kind of value that it takes: `--seed INT`."""
+        if self.one_of is not None:
+            return f"{self.flag} {self.one_of.metavar}"
         return f"{self.flag} {_metavar(self.kind)}".strip()
 
 
@@ -89,7 +122,12 @@ def options_of(options: type, prefix: str = "", *, required: bool = True) -> Ite
         else:
             marks = getattr(marked[item.name], "__metadata__", ())
             aliases = (alias for mark in marks for alias in getattr(mark, "aliases", None) or ())
-            yield Option(f"--{prefix}{name}", kind, required and missing, tuple(aliases))
+            tables = [mark for mark in marks if isinstance(mark, OneOf)]
+            table = tables[0] if tables else None
+            free = FREE_ON_RESUME in marks
+            yield Option(
+                f"--{prefix}{name}", kind, required and missing, tuple(aliases), table, free
+            )
 
 
 def flag_names(options: type) -> Iterator[str]:

@@ -15,10 +15,10 @@ import tyro
 import yaml
 
 from gatedcir.errors import UserError
-from gatedcir.options.config import CONFIG_FILE
+from gatedcir.files import CONFIG_FILE
 from gatedcir.options.flags import PREFIXED, Given, by_name, normal, split
 from gatedcir.options.paths import expand, expand_all
-from gatedcir.options.refusals import check_empty, quietly, refusal
+from gatedcir.options.refusals import check_empty, check_names, quietly, refusal
 
 Options = TypeVar("Options")
 
@@ -84,7 +84,9 @@ def _parse(
         check_empty(one, known.get(one.flag))
     words = [word for one in given for word in one.words]
     try:
-        return quietly(options, words)
+        found = quietly(options, words)
+        check_names(given, options, file)
+        return found
     except SystemExit as end:
         if end.code:
             found = refusal(given, options, file)

@@ -58,6 +58,7 @@ SYNONYMS = {
     "output-dir": ("--output", "--json"),
     "output-path": ("--output", "--output-dir", "--json"),
     "save-dir": ("--output", "--output-dir", "--json"),
+    "layers": ("--model.visual-layers",),
     "random-seed": ("--seed",),
     "prompt": ("--text",),
     "caption": ("--text",),
@@ -107,6 +108,16 @@ def check_empty(given: Given, option: Option | None) -> None:
         raise UserError(f"{option.flag} has no value; give {option.usage}.")
 
 
+def check_names(given: Sequence[Given], options: type, file: Path | None) -> None:
+    """UserError where a name is in no table, which tyro takes as any other word."""
+    known = by_name(options)
+    for one in given:
+        option = known.get(one.flag)
+        wrong = option is not None and one.values and option.refuses(one.values[0])
+        if wrong and (found := refusal(given, options, file)):
+            raise found
+
+
 def _faults(given: Sequence[Given], options: type) -> Iterator[tuple[str, str]]:
     """What is wrong, and the way out: wrong names first."""
     known = by_name(options)
@@ -134,6 +145,8 @@ def _wrong_value(given: Given, option: Option | None) -> Iterator[tuple[str, str
         assert option is not None
         wrong = next((value for value in given.values if _left_over(option, [value]) is None), "it")
         choices = list(map(str, option.choices))
+        if option.one_of is not None:
+            choices.append(f"a path like {option.one_of.example}")
         way_out = f"choose {_listed(choices)}" if choices else f"give {option.usage}"
         yield f"{option.flag} cannot be {wrong}", way_out
     for word in rest or ():
@@ -148,6 +161,8 @@ def quietly(kind: Any, words: Sequence[str], **settings: Any) -> Any:
 
 def _left_over(option: Option, values: Sequence[str]) -> list[str] | None:
     """The values that an option does not need of these; None if it refuses them."""
+    if values and option.refuses(values[0]):
+        return None
     alone = dataclasses.make_dataclass("Alone", [("value", option.kind)])
     try:
         _, rest = quietly(alone, Given("--value", tuple(values)).words, return_unknown_args=True)

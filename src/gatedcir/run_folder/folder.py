@@ -14,9 +14,7 @@ from pandas.api.types import is_integer_dtype, is_numeric_dtype
 from torch.utils.tensorboard import SummaryWriter
 
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
-from gatedcir.files import write_json, write_text
-from gatedcir.options.config import CONFIG_FILE, Config
-from gatedcir.options.parsing import to_dict
+from gatedcir.files import CONFIG_FILE, write_json, write_text
 from gatedcir.run_folder.checkpoint import BEST, LAST
 from gatedcir.run_folder.claim import Claim
 
@@ -37,17 +35,21 @@ class Place:
 
 
 @contextmanager
-def claimed(config: Config) -> Iterator[Place]:
+def claimed(*, output: Path | None, resume: Path | None, name: str) -> Iterator[Place]:
     """The run's folder, for this process alone.
 
     A process that was killed, or failed, before it kept anything leaves a folder in which both a
     new run and `--resume` start at the beginning.
 
+    Args:
+        output: the folder of a new run; one below RUNS where none is given.
+        resume: the folder of the run that goes on, if one does.
+        name: how the folder of a run that is given none begins.
+
     Raises:
         UserError: another process has the folder, it holds a run, or it cannot be made.
     """
-    resume = config.run.resume
-    claim = Claim(resume) if resume is not None else _new_claim(config)
+    claim = Claim(resume) if resume is not None else _new_claim(output, name)
     path = claim.folder
     started = finished = False
     try:
@@ -63,13 +65,11 @@ def claimed(config: Config) -> Iterator[Place]:
         claim.release(leave=started and not finished and _is_bare(path))
 
 
-def _new_claim(config: Config) -> Claim:
+def _new_claim(given: Path | None, name: str) -> Claim:
     """The folder that the options name, or else one that no other run has."""
-    given = config.run.output_dir
     check_folder_to_write(given or RUNS, "--output-dir")
     if given is not None:
         return Claim(given)
-    name = f"{config.data.dataset.lower()}-{config.backbone.blip_model_name}"
     name += time.strftime("-%Y%m%d-%H%M%S")
     for number in itertools.count(1):
         path = RUNS / (name if number == 1 else f"{name}-{number}")
@@ -114,10 +114,10 @@ class RunFolder:
         self.board = SummaryWriter(str(path / "tensorboard"), purge_step=done)
 
     @classmethod
-    def create(cls, path: Path, config: Config, made_by: dict[str, Any]) -> "RunFolder":
+    def create(cls, path: Path, config: dict[str, Any], made_by: dict[str, Any]) -> "RunFolder":
         """Config and provenance of a new run in a folder that was claimed."""
         write_json(path / "provenance.json", made_by)
-        write_text(path / CONFIG_FILE, yaml.safe_dump(to_dict(config), sort_keys=False))
+        write_text(path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
         return cls(path)
 
     @property

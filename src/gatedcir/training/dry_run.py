@@ -12,12 +12,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from gatedcir.assemble.data import may_cache
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
 from gatedcir.data.batches import Batch
-from gatedcir.device import autocast
 from gatedcir.evaluation.evaluator import Evaluator
-from gatedcir.features.cache import ENCODE_BATCH, may_cache, stored_dtype
+from gatedcir.features.cache import ENCODE_BATCH, stored_dtype
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.options.checks import check_negatives, check_ranges
@@ -89,7 +89,8 @@ def measure(step: TrainingStep) -> Measured:
     if may_cache(config):
         images = make(min(batch, ENCODE_BATCH))
         levels, seconds = _timed(lambda: _tower(step, images), device)
-        levels = [level.to(stored_dtype(config, step.precision)) for level in levels]
+        kept = stored_dtype(config.optim.cache_dtype, step.runs_on)
+        levels = [level.to(kept) for level in levels]
         vision, cached = seconds / len(levels[0]), sum(level[0].nbytes for level in levels)
         make = _features(levels, generator)
     texts = _captions(tokenizer=step.tokenizer, count=max(batch, Evaluator.batch_size))
@@ -106,7 +107,7 @@ def measure(step: TrainingStep) -> Measured:
         evaluation = _timed(lambda: _evaluate(step, some, few), device)[1]
     return Measured(
         device=str(device),
-        precision=str(step.precision or torch.float32).removeprefix("torch."),
+        precision=step.runs_on.name,
         trained=trained,
         frozen=parameters["parameters"] - trained,
         inputs=tuple(shown.shape if isinstance(shown, Tensor) else shown[0].shape),
@@ -171,14 +172,14 @@ def _captions(tokenizer: Tokenizer, count: int) -> list[str]:
 
 @torch.inference_mode()
 def _tower(step: TrainingStep, images: Visual) -> list[Tensor]:
-    with autocast(step.device, step.precision):
+    with step.runs_on.autocast():
         return step.model.levels(move(images, step.device))
 
 
 @torch.inference_mode()
 def _evaluate(step: TrainingStep, images: Visual, texts: list[str]) -> None:
     images = move(images, step.device)
-    with autocast(step.device, step.precision):
+    with step.runs_on.autocast():
         step.model.encode_target(images)
         step.model.encode_query(images, step.tokenizer(texts).to(step.device))
 

@@ -1,8 +1,9 @@
 """The one training loop, for every dataset."""
 
 import math
+import re
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,16 @@ from gatedcir.assemble.data import (
 )
 from gatedcir.assemble.evaluator import LARGEST_BATCH, make_evaluator, place
 from gatedcir.assemble.model import build, check_opens_again, checkpoint_of
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.ahead import ahead
 from gatedcir.data.batches import TripletDataset
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 from gatedcir.evaluation.evaluator import Evaluator, validate
-from gatedcir.evaluation.report import HEADLINE, format_report
+from gatedcir.evaluation.report import format_report
 from gatedcir.options.checks import check_negatives, check_ranges
 from gatedcir.options.config import Config
+from gatedcir.options.parsing import to_dict
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
@@ -58,7 +61,7 @@ def fit(config: Config) -> Path | None:
     check_opens_again(config)
     accelerator = make_accelerator()
     check_launch(config, accelerator.device)
-    with claimed(config) if accelerator.is_main_process else nullcontext() as place:
+    with claim_folder(config) if accelerator.is_main_process else nullcontext() as place:
         resumes = broadcast_object_list([place is not None and place.resumes])[0]
         try:
             _fit(config, accelerator, place, resumes=resumes)
@@ -66,6 +69,16 @@ def fit(config: Config) -> Path | None:
             line = last_line(place.path, stopped="stopped") if place is not None else "stopped."
             raise KeyboardInterrupt(line) from None
         return None if place is None else place.path
+
+
+def claim_folder(config: Config) -> AbstractContextManager[Place]:
+    """The run's folder, for this process alone."""
+    dataset = re.sub(r"\W+", "-", benchmark(config.data.dataset).name.lower())
+    return claimed(
+        output=config.run.output_dir,
+        resume=config.run.resume,
+        name=f"{dataset}-{config.backbone.blip_model_name}",
+    )
 
 
 def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resumes: bool) -> None:
@@ -93,7 +106,7 @@ def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resum
     for epoch in range(done, epochs):
         row = trainer.train_epoch(epoch)
         if place is not None:
-            folder = folder or RunFolder.create(place.path, config, trainer.provenance)
+            folder = folder or RunFolder.create(place.path, to_dict(config), trainer.provenance)
             folder.add(TRAIN, epoch, row)
         best = _end_epoch(trainer, folder, splits, epoch, best)
         accelerator.wait_for_everyone()
@@ -125,7 +138,7 @@ def _end_epoch(
         if folder is not None and _is_due(trainer.config, epoch):
             metrics = validate(trainer.evaluator, splits)
             tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
-            score = metrics[HEADLINE[trainer.config.data.dataset]]
+            score = metrics[trainer.evaluator.benchmark.headline]
             if snapshot is not None and run.keeps_best and score > best:
                 checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
             best = max(best, score)
@@ -243,7 +256,8 @@ def _prepare(
         model.load_state_dict(resumed.weights)  # whole, before the step may spread them
     here = with_workers_that_fit(config, model, max(2 * config.optim.batch_size, LARGEST_BATCH))
     source = make_source(here, model, [*train_splits, *splits])
-    loader = make_loader(here, TripletDataset(triplets, source, seed=config.optim.seed))
+    text = benchmark(config.data.dataset).training_text
+    loader = make_loader(here, TripletDataset(triplets, source, seed=config.optim.seed, text=text))
     step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader))
     trainer = _Trainer(
         config=config,
@@ -254,7 +268,7 @@ def _prepare(
         provenance={
             **provenance(),
             "device": str(accelerator.device),
-            "precision": str(step.precision or torch.float32).removeprefix("torch."),
+            "precision": step.runs_on.name,
             "processes": accelerator.num_processes,
             "shards": isinstance(model, FSDPModule),
             "seed": config.optim.seed,

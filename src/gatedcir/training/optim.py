@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import get_cosine_schedule_with_warmup
 
+from gatedcir.models.weights.names import FUSIONS
 from gatedcir.options.config import OptimConfig
 
 _BETAS, _EPS = (0.9, 0.98), 1e-7  # of the published trainer
@@ -36,7 +37,7 @@ def parameter_groups(model: nn.Module, options: OptimConfig) -> list[dict[str, A
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = parameter.ndim < 2 or name.endswith(("prompt_tokens", "query_tokens"))
-            added = name.startswith(("fusion.", "visual_fusion."))
+            added = name.startswith(FUSIONS)
             groups.setdefault((added, plain, parameter.ndim == 0), []).append(parameter)
     return [
         {

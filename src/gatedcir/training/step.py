@@ -12,7 +12,7 @@ from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from gatedcir.data.batches import Batch
-from gatedcir.device import autocast, precision_of
+from gatedcir.device import Device
 from gatedcir.errors import UserError
 from gatedcir.models.retriever import ComposedRetriever, Encoded
 from gatedcir.models.text import Tokenizer, Tokens
@@ -41,14 +41,18 @@ class TrainingStep:
     """A model and what changes it."""
 
     config: Config
-    device: torch.device
-    precision: torch.dtype | None  # of autocast
+    runs_on: Device
     model: ComposedRetriever
     wrapped: nn.Module  # the model as Accelerate spreads it over processes
     tokenizer: Tokenizer
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler  # of the loss, for fp16; passes everything on otherwise
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.runs_on.device
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
         """Learn from B triplets.
@@ -90,7 +94,7 @@ class TrainingStep:
             references, targets = torch.arange(len(used)).chunk(2)
         shown = images if used is None else take(images, used)
         inputs = (move(each, self.device) for each in (shown, references, targets))
-        with autocast(self.device, self.precision):
+        with self.runs_on.autocast():
             return self.wrapped(*inputs, texts.to(self.device))
 
     def _loss_of(
@@ -177,7 +181,7 @@ def make_step(
         # Texts of one length: another would be compiled anew.
         tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
         model.compile(dynamic=False)
-    precision = precision_of(config.optim.mixed_precision, device)
+    runs_on = Device.of(config.optim.mixed_precision, device)
     wrapped: nn.Module = model
     if shards_are_asked_for():
         shard(model, device)
@@ -186,20 +190,19 @@ def make_step(
     optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
     return TrainingStep(
         config=config,
-        device=device,
-        precision=precision,
+        runs_on=runs_on,
         model=model,
         wrapped=wrapped,
         tokenizer=tokenizer,
         optimizer=optimizer,
         schedule=schedule,
-        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+        scaler=torch.amp.GradScaler(device.type, enabled=runs_on.precision == torch.float16),
     )
 
 
 def check_launch(config: Config, device: torch.device) -> None:
     """UserError if the step cannot be compiled, or not with weights in shards, on a device."""
-    precision = precision_of(config.optim.mixed_precision, device)
+    precision = Device.of(config.optim.mixed_precision, device).precision
     for flag, given in (
         ("compile", config.run.compile),
         ("mixed-precision fp16", precision == torch.float16),

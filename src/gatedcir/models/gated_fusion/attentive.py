@@ -5,6 +5,7 @@ each visual token attends to the text's tokens, and gate and delta follow from w
 Shapes: B batch, L visual tokens, T text tokens, D text width, Dv vision width, H heads.
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
@@ -27,6 +28,8 @@ class AttentiveFusion(nn.Module):
 
     Cross-attention: Vaswani et al., NeurIPS 2017; gate and delta as in `GatedFusionModule`.
     """
+
+    has_gate = True
 
     def __init__(
         self,
@@ -103,6 +106,11 @@ class AttentiveFusion(nn.Module):
         scores = scores.masked_fill(text_mask[:, None, None] == 0, torch.finfo(scores.dtype).min)
         weights = scores.softmax(-1)
         return (weights @ value).transpose(1, 2).flatten(2), weights.mean(1)
+
+
+to_words = partial(AttentiveFusion, text="tokens")
+to_contextual_words = partial(AttentiveFusion, text="contextual")
+to_their_mean = partial(AttentiveFusion, text="mean")
 
 
 def _mlp(inputs: int, width: int, dropout: float) -> nn.Sequential:

@@ -26,8 +26,11 @@ class TextFusion(nn.Module):
     """What the strategies share: the mean text, projected, and the direction of change it gives.
 
     `start="identity"` zeroes the last layer of the direction, so that the fused tokens equal the
-    image's at step 0 and a pretrained Q-Former sees what it knows.
+    image's at step 0 and a pretrained Q-Former sees what it knows. A subclass whose aux has a
+    `gate` says so by `has_gate`.
     """
+
+    has_gate = False
 
     def __init__(
         self, vision_width: int, text_width: int, *, dropout: float = 0.1, start: Start = "seed"
@@ -92,6 +95,8 @@ class GatedFusionModule(TextFusion):
     2019) as relatives.
     """
 
+    has_gate = True
+
     def __init__(
         self,
         vision_width: int,
@@ -134,11 +139,20 @@ class AdditiveFusion(TextFusion):
 class InterpolatingFusion(TextFusion):
     """Strategy C: gate * (image + delta) + (1 - gate) * image.
 
-    Which is image + gate * delta: strategy A with alpha fixed at 1.
+    Which is image + gate * delta: strategy A with alpha fixed at 1. `alpha_init` has no effect: all
+    strategies take the same keywords.
     """
 
+    has_gate = True
+
     def __init__(
-        self, vision_width: int, text_width: int, *, dropout: float = 0.1, start: Start = "seed"
+        self,
+        vision_width: int,
+        text_width: int,
+        *,
+        alpha_init: float = 1.0,
+        dropout: float = 0.1,
+        start: Start = "seed",
     ) -> None:
         super().__init__(vision_width, text_width, dropout=dropout, start=start)
         self.gate = _Gate(vision_width, dropout=dropout)
@@ -150,7 +164,12 @@ class InterpolatingFusion(TextFusion):
 
 
 class NoFusion(nn.Module):
-    """The image as it is: the published baseline."""
+    """The image as it is: the published baseline. It takes what others take, and needs nothing."""
+
+    has_gate = False
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
         """Shapes as in `TextFusion.forward`; aux is empty."""

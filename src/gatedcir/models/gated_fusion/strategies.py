@@ -1,24 +1,96 @@
-"""Every way in which the text may change the reference's visual tokens, by its name in a config."""
+"""Every way in which the text may change the reference's visual tokens, by its name in a config.
 
+Nothing of them is imported before it is asked for, so that options can name them quickly.
+"""
+
+import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
+from gatedcir.errors import UserError
+from gatedcir.plugins import find, wrong_kind
 
-from gatedcir.models.gated_fusion.attentive import AttentiveFusion
-from gatedcir.models.gated_fusion.gated import (
-    AdditiveFusion,
-    GatedFusionModule,
-    InterpolatingFusion,
-    NoFusion,
-)
+if TYPE_CHECKING:
+    from torch import nn
 
-STRATEGIES: dict[str, Callable[..., nn.Module]] = {
-    "gated": GatedFusionModule,
-    "additive": AdditiveFusion,
-    "interpolate": InterpolatingFusion,
-    "attentive": partial(AttentiveFusion, text="tokens"),
-    "contextual": partial(AttentiveFusion, text="contextual"),
-    "contextual-mean": partial(AttentiveFusion, text="mean"),
-    "none": NoFusion,
+_HERE = "gatedcir.models.gated_fusion"
+
+
+class Strategy(NamedTuple):
+    """Where a fusion is made, and what it does."""
+
+    path: str
+    """Of what gets the widths of image and text and the keywords alpha_init, dropout and start."""
+    meaning: str
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "gated": Strategy(f"{_HERE}.gated:GatedFusionModule", "image + alpha*gate*delta"),
+    "additive": Strategy(f"{_HERE}.gated:AdditiveFusion", "image + alpha*delta"),
+    "interpolate": Strategy(
+        f"{_HERE}.gated:InterpolatingFusion", "gate*(image+delta) + (1-gate)*image"
+    ),
+    "attentive": Strategy(
+        f"{_HERE}.attentive:to_words", "as gated, but every visual token attends to the words"
+    ),
+    "contextual": Strategy(
+        f"{_HERE}.attentive:to_contextual_words",
+        "attentive after one transformer layer over the text",
+    ),
+    "contextual-mean": Strategy(
+        f"{_HERE}.attentive:to_their_mean",
+        "its control, the same size with only the mean to attend to",
+    ),
+    "none": Strategy(f"{_HERE}.gated:NoFusion", "the published baseline"),
 }
+
+
+def strategy(name: str) -> Callable[..., "nn.Module"]:
+    """What makes the fusion of a name, or of a path like `my_file:MyFusion`.
+
+    Raises:
+        UserError: there is none, or it cannot be called as a fusion is.
+    """
+    if name in STRATEGIES:
+        return find(STRATEGIES[name].path, what="fusion strategy")
+    found = find(name, what="fusion strategy")
+    if not callable(found):
+        raise wrong_kind(name, what="fusion strategy", wanted="a class of torch.nn.Module")
+    try:
+        inspect.signature(found).bind(1, 1, alpha_init=0.5, dropout=0.1, start="seed")
+    except TypeError as error:
+        raise UserError(
+            f"{name} cannot be made as a fusion strategy ({error}); let it take "
+            "(vision_width, text_width, *, alpha_init, dropout, start)."
+        ) from None
+    return found
+
+
+def make_fusion(
+    name: str, vision_width: int, text_width: int, *, alpha_init: float, dropout: float, start: str
+) -> "nn.Module":
+    """The fusion of a name or path.
+
+    Raises:
+        UserError: as `strategy`, or it is no module.
+    """
+    from torch import nn
+
+    made = strategy(name)(
+        vision_width, text_width, alpha_init=alpha_init, dropout=dropout, start=start
+    )
+    if not isinstance(made, nn.Module):
+        raise wrong_kind(name, what="fusion strategy", wanted="a class of torch.nn.Module")
+    return made
+
+
+def with_a_gate() -> list[str]:
+    """Names of those whose fusion gives a gate."""
+    made = {name: strategy(name) for name in STRATEGIES}
+    return [name for name, kind in made.items() if _class_of(kind).has_gate]
+
+
+def _class_of(made: Any) -> Any:
+    """The class behind a function with some arguments set."""
+    return made.func if isinstance(made, partial) else made

@@ -19,12 +19,12 @@ from tokenizers import Tokenizer as WordPieces
 from gatedcir.errors import UserError, reason_of
 from gatedcir.files import whole_folder
 from gatedcir.models.weights.model_card import model_card
+from gatedcir.models.weights.names import BACKBONE, FUSIONS
 from gatedcir.models.weights.vocabulary import wordpieces_from_json
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 _KEY = "gatedcir"  # of what config.json holds beside the backbone's sizes
-_BACKBONE = "backbone."
-_OWN = ("prompt_tokens", "temp", "fusion.", "visual_fusion.")
+_OWN = ("prompt_tokens", "temp", *FUSIONS)
 _PLACES = ("data-path", "output-dir", "resume")  # of the machine that trained
 _CACHED_NOWHERE = ("auto", "memory", "none")  # values of cache-features that are no folder
 _TOKENIZER = "tokenizer.json"
@@ -40,7 +40,7 @@ def write(run: Checkpoint, folder: Path) -> None:
     """
     check_new(folder)
     with whole_folder(folder) as unfinished:
-        weights = {n.removeprefix(_BACKBONE): w.contiguous() for n, w in run.weights.items()}
+        weights = {n.removeprefix(BACKBONE): w.contiguous() for n, w in run.weights.items()}
         save_file(weights, unfinished / SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
         wordpieces_from_json(run.tokenizer).save_pretrained(unfinished)
         config = _config(run)
@@ -89,7 +89,7 @@ def read(folder: Path) -> Checkpoint:
         own = config.pop(_KEY)
         weights = load_file(folder / SAFETENSORS_SINGLE_FILE)
         return Checkpoint(
-            weights={n if n.startswith(_OWN) else _BACKBONE + n: w for n, w in weights.items()},
+            weights={n if n.startswith(_OWN) else BACKBONE + n: w for n, w in weights.items()},
             backbone=config,
             tokenizer=WordPieces.from_file(str(folder / _TOKENIZER)).to_str(),
             config=own["options"],

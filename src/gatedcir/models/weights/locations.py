@@ -8,8 +8,8 @@ from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from gatedcir.errors import UserError
+from gatedcir.files import CONFIG_FILE
 from gatedcir.models.weights.sizes import RANDOM
-from gatedcir.options.config import CONFIG_FILE
 from gatedcir.run_folder import checkpoint
 
 HUB_NAMES = {

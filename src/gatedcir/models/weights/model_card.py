@@ -19,8 +19,8 @@ def model_card(run: dict[str, Any], *, name: str) -> ModelCard:
     """
     options = run["options"]
     dataset = run["provenance"].get("dataset", options["dataset"])
-    kind = options["dataset"].lower()
-    kind = kind if dataset == options["dataset"] else f"synthetic-{kind}"
+    kind = options["dataset"].rpartition(":")[2].lower()  # one of one's own has a path
+    kind = f"synthetic-{kind}" if dataset.startswith("synthetic data") else kind
     protocol = run["provenance"].get("data", {})
     results = [
         EvalResult(

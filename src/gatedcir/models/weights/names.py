@@ -44,6 +44,10 @@ _QFORMER_NAMES = (
     ("text_proj.", "text_projection."),
 )
 _DROPPED = re.compile(r"Qformer\.cls\.|Qformer\.bert\.embeddings\.position_ids$")
+BACKBONE = "backbone."
+FUSIONS = ("fusion.", "visual_fusion.")
+"""How the names of a `ComposedRetriever`'s weights begin: of what is pretrained, and of what is
+added to it and starts untrained."""
 _OWN = ("prompt_tokens", "temp")
 
 
@@ -62,7 +66,7 @@ def from_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     pairs = (*(_CLIP_NAMES if clip else _EVA_NAMES), *_QFORMER_NAMES)
     renamed = {}
     for name, tensor in weights.items():
-        new = name if name in _OWN else "backbone." + _rename(name, pairs)
+        new = name if name in _OWN else BACKBONE + _rename(name, pairs)
         renamed[new] = _embedding_axes(new, tensor, added=True) if clip else tensor
     return renamed
 
@@ -76,7 +80,7 @@ def to_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: a weight of a fusion, which has no name there.
     """
-    clip = "backbone.vision_model.pre_layernorm.weight" in weights
+    clip = f"{BACKBONE}vision_model.pre_layernorm.weight" in weights
     pairs = [(ours, theirs) for theirs, ours in (_CLIP_NAMES if clip else _EVA_NAMES)]
     pairs += [(ours, theirs) for theirs, ours in _QFORMER_NAMES]
     renamed = {}
@@ -84,9 +88,9 @@ def to_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name in _OWN:
             renamed[name] = tensor
             continue
-        if not name.startswith("backbone."):
+        if not name.startswith(BACKBONE):
             raise ValueError(f"{name} has no name in SPRC")
-        new = _rename(name.removeprefix("backbone."), pairs)
+        new = _rename(name.removeprefix(BACKBONE), pairs)
         if new.endswith(".attn.qkv.bias"):
             query, _, value = tensor.chunk(3)
             renamed[new.replace("qkv.bias", "q_bias")] = query

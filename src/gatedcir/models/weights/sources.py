@@ -17,7 +17,14 @@ from gatedcir.errors import UserError, reason_of
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.weights import hub_folder
 from gatedcir.models.weights.locations import HUB_NAMES, LAVIS_URL, TINY, locate
-from gatedcir.models.weights.names import from_sprc, list_names, mismatch, to_sprc, without_dropped
+from gatedcir.models.weights.names import (
+    BACKBONE,
+    from_sprc,
+    list_names,
+    mismatch,
+    to_sprc,
+    without_dropped,
+)
 from gatedcir.models.weights.sizes import RANDOM, VIT_G, VIT_L, infer_config
 from gatedcir.models.weights.vocabulary import (
     padded,
@@ -137,8 +144,9 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     Raises:
         UserError: the weights do not fit the checkpoint's own sizes.
     """
-    prefix = "backbone."
-    weights = {n.removeprefix(prefix): w for n, w in run.weights.items() if n.startswith(prefix)}
+    weights = {
+        n.removeprefix(BACKBONE): w for n, w in run.weights.items() if n.startswith(BACKBONE)
+    }
     expected = Backbone.without_weights(run.backbone).state_dict()
     if wrong := mismatch(weights, expected):
         raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
@@ -146,7 +154,7 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
         Backbone.from_state(run.backbone, weights),
         wordpieces_from_json(run.tokenizer),
         f"{file} after {run.epoch} epochs",
-        own={name: w.float() for name, w in run.weights.items() if not name.startswith(prefix)},
+        own={name: w.float() for name, w in run.weights.items() if not name.startswith(BACKBONE)},
         run=run,
     )
 
@@ -164,7 +172,7 @@ def _from_lavis_names(
     """A model from complete weights in LAVIS' names; `optional` ones may be missing."""
     config = _config_beside(file) or _inferred_config(weights, file)
     empty = Backbone.without_weights(config)
-    names = {f"backbone.{name}": weight for name, weight in empty.state_dict().items()}
+    names = {BACKBONE + name: weight for name, weight in empty.state_dict().items()}
     own = {"prompt_tokens": empty.query_tokens, "temp": empty.query_tokens.new_empty(())}
     expected = to_sprc({**names, **own})
     for name in optional - weights.keys():
@@ -176,7 +184,7 @@ def _from_lavis_names(
         )
     state = from_sprc(weights)
     return Pretrained(
-        Backbone.from_state(config, {n.removeprefix("backbone."): state[n] for n in names}),
+        Backbone.from_state(config, {n.removeprefix(BACKBONE): state[n] for n in names}),
         wordpieces_beside(file, rows=_rows(empty)),
         f"{kind} in {file}",
         own={name: state[name].float() for name in own if name in state},
@@ -219,7 +227,7 @@ def _tower_beside(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor
         )
     tower = {f"visual_encoder.{n}": w for n, w in _tensors(checkpoint.read(beside), beside).items()}
     whole = to_sprc(
-        {f"backbone.{n}": w for n, w in Backbone.without_weights(config).state_dict().items()}
+        {BACKBONE + n: w for n, w in Backbone.without_weights(config).state_dict().items()}
     )
     expected = {n: w for n, w in whole.items() if n.startswith("visual_encoder.")}
     # The file is a whole classifier, of which LAVIS reads neither the head nor the last blocks.

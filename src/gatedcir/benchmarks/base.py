@@ -1,0 +1,151 @@
+"""What a data set is: how it is read, how its answers are measured, and where they may be sent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from gatedcir.benchmarks.places import Places
+from gatedcir.benchmarks.ranks import Indices, recall_at
+from gatedcir.data import triplets
+from gatedcir.data.image_files import Listings
+from gatedcir.data.triplets import Split
+from gatedcir.errors import UserError
+
+CUTOFFS = (1, 5, 10, 50)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which part of a dataset is read, and what its galleries are.
+
+    Attributes:
+        protocol: FashionIQ's gallery: "original" or "val-split".
+        categories: FashionIQ's, in any order; None for all.
+        gallery: "split", or "all" for the images of all splits.
+    """
+
+    protocol: str = "original"
+    categories: tuple[str, ...] | None = None
+    gallery: str = "split"
+
+
+WHOLE = Choice()
+
+
+class Read(Protocol):
+    """Reads a split: the parts of it that are ranked apart, mostly one."""
+
+    def __call__(  # noqa: D102
+        self, root: Path, split: str, *, choice: Choice, listings: Listings
+    ) -> Sequence[Split]: ...
+
+
+class Answers(Protocol):
+    """What the queries of one part of a split retrieved; see `evaluation.ranking.Ranking`."""
+
+    @property
+    def split(self) -> Split:
+        """The queries and their gallery."""
+
+    @property
+    def target_ranks(self) -> Indices:
+        """0-based rank of every query's target."""
+
+    @property
+    def group_ranks(self) -> Indices:
+        """0-based rank of every query's target in its image group, where there are groups."""
+
+    def names(self, query: int) -> list[str]:
+        """The retrieved images, best first."""
+
+    def group_names(self, query: int) -> list[str]:
+        """The images of the group, best first."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """How resized copies of a data set are laid out.
+
+    Attributes:
+        parts: the data set's folder -> what the names of a part's files share -> its reader.
+        places: images and their files, and the folder -> where each copy goes.
+    """
+
+    parts: Callable[[Path], Mapping[str, Callable[[], Split]]]
+    places: Callable[[list[tuple[str, Path]], Path], Places]
+
+
+def recalls(answers: Sequence[Answers]) -> dict[str, float]:
+    """Recall at 1, 5, 10 and 50 over the queries of all parts."""
+    ranks = np.concatenate([each.target_ranks for each in answers])
+    return {f"recall_at{k}": recall_at(ranks, k) for k in CUTOFFS}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One data set. Only `name` and `read` must be given.
+
+    `read` takes one of the data set's own names of splits, which `splits` lists: that of training,
+    of validation, and of the test without published targets. Of the last two it should keep the
+    order of images, in which ties are broken.
+    """
+
+    name: str
+    read: Read
+    metrics: Callable[[Sequence[Answers]], dict[str, float]] = recalls
+    """The parts of a split, ranked -> metrics in percent."""
+    headline: str = "recall_at10"
+    """The metric by which the best checkpoint is chosen."""
+    headings: Mapping[str, str] = field(
+        default_factory=lambda: {f"recall_at{k}": f"R@{k}" for k in CUTOFFS}
+    )
+    """Metrics that tables show, in their order, and their headings."""
+    splits: tuple[str, str, str] = ("train", "val", "test")
+    folder: Path | None = None
+    """Where it lies when --data-path is not given."""
+    origin: str = ""
+    """The address that it comes from."""
+    sign: str = ""
+    """A folder in it that other data sets have not."""
+    evaluation_text: Callable[[tuple[str, ...]], str] = triplets.evaluation_text
+    training_text: triplets.TrainingText = triplets.training_text
+    submission: Callable[[Path, str, Sequence[Answers]], list[Path]] | None = None
+    """Writes what its test server takes into a folder: the files' paths."""
+    copies: Copies | None = None
+
+    @property
+    def training_split(self) -> str:
+        """Its own name for it."""
+        return self.splits[0]
+
+    def split_named(self, name: str) -> str:
+        """Its own name of a split: of train, val and test, or what is its own name already."""
+        return dict(zip(("train", "val", "test"), self.splits, strict=True)).get(name, name)
+
+    def measure(self, answers: Sequence[Answers]) -> dict[str, float]:
+        """The metrics of a split in percent.
+
+        Raises:
+            UserError: no answers are published for a query, or the headline is not among them.
+        """
+        for each in answers:
+            if not all(triplet.targets for triplet in each.split.triplets):
+                raise UserError(
+                    f"{each.split.name} publishes no targets, so that nothing can be measured on "
+                    "it; choose another split."
+                )
+        found = self.metrics(answers)
+        if self.headline not in found:
+            raise UserError(
+                f"the metrics of {self.name} lack its headline {self.headline}; they are "
+                f"{', '.join(found)}."
+            )
+        return found
+
+    def columns(self, metrics: Sequence[str]) -> dict[str, str]:
+        """Which of some metrics a table shows, and their headings; all where none is known."""
+        known = {name: title for name, title in self.headings.items() if name in metrics}
+        return known or {name: name for name in metrics}

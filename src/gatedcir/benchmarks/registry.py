@@ -1,0 +1,23 @@
+"""Every data set by its name, and those of one's own by a dotted path."""
+
+from gatedcir.benchmarks.base import Benchmark
+from gatedcir.benchmarks.cirr import CIRR
+from gatedcir.benchmarks.fashioniq import FASHIONIQ
+from gatedcir.plugins import find, wrong_kind
+
+BENCHMARKS: dict[str, Benchmark] = {"CIRR": CIRR, "FashionIQ": FASHIONIQ}
+
+
+def benchmark(name: str) -> Benchmark:
+    """The data set of a name, or of a path like `my_file:MyData`.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name in BENCHMARKS:
+        return BENCHMARKS[name]
+    found = find(name, what="data set")
+    if not isinstance(found, Benchmark):
+        wanted = "an object of gatedcir.benchmarks.base.Benchmark"
+        raise wrong_kind(name, what="data set", wanted=wanted)
+    return found
