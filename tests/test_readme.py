@@ -106,7 +106,7 @@ def run(name, flags, monkeypatch):
 def as_scripts_take(name, flags):
     """The flags of `gatedcir NAME` by the names that its script has."""
     if name in ("train", "submit"):
-        return ["--output-dir" if flag == "--output" else flag for flag in flags]
+        return ["--output" if flag == "--output" else flag for flag in flags]
     return ["--dataset", "CIRR", *flags] if name == "evaluate" else flags
 
 

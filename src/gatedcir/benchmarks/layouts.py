@@ -20,7 +20,7 @@ def check_layout(dataset: str, root: Path) -> None:
         UserError: it is a file, is not there, holds another dataset, holds the dataset one folder
             further down, or holds photos only.
     """
-    sources = f"it comes from {ORIGINS[dataset]}, and data_preparation/make_synthetic.py draws a "
+    sources = f"it comes from {ORIGINS[dataset]}, and gatedcir synthetic draws a "
     sources += "small one for trials"
     if root.is_file():
         raise UserError(

@@ -27,11 +27,13 @@ class Choice:
         protocol: FashionIQ's gallery: "original" or "val-split".
         categories: FashionIQ's, in any order.
         gallery: "split", or "all" for the images of all splits.
+        ranked: whether a training split is ranked too, so that its gallery is whole.
     """
 
     protocol: str = "original"
     categories: tuple[str, ...] = CATEGORIES
     gallery: str = "split"
+    ranked: bool = False
 
 
 def load_splits(
@@ -83,7 +85,7 @@ def load_splits(
 
 
 def _parse(dataset: str, root: Path, name: str, choice: Choice, listings: Listings) -> list[Split]:
-    train = name == "train"
+    train = name == "train" and not choice.ranked
     gallery = "split" if train else choice.gallery  # nothing is ranked in training
     if dataset == "CIRR":
         parsed = [parse_cirr(root, name, gallery=gallery, listings=listings)]

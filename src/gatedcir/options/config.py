@@ -46,6 +46,20 @@ Categories = Annotated[
     tyro.conf.arg(help="FashionIQ's categories that are used; every report names them."),
 ]
 ALL_CATEGORIES: Categories = ("dress", "shirt", "toptee")
+Device = Annotated[
+    str,
+    tyro.conf.arg(
+        help="Where to compute: cpu, cuda, or one GPU such as cuda:1; auto: a GPU if there is one."
+    ),
+]
+Limit = Annotated[
+    int | None,
+    tyro.conf.arg(
+        help="Take only so many triplets, the first ones of each split (for FashionIQ, of each "
+        "category), for trials; every report says so."
+    ),
+]
+OLD_OUTPUT = tyro.conf.arg(aliases=("--output-dir",))  # as release 0.1 called it
 TrainTriplets = Annotated[int, tyro.conf.arg(help="Training triplets to draw.")]
 
 
@@ -63,6 +77,7 @@ class DataConfig:
     for FashionIQ)."""
     skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = 2
+    limit: Limit = None
 
     @property
     def folder(self) -> Path:
@@ -198,8 +213,8 @@ class OptimConfig:
 class RunConfig:
     """What a run keeps and where."""
 
-    output_dir: Path | None = None
-    """The run's folder; runs/<dataset>-<model>-<time> when not given."""
+    output: Annotated[Path | None, OLD_OUTPUT] = None
+    """Folder to write; a new one below runs/ when not given."""
     resume: Path | None = None
     """Go on with this run's folder, with its options; needs a run that had --save-training."""
     validation_frequency: int = 1
@@ -221,6 +236,7 @@ class RunConfig:
     folder."""
     compile: bool = False
     """Compile the training step (torch.compile, static shapes); the first one is then slow."""
+    device: Device = "auto"
     dry_run: bool = False
     """Only measure: two training steps and one evaluation batch of random data in the real shapes;
     no dataset is read and nothing is written."""

@@ -65,8 +65,8 @@ def claimed(config: Config) -> Iterator[Place]:
 
 def _new_claim(config: Config) -> Claim:
     """The folder that the options name, or else one that no other run has."""
-    given = config.run.output_dir
-    check_folder_to_write(given or RUNS, "--output-dir")
+    given = config.run.output
+    check_folder_to_write(given or RUNS, "--output")
     if given is not None:
         return Claim(given)
     name = f"{config.data.dataset.lower()}-{config.backbone.blip_model_name}"
@@ -82,7 +82,7 @@ def _check_new(path: Path) -> None:
     """UserError if a path already holds a run."""
     if (path / CONFIG_FILE).exists():
         raise UserError(
-            f"{path} already holds a run; name another folder with --output-dir, or go on "
+            f"{path} already holds a run; name another folder with --output, or go on "
             f"with --resume {path} if it kept its training."
         )
 
