@@ -18,8 +18,8 @@ test: $(VENV)/.dev ## Run all tests
 
 test-lavis: $(VENV)/.runtime $(LAVIS)/.installed ## Compare with salesforce-lavis itself (docs/lavis.md)
 	rm -rf build/lavis
-	$(LAVIS)/bin/python scripts/lavis_reference.py --output build/lavis
-	$(BIN)/python scripts/compare_with_lavis.py --reference build/lavis
+	$(LAVIS)/bin/python scripts/with_lavis/lavis_reference.py --output build/lavis
+	$(BIN)/python scripts/with_lavis/compare_with_lavis.py --reference build/lavis
 
 check: $(VENV)/.dev ## Lint, formatting and types
 	$(BIN)/ruff check .

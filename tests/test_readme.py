@@ -175,11 +175,16 @@ def test_make_demo(tmp_path):
 
 
 def test_the_file_tree_names_what_is_there():
-    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    names = re.findall(r"^\s+(\w+\.py)\s", tree, re.MULTILINE)
-    folders = re.findall(r"^\s{4}(\w+(?:/\w+)?)/ ", tree, re.MULTILINE)
-    assert names and folders
-    for name in names:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = page[page.index("```\nsrc/") :]
+    for name in re.findall(r"^\s+(\w+\.py)\s", tree, re.MULTILINE):
         assert list(ROOT.glob(f"src/**/{name}")), name
-    for folder in folders:
-        assert (ROOT / "src" / "gatedcir" / folder).is_dir(), folder
+    rooms = re.findall(r"^\s{4}(\w+)(?:/\w+)?/ ", tree, re.MULTILINE)
+    assert len(rooms) > 10
+    assert set(rooms) == {p.name for p in (ROOT / "src" / "gatedcir").iterdir() if p.is_dir()} - {
+        "__pycache__"
+    }
+    words = set(re.findall(r"\w+", tree))
+    apart = {"__init__", *(p.stem for p in (ROOT / "src/gatedcir/synthetic").iterdir())}
+    modules = {path.stem for path in (ROOT / "src" / "gatedcir").rglob("*.py")} - apart
+    assert modules - words == set()

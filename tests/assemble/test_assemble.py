@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from gatedcir.assemble import evaluator as assemble
+from gatedcir.assemble import data
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
 from gatedcir.device import autocast, precision_of
@@ -59,12 +59,12 @@ def test_only_a_frozen_tower_is_kept_in_half_precision(name, precision):
 def test_no_loading_processes_where_shared_memory_is_too_small(
     monkeypatch, capsys, room, workers, found
 ):
-    monkeypatch.setattr(assemble, "shared_memory", lambda: room)
+    monkeypatch.setattr(data, "shared_memory", lambda: room)
     flags = ["--dataset", "CIRR", "--num-workers", str(workers)]
     config = parse(Config, flags, description="")
     model, _ = build(config)
     capsys.readouterr()
     size = 128 if room is None or room < 64 * 2**20 else 1000
-    assert assemble.with_workers_that_fit(config, model, size).data.num_workers == found
+    assert data.with_workers_that_fit(config, model, size).data.num_workers == found
     printed = capsys.readouterr().out
     assert ("--num-workers 0" in printed and "--shm-size" in printed) == (found < workers)

@@ -18,7 +18,7 @@ import blip_fine_tune_2
 import blip_validate
 import cirr_test_submission
 from gatedcir.assemble.data import load_data
-from gatedcir.evaluation import evaluator as validation
+from gatedcir.evaluation import ranking as found_by
 from gatedcir.options.config import DataConfig
 
 SRC = Path(__file__).parents[2] / "src"
@@ -129,8 +129,8 @@ def test_gate_maps_of_a_dataset_and_of_one_image(home, cirr_run, tmp_path, capsy
 
 def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path, monkeypatch):
     drawn, rankings = [], []
-    rank = validation.rank
-    monkeypatch.setattr(validation, "rank", lambda *a: rankings.append(rank(*a)) or rankings[-1])
+    rank = found_by.rank
+    monkeypatch.setattr(found_by, "rank", lambda *a: rankings.append(rank(*a)) or rankings[-1])
     monkeypatch.setattr(
         "gatedcir.visualize.figures.save_gate_figure",
         lambda _, *, others, **__: drawn.append([(one.title, one.right) for one in others]),
@@ -264,21 +264,22 @@ def test_unreadable_images_are_told_at_once_or_skipped_aloud(copy, cirr_run, cap
         (blip_fine_tune_2, trained(folder, run)),
         (blip_fine_tune_2, trained(folder, run, "--cache-features", "none")),
         (blip_validate, [*data, *model]),
-        (resize_images, [*data, "--output", folder / "small", "--num-workers", 0]),
+        (resize_images, [*data, "--output", folder.parent / "small", "--num-workers", 0]),
         (visualize_gates, [*data, *model[:2], "--output", folder / "maps"]),
     ):
         bad(command, flags, told, "3 of", "--skip-unreadable", *(file.name for file in bad_ones))
-    assert not run.exists() and not (folder / "small").exists()
+    assert not run.exists() and not (folder.parent / "small").exists()
     json_file = folder / "metrics.json"
     skipping = [*data, *model, "--skip-unreadable", "--json", json_file]
     blip_validate.main([str(flag) for flag in skipping])
     protocol = json.loads(json_file.read_text())["protocol"]["CIRR val"]
     assert "3 unreadable images (1 empty, 1 folder, 1 web page)" in protocol
     assert protocol in capsys.readouterr().out
-    small = [*data, "--output", folder / "small", "--num-workers", 0, "--skip-unreadable"]
+    small = [*data, "--output", folder.parent / "small", "--num-workers", 0, "--skip-unreadable"]
     resize_images.main([str(flag) for flag in small])
     assert (
-        len(list((folder / "small" / "dev").iterdir())) == len(list((folder / "dev").iterdir())) - 3
+        len(list((folder.parent / "small" / "dev").iterdir()))
+        == len(list((folder / "dev").iterdir())) - 3
     )
 
 
@@ -335,7 +336,7 @@ def test_an_unreadable_checkpoint_is_named(home, tmp_path):
     file.write_bytes(b"not a checkpoint")
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", "--model-path"]
     bad(blip_validate, [*flags, file], "model.pt")
-    bad(blip_validate, [*flags, tmp_path / "absent"], "absent", "--save-best")
+    bad(blip_validate, [*flags, tmp_path / "absent"], "absent", "kept its weights")
     nowhere = [*flags, file, "--data-path", tmp_path / "nodata"]
     bad(blip_validate, nowhere, "nodata")
 

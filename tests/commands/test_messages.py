@@ -12,7 +12,7 @@ from gatedcir.options.config import Config
 from gatedcir.options.flags import GENERAL, flag_names
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("src", "scripts", "data_preparation")
+FOLDERS = ("src", "scripts", "scripts/timing", "scripts/pretraining", "data_preparation")
 FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z0-9.-]*[a-z0-9](?![\w.-]*\{)")
 TRAINING = {"--config", *flag_names(Config)}
 # They use parts of the package, or start other commands: only their own messages count.

@@ -213,7 +213,7 @@ def test_every_field_is_read():
 
 
 def test_no_two_options_say_the_same():
-    root, files = PACKAGE.parents[1], ("src/**/*.py", "scripts/*.py", "data_preparation/*.py")
+    root, files = PACKAGE.parents[1], ("src/**/*.py", "scripts/**/*.py", "data_preparation/*.py")
     meanings = []
     for path in (path for pattern in files for path in root.glob(pattern)):
         for group in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -188,7 +188,7 @@ def test_gradients_that_are_not_finite_do_not_replace_a_good_state(home, tmp_pat
             next(p for p in parameters if p.grad is not None).grad.fill_(math.nan)
         clip(parameters, norm)
 
-    monkeypatch.setattr("step.clip_gradients", poisoned)
+    monkeypatch.setattr(step, "clip_gradients", poisoned)
     bad(blip_fine_tune_2, flags_of(home, run, "--save-training"), "not finite after epoch 1")
     monkeypatch.undo()
     found = checkpoint.load(run / "checkpoints" / "last.pt")

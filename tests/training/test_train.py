@@ -11,7 +11,7 @@ from conftest import SHORT
 
 import blip_fine_tune_2
 import gatedcir.training.loop
-from gatedcir.assemble import evaluator as assemble
+from gatedcir.assemble import data
 from gatedcir.assemble.data import load_data, make_source
 from gatedcir.assemble.evaluator import make_evaluator
 from gatedcir.assemble.model import build, restore
@@ -120,7 +120,7 @@ def test_a_broken_image_of_the_first_epoch_leaves_no_run(broken, tmp_path):
 def test_an_image_that_breaks_before_the_validation_does_not_cost_the_epoch(
     broken, home, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(assemble, "refuse_unreadable", lambda *_, **__: None)  # still whole then
+    monkeypatch.setattr(data, "refuse_unreadable", lambda *_, **__: None)  # still whole then
     folder, name = broken("val")
     run = tmp_path / "run"
     with pytest.raises(UserError, match=name):

@@ -6,18 +6,14 @@ Shapes: M queries, K kept, S members of an image group, E embedding width.
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from gatedcir.benchmarks.load import check_gallery
 from gatedcir.benchmarks.ranks import group_ranks, ranks_in_lists
 from gatedcir.data.triplets import Split
-from gatedcir.search.exact import TokenIndex
+from gatedcir.search.index import Floats, Index, Integers
 
 KEPT = 50  # the largest cutoff that either dataset reports
-
-
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -25,11 +21,11 @@ class Ranking:
     """What each query of a split retrieves."""
 
     split: Split
-    references: Indices  # [M] gallery indices; -1 where the gallery does not hold it
-    targets: Indices  # [M] gallery indices; -1 where the split publishes none
-    images: Indices  # [M, K] gallery indices, best first, the reference still among them; -1 none
-    members: Indices  # [M, S] gallery indices of the image group; -1 none; S = 0 outside CIRR
-    member_similarity: npt.NDArray[np.float32]  # [M, S]
+    references: Integers  # [M] gallery indices; -1 where the gallery does not hold it
+    targets: Integers  # [M] gallery indices; -1 where the split publishes none
+    images: Integers  # [M, K] gallery indices, best first, the reference still among them; -1 none
+    members: Integers  # [M, S] gallery indices of the image group; -1 none; S = 0 outside CIRR
+    member_similarity: Floats  # [M, S]
 
     def names(self, query: int) -> list[str]:
         """The retrieved images, best first, the reference removed where the protocol says so."""
@@ -47,23 +43,23 @@ class Ranking:
         return [name for name in names if name != reference]
 
     @property
-    def target_ranks(self) -> Indices:
+    def target_ranks(self) -> Integers:
         """0-based rank of every query's target; past the list where it was not retrieved."""
         return ranks_in_lists(self.images, self.targets, excluded=self._excluded)
 
     @property
-    def group_ranks(self) -> Indices:
+    def group_ranks(self) -> Integers:
         """0-based rank of every query's target in its image group."""
         return group_ranks(
             self.member_similarity, self.members, self.targets, excluded=self._excluded
         )
 
     @property
-    def _excluded(self) -> Indices | None:
+    def _excluded(self) -> Integers | None:
         return self.references if self.split.reference_removed else None
 
 
-def rank(split: Split, index: TokenIndex, queries: Tensor) -> Ranking:
+def rank(split: Split, index: Index, queries: Tensor) -> Ranking:
     """Retrieve for the query features [M, E] of a split.
 
     Raises:

@@ -8,13 +8,10 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from gatedcir.errors import UserError
-
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
+from gatedcir.search.index import Features, Floats, Integers
 
 _FIRST_FETCH = 1024
 _GPU_MAX_FETCH = 2048  # the largest k of FAISS' GPU indexes
@@ -65,7 +62,7 @@ class TokenIndex:
     def __len__(self) -> int:
         return self._tokens.ntotal // self.tokens_per_image
 
-    def add(self, features: torch.Tensor | npt.NDArray[np.floating]) -> None:
+    def add(self, features: Features) -> None:
         """Append a batch of images [B, Q, E]; the first image added has the gallery index 0.
 
         Raises:
@@ -77,9 +74,7 @@ class TokenIndex:
             raise ValueError(f"features are {tuple(features.shape)}, not {expected}")
         self._tokens.add(_as_rows(features, self.dim, "gallery"))  # [B * Q, E]
 
-    def search(
-        self, queries: torch.Tensor | npt.NDArray[np.floating], k: int
-    ) -> tuple[Floats, Integers]:
+    def search(self, queries: Features, k: int) -> tuple[Floats, Integers]:
         """The `k` best images of every query: (scores [M, k], gallery indices [M, k]).
 
         Rows are ordered by score, equal scores by gallery index. Where `k` exceeds the gallery,
@@ -148,9 +143,7 @@ class TokenIndex:
             pending = np.concatenate(unfinished)
             fetch = min(total, 2 * fetch)
 
-    def similarity(
-        self, queries: torch.Tensor | npt.NDArray[np.floating], images: Integers
-    ) -> Floats:
+    def similarity(self, queries: Features, images: Integers) -> Floats:
         """The similarity of every query [M, E] to chosen images [M, S]: [M, S].
 
         -inf where an image is -1. Raises UserError if a query is NaN or infinite.
@@ -207,7 +200,7 @@ def _distinct_images(scores: Floats, images: Integers, kept: int) -> tuple[Float
     return best, np.take_along_axis(images, order, axis=1)
 
 
-def _as_rows(features: torch.Tensor | npt.NDArray[np.floating], width: int, name: str) -> Floats:
+def _as_rows(features: Features, width: int, name: str) -> Floats:
     """[..., width] of any device and precision -> contiguous float32 rows [n, width]."""
     if isinstance(features, torch.Tensor):
         features = features.detach().float().cpu().numpy()

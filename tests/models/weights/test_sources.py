@@ -276,7 +276,7 @@ def test_a_slip_in_a_path_is_no_hub_name(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(locations, "is_reachable", lambda name: asked.append(name) or False)
     (tmp_path / "runs").mkdir()
-    refused("runs/none", "no weights", "--save-best")
+    refused("runs/none", "no weights", "kept its weights")
     assert asked == []
     refused("someone/blip2", "hf download someone/blip2")
     assert asked == ["someone/blip2"]

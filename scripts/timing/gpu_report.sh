@@ -1,12 +1,12 @@
 #!/bin/bash
 # What a GPU does with this project, in under eight minutes, as one Markdown file:
-#   bash scripts/gpu_report.sh report.md          steps, compiled step, evaluation, memory, test suite
-#   bash scripts/gpu_report.sh report.md --tiny   the same commands at tiny sizes, to try them on a CPU
+#   bash scripts/timing/gpu_report.sh report.md          steps, compiled step, evaluation, memory, test suite
+#   bash scripts/timing/gpu_report.sh report.md --tiny   the same commands at tiny sizes, to try them on a CPU
 # A command that fails or takes too long is named in the file, and the next one runs.
 set -uo pipefail
 if [[ ${1:---help} == --help ]]; then sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0; fi
 report=$(realpath -m "$1")
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 python=${PYTHON:-python3}
 export PYTHONPATH=$PWD/src PYTHONUNBUFFERED=1
 if [[ ${2:-} == --tiny ]]; then
@@ -28,11 +28,11 @@ section() { # title, seconds, command
     if ((status)); then echo "**ended with status $status**" >> "$report"; fi
 }
 for batch in "${batches[@]}"; do
-    section "Step, batch of $batch" 100 "$python" scripts/bench_step.py --backbone "$backbone" --batch-size "$batch" --repeats 3
+    section "Step, batch of $batch" 100 "$python" scripts/timing/bench_step.py --backbone "$backbone" --batch-size "$batch" --repeats 3
 done
-section "Compiled step" 200 "$python" scripts/bench_step.py --backbone "$backbone" --batch-size "$compiled" --repeats 3 --compile
+section "Compiled step" 200 "$python" scripts/timing/bench_step.py --backbone "$backbone" --batch-size "$compiled" --repeats 3 --compile
 section "Tower, step, evaluation and memory" 100 "$python" src/blip_fine_tune_2.py --dataset CIRR --backbone "$backbone" --batch-size "${batches[-1]}" --dry-run
-section "Ranking from features" 100 "$python" scripts/bench_evaluation.py "${queries[@]}"
+section "Ranking from features" 100 "$python" scripts/timing/bench_evaluation.py "${queries[@]}"
 # Threads of many processes would wait for one another: two each.
 section "Test suite" 200 env OMP_NUM_THREADS=2 "$python" -m pytest -q --tb=line --numprocesses auto --dist loadfile -p no:cacheprovider "${tests[@]}"
 echo "$report"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TOLERANCE = 2e-6
 TOWERS = {"vit_g": "EVA ViT-g", "vit_L": "CLIP ViT-L"}
-_FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
+_FIXTURES = Path(__file__).parents[2] / "tests" / "fixtures"
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Options:
     """What to compare with."""
 
     reference: Path
-    """The folder that scripts/lavis_reference.py wrote."""
+    """The folder that scripts/with_lavis/lavis_reference.py wrote."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
