@@ -79,7 +79,8 @@ def reached(path):
 def commands():
     """Path -> flags of every command that parses a dataclass of options."""
     found = {}
-    for folder, room in (("src/gatedcir/commands", "gatedcir.commands."), ("scripts", "")):
+    for folder in ("src/gatedcir/commands", *FOLDERS[1:]):
+        room = "gatedcir.commands." * folder.startswith("src/")
         for path in sorted((ROOT / folder).glob("*.py")):
             for name in options_parsed(path):
                 options = getattr(importlib.import_module(room + path.stem), name)

@@ -15,7 +15,6 @@ from gatedcir.options.config import (
     DataPath,
     Device,
     InDataset,
-    Limit,
     ModelPath,
     NumWorkers,
     SkipUnreadable,
@@ -40,7 +39,6 @@ class Options:
     fashioniq_categories: Categories = ALL_CATEGORIES
     skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = DataConfig.num_workers
-    limit: Limit = None
     device: Device = "auto"
 
 
@@ -58,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         fashioniq_categories=options.fashioniq_categories,
         skip_unreadable=options.skip_unreadable,
         num_workers=options.num_workers,
-        limit=options.limit,
     )
     name = split_name(options.dataset, options.split)
     evaluator, splits = open_evaluator(options.model_path, data, name, device=options.device)
