@@ -11,7 +11,7 @@ help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/.runtime ## Train on synthetic scenes, print a table, draw gate maps (about 5 minutes)
-	$(BIN)/python scripts/demo.py --output demo
+	$(BIN)/python -m gatedcir demo --output demo
 
 test: $(VENV)/.dev ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

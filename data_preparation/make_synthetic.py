@@ -1,43 +1,9 @@
-"""Draw a synthetic dataset in the published layout of CIRR or FashionIQ."""
+"""Draw a synthetic data set: `gatedcir synthetic` by its published name."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from gatedcir.commands.main import start
+from gatedcir.commands.synthetic import main
 
-from gatedcir.errors import check_new_folder, run_command
-from gatedcir.files import whole_folder
-from gatedcir.options.config import NewFolder, TrainTriplets
-from gatedcir.options.parsing import parse
-from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to draw and where."""
-
-    layout: Literal["cirr", "fashioniq"]
-    """Published layout to imitate: scenes of shapes, or garments."""
-    output: NewFolder
-    seed: int = 0
-    """The same seed gives the same bytes."""
-    train: TrainTriplets = 8000
-    val: int = 600
-    """Validation triplets (for fashioniq, of each category)."""
-    test: int = 600
-    """Test triplets without published targets (for fashioniq, of each category)."""
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the dataset; print what it holds."""
-    options = parse(Options, argv, description="Draw a synthetic dataset.")
-    check_new_folder(options.output, "--output")
-    output = options.output.resolve()
-    write = {"cirr": write_cirr, "fashioniq": write_fashioniq}[options.layout]
-    sizes = {"train": options.train, "val": options.val, "test": options.test}
-    with whole_folder(output) as folder:
-        for line in write(folder, sizes, seed=options.seed):
-            print(line)
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    run_command(main)
+    start("synthetic")

@@ -1,89 +1,9 @@
-"""Train all cells of a grid with several seeds and say what the differences are worth."""
+"""Compare cells of options over several seeds: `gatedcir ablate` by its published name."""
 
-import signal
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
+from gatedcir.commands.ablate import main
+from gatedcir.commands.main import start
 
-import tyro
-
-from gatedcir.errors import UserError, run_command
-from gatedcir.options.config import Config, DataConfig, RunConfig
-from gatedcir.options.parsing import parse
-
-# Runs that are compared need no weights afterwards; --save-best keeps them.
-SHARED = Config(DataConfig(tyro.MISSING), run=RunConfig(save_best=False))
-
-
-@dataclass(frozen=True)
-class Options:
-    """Which cells, how often, and where to."""
-
-    grid: Path
-    """YAML file with the cells, each of them options over the shared ones."""
-    training: Annotated[Config, tyro.conf.arg(name="")] = SHARED
-    """What all cells share; --seed is the first one."""
-    output: Path | None = None
-    """Folder for the runs and the report; finished runs in it are not run again.
-    runs/ablation-<grid>-<dataset> when not given."""
-    seeds: int = 5
-    """Seeds of every cell; a cell may ask for fewer."""
-    jobs: int = 1
-    """Runs at a time; they share the processor's cores, and the GPU."""
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run what is not finished; write the report; exit with status 1 if runs failed."""
-    options = parse(Options, argv, description="Compare cells of options over several seeds.")
-    _check(options)
-    from gatedcir.ablation.cells import read_grid
-    from gatedcir.ablation.runs import check_folders, execute, runs_of
-    from gatedcir.ablation.write import write_all
-    from gatedcir.run_folder.claim import Claim
-    from gatedcir.run_folder.folder import RUNS
-
-    grid = read_grid(options.grid, options.training, seeds=options.seeds)
-    dataset = options.training.data.dataset
-    output = options.output or RUNS / f"ablation-{options.grid.stem}-{dataset.lower()}"
-    runs = runs_of(grid, output)
-    claim = Claim(output, "--output")
-    try:
-        check_folders(runs)
-        waiting = [run for run in runs if not run.is_finished()]
-        before = len(runs) - len(waiting)
-        print(f"{len(grid.cells)} cells, {len(runs)} runs, {before} finished before")
-        execute(waiting, jobs=options.jobs)
-        title = f"Ablation of {options.grid.stem} on {dataset}"
-        print(f"report: {write_all(output, grid, runs, title=title)}")
-    finally:
-        claim.release()
-    failed = [run for run in runs if not run.is_finished()]
-    for run in failed:
-        print(f"failed: {run.cell}, seed {run.seed}: {run.failure()}", file=sys.stderr)
-    if failed:
-        sys.exit(1)
-
-
-def _check(options: Options) -> None:
-    for flag, value in (("seeds", options.seeds), ("jobs", options.jobs)):
-        if value < 1:
-            raise UserError(f"--{flag} {value} is out of range; give a number of 1 or more.")
-    run = options.training.run
-    for flag, given in (
-        ("output-dir", run.output_dir is not None),
-        ("resume", run.resume is not None),
-        ("dry-run", run.dry_run),
-    ):
-        if given:
-            raise UserError(
-                f"--{flag} is for one run; leave it out, as every run of a grid has its folder "
-                "in --output, where a stopped grid goes on."
-            )
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    # As for Ctrl-C, what was started is ended too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    run_command(main)
+    start("ablate")

@@ -34,7 +34,7 @@ if [[ -f $run/checkpoints/last.pt ]]; then
 else
     # Cut off before its first epoch was done, a run has left nothing to go on with.
     if [[ -d $run ]]; then mv "$run" "$run.unfinished-${SLURM_RESTART_COUNT:-0}"; fi
-    flags=("$@" --save-training --output-dir "$run")
+    flags=("$@" --save-training --output "$run")
 fi
 
 # Two minutes before the time limit Slurm signals this shell, which asks to be started again.

@@ -1,28 +1,9 @@
-"""Fine-tune a composed-image-retrieval model: parse, build, fit."""
+"""Fine-tune: `gatedcir train` by its published name."""
 
-from collections.abc import Sequence
+from gatedcir.commands.main import start
+from gatedcir.commands.train import main
 
-from gatedcir.errors import run_command
-from gatedcir.options.config import Config
-from gatedcir.options.parsing import parse
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Train as the flags say and print where the run is, or print what training would take."""
-    config = parse(Config, argv, description="Fine-tune on CIRR or FashionIQ.")
-    if config.run.dry_run:
-        from gatedcir.training.dry_run import dry_run
-
-        found = dry_run(config)
-        if found is not None:
-            print(found)
-        return
-    from gatedcir.training.loop import fit
-
-    folder = fit(config)
-    if folder is not None:
-        print(f"run: {folder}")
-
+__all__ = ["main"]
 
 if __name__ == "__main__":
-    run_command(main)
+    start("train")

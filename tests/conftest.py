@@ -54,5 +54,5 @@ def cirr_run(home) -> Path:
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training", "--save-best"]
     torch.manual_seed(0)
-    blip_fine_tune_2.main([*flags, "--output-dir", str(run)])
+    blip_fine_tune_2.main([*flags, "--output", str(run)])
     return run

@@ -1,7 +1,6 @@
 """Every command of the README and the pages is run, training made short by later flags."""
 
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -14,6 +13,8 @@ from conftest import SHORT
 from PIL import Image
 
 from gatedcir.ablation.cells import read_grid
+from gatedcir.commands import demo
+from gatedcir.commands.main import main
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
@@ -46,18 +47,7 @@ SHORTER = {
     "resize": ["--num-workers", "0"],
     "synthetic": FEW,
     "export": [],
-}
-SCRIPTS = {
-    "train": "src/blip_fine_tune_2.py",
-    "evaluate": "src/blip_validate.py",
-    "submit": "src/cirr_test_submission.py",
-    "gates": "scripts/visualize_gates.py",
-    "fusion": "scripts/visualize_fusion.py",
-    "ablate": "scripts/ablate.py",
-    "cache": "data_preparation/cache_features.py",
-    "resize": "data_preparation/resize_images.py",
-    "synthetic": "data_preparation/make_synthetic.py",
-    "export": "scripts/export_weights.py",
+    "describe": [],
 }
 
 
@@ -76,7 +66,7 @@ def test_commands_were_found():
     assert {line.split()[0] for _, line in COMMANDS} == {"make", "gatedcir", "python", "accelerate"}
     assert [line for _, line in COMMANDS if line.startswith("make")] == [DEMO]
     named = {line.split()[1] for _, line in COMMANDS if line.startswith("gatedcir")}
-    assert named - {"describe"} == SHORTER.keys()
+    assert named == SHORTER.keys()
 
 
 @pytest.mark.parametrize(
@@ -87,27 +77,11 @@ def test_command(page, line, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     if program == "accelerate":
         command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu"]
-        flags = as_scripts_take("train", [*words[1:], *ONE_EPOCH])
-        subprocess.run([*command, *flags], check=True, capture_output=True)
+        subprocess.run([*command, *words[1:], *ONE_EPOCH], check=True, capture_output=True)
         return
     name, *flags = words if program == "gatedcir" else ["train", *words[1:]]
-    if name == "describe":
-        pytest.skip("there is no such command yet")
     more = [] if "--resume" in flags or "--image" in flags else SHORTER[name]
-    run(name, [*flags, *more], monkeypatch)
-
-
-def run(name, flags, monkeypatch):
-    """What `gatedcir NAME` does, by its script."""
-    monkeypatch.setattr(sys, "argv", [SCRIPTS[name], *as_scripts_take(name, flags)])
-    runpy.run_path(SCRIPTS[name], run_name="__main__")
-
-
-def as_scripts_take(name, flags):
-    """The flags of `gatedcir NAME` by the names that its script has."""
-    if name in ("train", "submit"):
-        return ["--output-dir" if flag == "--output" else flag for flag in flags]
-    return ["--dataset", "CIRR", *flags] if name == "evaluate" else flags
+    main([name, *flags, *more])
 
 
 @pytest.mark.parametrize("page", BLOCKS)
@@ -135,8 +109,6 @@ def test_links_lead_to_files(page):
 
 
 def test_demo(tmp_path, capsys):
-    import demo
-
     assert DEMO in [line for _, line in COMMANDS]
     sizes = "--train 128 --val 10 --num-epochs 1 --num 1".split()
     demo.main(["--output", str(tmp_path), *sizes])
@@ -148,8 +120,6 @@ def test_demo(tmp_path, capsys):
 
 
 def test_a_demo_whose_training_fails_says_why(tmp_path):
-    import demo
-
     with pytest.raises(
         UserError, match=r"run_gated failed \([^;]*fewer than one batch of 64\); its errors.log"
     ):
@@ -160,7 +130,7 @@ def test_a_demo_whose_training_fails_says_why(tmp_path):
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_make_demo(tmp_path):
     """Without the installation: an environment is in place, whose Python is this one."""
-    names = ("Makefile", "requirements.txt", "pyproject.toml", "scripts", "configs")
+    names = ("Makefile", "requirements.txt", "pyproject.toml")
     for name in names:
         (tmp_path / name).symlink_to(ROOT / name)
     python = tmp_path / ".venv" / "bin" / "python"

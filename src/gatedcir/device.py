@@ -4,6 +4,25 @@ from dataclasses import dataclass
 
 import torch
 
+from gatedcir.errors import UserError
+
+
+def find_device(name: str) -> torch.device:
+    """The device that `--device` names; auto is the GPU if there is one.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if count else "cpu")
+    if name.partition(":")[0] == "cuda" and not count:
+        raise UserError(f"--device {name} needs a GPU, and none is seen; give auto or cpu.")
+    known = ["auto", "cpu", *["cuda"] * (count > 0), *(f"cuda:{i}" for i in range(count))]
+    if name not in known:
+        raise UserError(f"there is no --device {name}; choose {', '.join(known)}.")
+    return torch.device(name)
+
 
 @dataclass(frozen=True)
 class Device:

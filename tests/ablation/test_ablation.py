@@ -5,7 +5,6 @@ import math
 import re
 import sys
 
-import ablate
 import pandas as pd
 import pytest
 import yaml
@@ -17,6 +16,7 @@ from gatedcir.ablation.cells import chosen, read_grid
 from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
 from gatedcir.ablation.write import write_all
+from gatedcir.commands import ablate
 from gatedcir.errors import UserError
 from gatedcir.evaluation.statistics import compare, estimate
 from gatedcir.options.config import Config
@@ -73,8 +73,9 @@ def test_a_cell_is_its_options_over_the_shared_ones(tmp_path):
 def test_the_command_means_the_config(tmp_path):
     flags = ("--model.gated-fusion.start", "identity", "--no-save-best", "--data-path", "a b")
     [run, *_] = runs_of(grid_of(tmp_path, CELLS, *flags), tmp_path)
-    python, script, *given = command_of(run.config)
-    assert python == sys.executable and script.endswith("src/blip_fine_tune_2.py")
+    command = command_of(run.config)
+    assert command[:4] == [sys.executable, "-m", "gatedcir", "train"]
+    given = command[4:]
     assert parse(Config, given, description="") == run.config
     assert "--weight-decay" not in given
     assert chosen(config_of())["num-epochs"] == 2 and "model" not in chosen(config_of())
@@ -136,7 +137,7 @@ def test_a_wrong_grid_file_is_refused_before_anything_runs(tmp_path, monkeypatch
         ([], "cell b .*--batch-size cannot be many"),
         (["--seeds", "0"], "--seeds 0"),
         (["--jobs", "0"], "--jobs 0"),
-        (["--output-dir", "x"], "--output-dir is for one run"),
+        (["--resume", "x"], "there is no run at x"),
         (["--dry-run"], "--dry-run is for one run"),
     ):
         with pytest.raises(UserError, match=words):
@@ -148,7 +149,7 @@ def test_a_wrong_grid_file_is_refused_before_anything_runs(tmp_path, monkeypatch
 
 STAND_IN = """
 import os, pathlib, signal, sys
-folder = pathlib.Path(sys.argv[sys.argv.index("--output-dir") + 1])
+folder = pathlib.Path(sys.argv[sys.argv.index("--output") + 1])
 print("threads", os.environ["OMP_NUM_THREADS"])
 print("half\\rwhole", file=sys.stderr, flush=True)
 if "gated" in folder.parts:
@@ -164,7 +165,7 @@ if "short" not in folder.parts:
 def test_processes_that_fail_do_not_stop_the_others(tmp_path, monkeypatch):
     trainer = tmp_path / "trainer.py"
     trainer.write_text(STAND_IN)
-    monkeypatch.setattr(runs_module, "TRAINER", trainer)
+    monkeypatch.setattr(runs_module, "TRAINER", (sys.executable, str(trainer)))
     names = ("gated", "killed", "short", "none")
     cells = {name: {"batch-size": 8 + place} for place, name in enumerate(names)}
     runs = runs_of(grid_of(tmp_path, cells, seeds=1), tmp_path)
@@ -200,7 +201,7 @@ def test_a_run_shows_how_far_it_is(tmp_path, log, state):
 def test_an_interruption_ends_what_runs(tmp_path, monkeypatch):
     trainer = tmp_path / "trainer.py"
     trainer.write_text("import time; time.sleep(60)")
-    monkeypatch.setattr(runs_module, "TRAINER", trainer)
+    monkeypatch.setattr(runs_module, "TRAINER", (sys.executable, str(trainer)))
     started = []
     start = runs_module._start
 

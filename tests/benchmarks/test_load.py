@@ -26,8 +26,8 @@ def refused(dataset, root, *words):
 def test_what_is_no_dataset_is_named(folders, dataset, tmp_path):
     file = tmp_path / "triplets.csv"
     file.touch()
-    refused(dataset, file, "is a file", dataset, "github.com", "make_synthetic.py")
-    refused(dataset, tmp_path / "x", "there is no folder", "--data-path", "make_synthetic.py")
+    refused(dataset, file, "is a file", dataset, "github.com", "gatedcir synthetic")
+    refused(dataset, tmp_path / "x", "there is no folder", "--data-path", "gatedcir synthetic")
     other = {"CIRR": "FashionIQ", "FashionIQ": "CIRR"}[dataset]
     refused(dataset, folders[other], f"holds {other} and not {dataset}", f"--dataset {other}")
     inner = tmp_path / "above" / "data"
@@ -38,7 +38,7 @@ def test_what_is_no_dataset_is_named(folders, dataset, tmp_path):
     photos.mkdir()
     for name in ("a.JPG", "b.png", "c.txt"):
         (photos / name).touch()
-    refused(dataset, photos, "holds 2 images and no annotations", "make_synthetic.py")
+    refused(dataset, photos, "holds 2 images and no annotations", "gatedcir synthetic")
     empty = tmp_path / "empty"
     empty.mkdir()
     refused(dataset, empty, "does not exist; the expected layout is ROOT/")

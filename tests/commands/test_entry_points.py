@@ -79,7 +79,7 @@ def test_fashioniq_reports_name_the_protocol(home, cirr_run, capsys, protocol):
 
 def test_submission_files_obey_the_server(home, cirr_run, tmp_path):
     flags = ["--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]
-    flags += ["--model-path", str(cirr_run), "--output-dir", str(tmp_path / "out")]
+    flags += ["--model-path", str(cirr_run), "--output", str(tmp_path / "out")]
     cirr_test_submission.main(flags)
     captions = home / "cirr_dataset" / "cirr" / "captions" / "cap.rc2.test1.json"
     queries = {str(entry["pairid"]): entry for entry in json.loads(captions.read_text())}
@@ -99,7 +99,7 @@ def test_submission_files_obey_the_server(home, cirr_run, tmp_path):
 def test_fashioniq_answers_are_rankings_of_the_captions_file(home, tmp_path, split):
     root = home / "fashionIQ_dataset"
     flags = ["--dataset", "FashionIQ", "--data-path", str(root), "--num-workers", "0"]
-    flags += ["--model-path", "tiny", "--output-dir", str(tmp_path / "out"), "--split", split]
+    flags += ["--model-path", "tiny", "--output", str(tmp_path / "out"), "--split", split]
     cirr_test_submission.main([*flags, "--fashioniq-categories", "shirt", "dress"])
     files = sorted((tmp_path / "out").iterdir())
     assert [file.name for file in files] == [f"{c}.{split}.pred.json" for c in ("dress", "shirt")]
@@ -147,7 +147,7 @@ def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path,
 
 
 def trained(folder, run, *more):
-    return ["--dataset", "CIRR", "--data-path", folder, *SHORT, "--output-dir", run, *more]
+    return ["--dataset", "CIRR", "--data-path", folder, *SHORT, "--output", run, *more]
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_a_fashioniq_gallery_of_one_image_is_refused(home, tmp_path):
     name = json.loads(captions.read_text())[0]["candidate"]
     edit(tmp_path / "fiq/image_splits/split.shirt.val.json", lambda _: [name])
     flags = ["--dataset", "FashionIQ", "--data-path", tmp_path / "fiq", *SHORT]
-    flags += ["--output-dir", tmp_path / "run"]
+    flags += ["--output", tmp_path / "run"]
     bad(blip_fine_tune_2, flags, "FashionIQ shirt val", "1 image")
     assert not (tmp_path / "run").exists()
 
@@ -287,7 +287,7 @@ def test_the_server_wants_all_queries(copy, cirr_run, tmp_path):
     folder, _ = copy
     captions = json.loads((folder / "cirr/captions/cap.rc2.test1.json").read_text())
     (folder / "test1" / f"{captions[0]['reference']}.png").write_bytes(b"")
-    flags = ["--data-path", folder, "--model-path", cirr_run, "--output-dir", tmp_path / "out"]
+    flags = ["--data-path", folder, "--model-path", cirr_run, "--output", tmp_path / "out"]
     flags += ["--num-workers", 0, "--skip-unreadable"]
     bad(cirr_test_submission, flags, "wants all queries of CIRR test1", "cannot be read")
     assert not (tmp_path / "out").exists()
@@ -370,8 +370,8 @@ def test_places_that_cannot_be_written_are_named_before_anything_is_read(tmp_pat
     flags = ["--dataset", "CIRR", "--data-path", tmp_path, "--model-path", "nowhere"]
     bad(blip_validate, [*flags, "--json", tmp_path], "--json", "is a folder")
     bad(blip_validate, [*flags, "--json", file / "metrics.json"], "--json", "which is a file")
-    flags = ["--model-path", "nowhere", "--output-dir", file / "below"]
-    bad(cirr_test_submission, flags, "--output-dir", "which is a file")
+    flags = ["--model-path", "nowhere", "--output", file / "below"]
+    bad(cirr_test_submission, flags, "--output", "which is a file")
 
 
 @pytest.mark.parametrize("seed", ["-1", "4294967296"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gatedcir.options.config import Config
-from gatedcir.options.flags import flag_names
+from gatedcir.options.flags import GENERAL, flag_names
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("src", "scripts", "scripts/timing", "scripts/pretraining", "data_preparation")
@@ -32,14 +32,15 @@ _WORKERS = {"--num-workers"}  # of data loaders, which the command has not
 _GALLERIES = {"--gallery", "--fashioniq-protocol"}  # which the command cannot choose
 # What a command's own use of a module leaves out.
 NOT_SAID = {
-    "cirr_test_submission": _GALLERIES,
-    "export_weights": _WORKERS | {"--data-path"},
-    "make_synthetic": _WORKERS | {"--data-path"},
-    "resize_images": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there
-    "visualize_fusion": _GALLERIES | _WORKERS,
-    "visualize_gates": _GALLERIES | _WORKERS,
+    "submit": _GALLERIES,
+    "describe": _WORKERS | {"--data-path"},
+    "export": _WORKERS | {"--data-path"},
+    "synthetic": _WORKERS | {"--data-path"},
+    "resize": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there
+    "fusion": _GALLERIES | _WORKERS,
+    "gates": _GALLERIES | _WORKERS,
 }
-OF_OTHERS = {"--shm-size"}  # of docker run
+OF_OTHERS = {"--shm-size", "--version"}  # of docker run, and of gatedcir without a command
 
 
 @cache
@@ -79,14 +80,22 @@ def reached(path):
 def commands():
     """Path -> flags of every command that parses a dataclass of options."""
     found = {}
-    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).glob("*.py")):
-        for function in tree(path).body:
-            if isinstance(function, ast.FunctionDef) and function.name == "main":
-                for node in ast.walk(function):
-                    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "parse":
-                        options = getattr(importlib.import_module(path.stem), node.args[0].id)
-                        found[path] = {"--config", "--help", *flag_names(options)}
+    for folder in ("src/gatedcir/commands", *FOLDERS[1:]):
+        room = "gatedcir.commands." * folder.startswith("src/")
+        for path in sorted((ROOT / folder).glob("*.py")):
+            for name in options_parsed(path):
+                options = getattr(importlib.import_module(room + path.stem), name)
+                found[path] = {*GENERAL, *flag_names(options)}
     return found
+
+
+def options_parsed(path):
+    """The names of the dataclasses that a module's `main` fills."""
+    for function in tree(path).body:
+        if isinstance(function, ast.FunctionDef) and function.name == "main":
+            for node in ast.walk(function):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "parse":
+                    yield node.args[0].id
 
 
 def text_of(node):

@@ -48,7 +48,7 @@ def test_a_new_run_is_launched_with_its_flags(start, tmp_path):
     assert commands(tmp_path).splitlines()[-1] == (
         "accelerate launch --config_file configs/accelerate/two_nodes_ddp.yaml --machine_rank 1 "
         "--main_process_ip first src/blip_fine_tune_2.py --config configs/cirr.yaml --data-path "
-        "a folder --save-training --output-dir runs/cirr"
+        "a folder --save-training --output runs/cirr"
     )
 
 
@@ -63,7 +63,7 @@ def test_a_run_without_a_state_is_put_aside(start, tmp_path):
     (tmp_path / "runs/cirr").mkdir(parents=True)
     assert start("runs/cirr", *FLAGS, SLURM_RESTART_COUNT="2").wait(30) == 0
     assert (tmp_path / "runs/cirr.unfinished-2").is_dir()
-    assert commands(tmp_path).endswith("--output-dir runs/cirr\n")
+    assert commands(tmp_path).endswith("--output runs/cirr\n")
 
 
 def test_the_signal_asks_for_another_start(start, tmp_path):

@@ -39,7 +39,7 @@ def visual_run(home, data):
     run = home / "visual_run"
     (home / "visual.yaml").write_text(OPTIONS)
     flags = ["--config", str(home / "visual.yaml"), *data, *SHORT, *LAYERS, "--num-epochs", "1"]
-    flags += ["--learning-rate", "1e-3", "--save-training", "--output-dir", str(run)]
+    flags += ["--learning-rate", "1e-3", "--save-training", "--output", str(run)]
     blip_fine_tune_2.main(flags)
     return run
 
@@ -100,7 +100,7 @@ def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
 )
 def test_what_cannot_be_fused_is_refused_before_anything_is_written(data, tmp_path, options, words):
     run = tmp_path / "run"
-    flags = [*data, *SHORT, "--output-dir", run, *options.split()]
+    flags = [*data, *SHORT, "--output", run, *options.split()]
     message = bad(blip_fine_tune_2, flags, *words)
     assert message.endswith(".")
     assert not run.exists()

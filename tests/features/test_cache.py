@@ -39,7 +39,7 @@ def config_of(home, *more) -> Config:
 
 def trained(home, run, *more):
     """Two epochs' tables, without what is the machine's."""
-    flags = flags_of(home, "--num-epochs", 2, "--learning-rate", 1e-3, "--output-dir", run, *more)
+    flags = flags_of(home, "--num-epochs", 2, "--learning-rate", 1e-3, "--output", run, *more)
     blip_fine_tune_2.main(flags)
     names = ("train_metrics.csv", "validation_metrics.csv")
     tables = [pd.read_csv(run / name) for name in names]
@@ -230,7 +230,7 @@ def test_options_that_make_no_sense_are_refused(home, tmp_path):
         (["--cache-device", "gpu"], "needs a GPU"),
     ):
         with pytest.raises(UserError, match=words):
-            blip_fine_tune_2.main(flags_of(home, *flags, "--output-dir", tmp_path / "run"))
+            blip_fine_tune_2.main(flags_of(home, *flags, "--output", tmp_path / "run"))
     for flags, words in (
         ([], "--cache-features FOLDER"),
         (["--cache-features", tmp_path / "cache", "--train-vision"], "--train-vision"),

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from option_fixtures import read, refusal
-from picture_inputs import Options as Pictures
 
+from gatedcir.commands.pictures import Options as Pictures
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import from_dict, parse, to_dict
 
@@ -15,16 +15,16 @@ def test_home_and_variables_are_replaced_in_every_path(yaml_file, monkeypatch, t
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DATA", "/data")
     flags = ["--dataset", "CIRR", "--data-path=~/cirr", "--backbone=$HOME/run"]
-    flags += ["--output-dir", "${DATA}/run", "--cache-features=~/features"]
+    flags += ["--output", "${DATA}/run", "--cache-features=~/features"]
     text = "dataset: CIRR\ndata-path: ~/cirr\nbackbone: $HOME/run\n"
     text += "output-dir: ${DATA}/run\ncache-features: ~/features\n"
     for found in (read(*flags), read("--config", yaml_file(text))):
         assert found.data.data_path == tmp_path / "cirr"
         assert found.backbone.backbone == f"{tmp_path}/run"
-        assert found.run.output_dir == Path("/data/run")
+        assert found.run.output == Path("/data/run")
         assert found.run.cache_features == tmp_path / "features"
     (tmp_path / "options.yaml").write_text(text, encoding="utf-8")
-    assert read("--config=~/options.yaml").run.output_dir == Path("/data/run")
+    assert read("--config=~/options.yaml").run.output == Path("/data/run")
     given = ["--model-path=~/run", "--output", "x", "--image=~/a.png", "--text", "costs $5 ~/b"]
     pictures = parse(Pictures, given, description="")
     assert (pictures.model_path, pictures.image) == (tmp_path / "run", tmp_path / "a.png")

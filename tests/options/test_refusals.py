@@ -4,13 +4,12 @@ import dataclasses
 import re
 from typing import Annotated
 
-import export_weights
 import pytest
 import tyro
 from option_fixtures import read, refusal
-from picture_inputs import Options as Pictures
 
-import blip_validate
+from gatedcir.commands import evaluate, export
+from gatedcir.commands.pictures import Options as Pictures
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config
 from gatedcir.options.flags import flag_names
@@ -49,8 +48,8 @@ def test_unknown_flag_names_the_nearest(argv, wrong, nearest):
 
 @pytest.mark.parametrize("name", SYNONYMS)
 def test_a_synonym_stands_for_an_option_and_is_none(name):
-    known = {*flag_names(Config), *flag_names(blip_validate.Options), *flag_names(Pictures)}
-    known |= set(flag_names(export_weights.Options))
+    known = {*flag_names(Config), *flag_names(evaluate.Options), *flag_names(Pictures)}
+    known |= set(flag_names(export.Options))
     assert set(SYNONYMS[name]) <= known
     assert f"--{name}" not in SYNONYMS[name]
 
@@ -63,8 +62,8 @@ def test_a_synonym_stands_for_an_option_and_is_none(name):
             "there is no option --model.use-gated-fusion; --model.gated-fusion.strategy none "
             "trains without the fusion, and gated with it.",
         ),
-        ("--dataset CIRR --device cuda", "there is no option --device; the GPU is used .*"),
-        ("--dataset CIRR --colour red", "there is no option --colour; --help lists all."),
+        ("--dataset CIRR --gpu 1", "there is no option --gpu; --device is the nearest."),
+        ("--dataset CIRR --colour red", "there is no option --colour; --help-all lists all."),
         (
             "--dataset CIRR --model.gated-fusion gated",
             "there is no option --model.gated-fusion; --model.gated-fusion.strategy none .*",
@@ -105,7 +104,7 @@ def test_an_alias_is_an_option_too():
 def test_a_command_points_only_to_options_of_its_own():
     def told(*argv):
         with pytest.raises(UserError) as error:
-            parse(blip_validate.Options, ["--dataset", "CIRR", *argv], description="")
+            parse(evaluate.Options, ["--dataset", "CIRR", *argv], description="")
         return str(error.value).partition("; ")[2]
 
     assert told("--model", "x") == "--model-path is the nearest."
@@ -134,7 +133,7 @@ def test_an_empty_yaml_key(yaml_file, text, sentence):
 
 
 def test_an_empty_yaml_key_is_none_where_none_is_taken(yaml_file):
-    assert read("--config", yaml_file("dataset: CIRR\noutput-dir:\n")).run.output_dir is None
+    assert read("--config", yaml_file("dataset: CIRR\noutput-dir:\n")).run.output is None
 
 
 def test_a_stray_word():

@@ -21,7 +21,7 @@ time.sleep(60)
 def test_a_second_claim_is_refused_until_the_first_is_released(tmp_path):
     folder = tmp_path / "a" / "run"
     first = Claim(folder)
-    with pytest.raises(UserError, match=r"run is in use .*--output-dir"):
+    with pytest.raises(UserError, match=r"run is in use .*--output"):
         Claim(folder)
     assert in_use(folder)
     first.release()

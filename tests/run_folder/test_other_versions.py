@@ -107,7 +107,7 @@ def test_a_strategy_that_could_not_be_opened_again_is_refused_before_training(
         DataConfig("CIRR", home / "cirr_dataset"),
         model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="film")),  # type: ignore
     )
-    run = replace(config.run, output_dir=tmp_path / "run")
+    run = replace(config.run, output=tmp_path / "run")
     with pytest.raises(UserError, match=r"strategy cannot be film, so that a checkpoint .* opened"):
         gatedcir.training.loop.fit(replace(config, run=run))
     assert not (tmp_path / "run").exists()
@@ -129,7 +129,7 @@ def test_a_model_of_another_dataset_is_told(home, cirr_run, tmp_path, capsys):
 def test_tiny_weights_for_data_that_are_not_drawn_are_told(home, tmp_path, capsys):
     data = tmp_path / "cirr"
     data.symlink_to(home / "cirr_dataset")
-    flags = ["--dataset", "CIRR", *SHORT, "--batch-size", "25", "--output-dir", str(tmp_path / "r")]
+    flags = ["--dataset", "CIRR", *SHORT, "--batch-size", "25", "--output", str(tmp_path / "r")]
     bad(blip_fine_tune_2, [*flags, "--data-path", data], "24 triplets")
     printed = capsys.readouterr().out
     assert "synthetic data\n" in printed and "--backbone pretrain" not in printed

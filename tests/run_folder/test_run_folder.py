@@ -32,7 +32,7 @@ def config(tmp_path):
     return Config(
         DataConfig("FashionIQ", tmp_path / "a data", num_workers=0),
         optim=OptimConfig(seed=17, learning_rate=3e-5),
-        run=RunConfig(output_dir=tmp_path / "deep" / "run", save_best=True),
+        run=RunConfig(output=tmp_path / "deep" / "run", save_best=True),
         model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="additive", alpha_init=-0.25)),
     )
 
@@ -42,7 +42,7 @@ PROVENANCE = {**provenance(), "device": "cpu", "seed": 17}
 
 @pytest.fixture
 def folder(config):
-    opened = RunFolder.create(config.run.output_dir, to_dict(config), PROVENANCE)
+    opened = RunFolder.create(config.run.output, to_dict(config), PROVENANCE)
     yield opened
     opened.board.close()
 
@@ -52,7 +52,7 @@ def rows(folder, table):
 
 
 def test_the_config_reads_back(config, folder):
-    assert folder.path == config.run.output_dir
+    assert folder.path == config.run.output
     assert folder.checkpoints.parent == folder.path
     assert from_dict(Config, read_yaml(folder.path / "config.yaml")) == config
 
@@ -120,7 +120,7 @@ def test_a_folder_with_a_run_is_refused(config, folder):
     with pytest.raises(UserError) as caught, claim_folder(other):
         pass
     assert f"--resume {folder.path}" in str(caught.value)
-    assert "--output-dir" in str(caught.value)
+    assert "--output" in str(caught.value)
     assert {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()} == before
 
 
@@ -132,7 +132,7 @@ def test_a_run_without_a_name_gets_one(config, tmp_path, monkeypatch):
         assert re.fullmatch(pattern, place.path.as_posix())
         assert re.fullmatch(pattern + "(-2)?", other.path.as_posix()) and other.path != place.path
         RunFolder.create(place.path, to_dict(unnamed), PROVENANCE).board.close()
-    assert yaml.safe_load((place.path / "config.yaml").read_text())["output-dir"] is None
+    assert yaml.safe_load((place.path / "config.yaml").read_text())["output"] is None
     assert not other.path.exists()
 
 

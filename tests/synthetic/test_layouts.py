@@ -1,7 +1,6 @@
 """Both layouts on disk: repeatable, readable, of the sizes asked for, with one answer a query."""
 
 import hashlib
-import importlib
 import json
 import os
 import random
@@ -15,6 +14,7 @@ from PIL import Image
 
 from gatedcir.benchmarks.cirr import parse_cirr
 from gatedcir.benchmarks.fashioniq import parse_fashioniq
+from gatedcir.commands import synthetic
 from gatedcir.data.left_out import check_files
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes
@@ -40,9 +40,8 @@ def written(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def main(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "data_preparation")
-    return importlib.import_module("make_synthetic").main
+def main():
+    return synthetic.main
 
 
 def checked(split):

@@ -76,7 +76,7 @@ def seen(monkeypatch, quick):
 
 def test_the_command_needs_no_data_and_leaves_nothing(tmp_path, monkeypatch, capsys, quick):
     monkeypatch.chdir(tmp_path)
-    flags = ["--data-path", "nowhere", "--output-dir", "run", "--save-best", "--save-training"]
+    flags = ["--data-path", "nowhere", "--output", "run", "--save-best", "--save-training"]
     blip_fine_tune_2.main(["--dataset", "FashionIQ", *SHORT, *flags, "--dry-run"])
     printed = capsys.readouterr().out
     for line in ("dry run of tiny on", "parameters", "peak memory", "training step", "evaluation"):

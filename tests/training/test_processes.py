@@ -88,7 +88,7 @@ def run_of_two(_reach, home, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     flags += ["--cache-features", folder / "features"]
     run = folder / "run"
-    done = launch(blip_fine_tune_2.__file__, *flags, "--output-dir", run, limit=300)
+    done = launch(blip_fine_tune_2.__file__, *flags, "--output", run, limit=300)
     assert done.returncode == 0, done.stdout[-2000:]
     return run, flags
 
@@ -104,7 +104,7 @@ def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of
     two, flags = run_of_two
     one = tmp_path / "one"
     alone = ["--batch-size", "16", "--cache-features", "none", "--num-workers", "1"]
-    blip_fine_tune_2.main([*map(str, flags), *alone, "--output-dir", str(one)])
+    blip_fine_tune_2.main([*map(str, flags), *alone, "--output", str(one)])
     found, expected = (pd.read_csv(run / "train_metrics.csv") for run in (two, one))
     for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "gate_mean", "alpha"):
         assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name
@@ -139,7 +139,7 @@ def test_two_processes_resume_exactly(run_of_two, tmp_path):
     expected, flags = run_of_two
     run = tmp_path / "run"
     cut = HELPERS / "cut_off.py"
-    assert launch(cut, *flags, "--output-dir", run, limit=300).returncode != 0
+    assert launch(cut, *flags, "--output", run, limit=300).returncode != 0
     assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
     done = launch(blip_fine_tune_2.__file__, "--resume", run, limit=300)
     assert done.returncode == 0, done.stdout[-2000:]
@@ -155,7 +155,7 @@ def run_in_shards(run_of_two, tmp_path_factory):
     _, flags = run_of_two
     run = tmp_path_factory.mktemp("shards") / "run"
     cut = HELPERS / "cut_off.py"
-    flags = [*flags, "--save-best", "--output-dir", run]
+    flags = [*flags, "--save-best", "--output", run]
     assert launch(cut, *flags, limit=300, shards=True).returncode != 0
     assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
     done = launch(blip_fine_tune_2.__file__, "--resume", run, limit=300, shards=True)

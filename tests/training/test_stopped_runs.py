@@ -19,7 +19,7 @@ from gatedcir.training import loop, step
 
 def flags_of(home, run, *more):
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
-    return list(map(str, [*flags, "--num-epochs", 2, "--output-dir", run, *more]))
+    return list(map(str, [*flags, "--num-epochs", 2, "--output", run, *more]))
 
 
 def train(home, run, *more):

@@ -54,7 +54,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     called = getattr(gatedcir.training.loop, where)
     monkeypatch.setattr(gatedcir.training.loop, where, killed_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
-        blip_fine_tune_2.main([*flags, "--output-dir", str(run)])
+        blip_fine_tune_2.main([*flags, "--output", str(run)])
     monkeypatch.undo()
     assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == kept
     blip_fine_tune_2.main(["--resume", str(run)])
@@ -101,7 +101,7 @@ def broken(home, tmp_path):
 
 def flags_of_a_run(folder, run):
     flags = ["--dataset", "CIRR", "--data-path", str(folder), *SHORT, "--num-epochs", "2"]
-    return [*flags, "--cache-features", "none", "--save-training", "--output-dir", str(run)]
+    return [*flags, "--cache-features", "none", "--save-training", "--output", str(run)]
 
 
 def test_a_broken_image_of_the_first_epoch_leaves_no_run(broken, tmp_path):
@@ -201,16 +201,16 @@ def test_a_folder_that_may_not_be_written_is_refused_before_training(home, tmp_p
     monkeypatch.setattr("os.access", lambda place, mode: False)  # a superuser may write anywhere
     monkeypatch.setattr(gatedcir.training.loop._Trainer, "train_epoch", None)
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
-    with pytest.raises(UserError, match="--output-dir runs may not be written"):
+    with pytest.raises(UserError, match="--output runs may not be written"):
         blip_fine_tune_2.main(flags)
-    with pytest.raises(UserError, match=f"--output-dir .*run may not be written: {tmp_path}"):
-        blip_fine_tune_2.main([*flags, "--output-dir", str(tmp_path / "a" / "run")])
+    with pytest.raises(UserError, match=f"--output .*run may not be written: {tmp_path}"):
+        blip_fine_tune_2.main([*flags, "--output", str(tmp_path / "a" / "run")])
 
 
 def test_a_run_is_not_overwritten(home, cirr_run):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     with pytest.raises(UserError, match="--resume"):
-        blip_fine_tune_2.main([*flags, "--output-dir", str(cirr_run)])
+        blip_fine_tune_2.main([*flags, "--output", str(cirr_run)])
 
 
 def test_a_checkpoint_carries_all_that_evaluation_needs(cirr_run):
@@ -291,7 +291,7 @@ def test_only_matrices_decay_and_fusions_have_their_own_rate(home):
 def test_skipped_epochs_of_validation_and_the_last_one(home, tmp_path):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "3", "--validation-frequency", "2", "--no-save"]
-    blip_fine_tune_2.main([*flags, "--output-dir", str(tmp_path / "run")])
+    blip_fine_tune_2.main([*flags, "--output", str(tmp_path / "run")])
     assert pd.read_csv(tmp_path / "run" / "validation_metrics.csv")["epoch"].tolist() == [1, 2]
     rates = pd.read_csv(tmp_path / "run" / "train_metrics.csv")["learning_rate"]
     assert rates.iloc[-1] == pytest.approx(0, abs=1e-12)  # the cosine spans the epochs asked for

@@ -16,7 +16,10 @@ from gatedcir.options.parsing import from_dict, read_yaml, to_dict
 from gatedcir.options.paths import expand_all
 
 # One dataset and protocol, or the cells' figures cannot be compared; the rest is set for each run.
-FIXED = ("dataset", "fashioniq-protocol", "seed", "output-dir", "resume", "dry-run")
+FIXED = (
+    *("dataset", "fashioniq-protocol", "fashioniq-categories", "gallery", "limit", "seed"),
+    *("output", "output-dir", "resume", "dry-run"),
+)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from gatedcir.ablation.cells import Grid, chosen
 from gatedcir.errors import UserError
@@ -23,10 +23,11 @@ from gatedcir.files import CONFIG_FILE, write_text
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import flags_of, read_yaml, to_dict
+from gatedcir.progress import bar
 from gatedcir.run_folder.claim import LOCK, in_use
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
-TRAINER = Path(__file__).parents[2] / "blip_fine_tune_2.py"
+TRAINER = (sys.executable, "-m", "gatedcir", "train")
 OUTPUT, ERRORS, FAILURE = "output.log", "errors.log", "failure.txt"
 LOGS = {OUTPUT, ERRORS, FAILURE, LOCK}  # what a run that failed at once leaves
 WAY_OUT = "remove the folder to train that run again"  # beside a copy of a damaged file
@@ -46,8 +47,8 @@ class Run:
     @property
     def path(self) -> Path:
         """Its folder."""
-        assert self.config.run.output_dir is not None
-        return self.config.run.output_dir
+        assert self.config.run.output is not None
+        return self.config.run.output
 
     def is_finished(self) -> bool:
         """Whether its tables hold all epochs, and its process did not fail.
@@ -87,7 +88,7 @@ def runs_of(grid: Grid, output: Path) -> list[Run]:
                 config = replace(
                     cell.config,
                     optim=replace(cell.config.optim, seed=seed),
-                    run=replace(cell.config.run, output_dir=path),
+                    run=replace(cell.config.run, output=path),
                 )
                 runs.append(Run(cell.name, seed, config))
     return runs
@@ -116,7 +117,7 @@ def check_folders(runs: Sequence[Run]) -> None:
 
 def command_of(config: Config) -> list[str]:
     """The training command with these options, of which it names those that are not defaults."""
-    return [sys.executable, str(TRAINER), *flags_of(chosen(config))]
+    return [*TRAINER, *flags_of(chosen(config))]
 
 
 def execute(runs: Sequence[Run], *, jobs: int) -> None:
@@ -137,10 +138,8 @@ def execute(runs: Sequence[Run], *, jobs: int) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     waiting, active = list(reversed(runs)), dict[Run, subprocess.Popen]()
     # No smoothing: the drawings between two ends would count as waiting for a run.
-    bar = tqdm(
-        total=len(runs), desc="runs", unit="run", mininterval=_REFRESH, miniters=0, smoothing=0
-    )
-    with bar:
+    settings: dict[str, Any] = {"mininterval": _REFRESH, "miniters": 0, "smoothing": 0}
+    with bar(total=len(runs), desc="runs", unit="run", **settings) as shown:
         try:
             while waiting or active:
                 while waiting and len(active) < jobs:
@@ -151,9 +150,9 @@ def execute(runs: Sequence[Run], *, jobs: int) -> None:
                     if process.poll() is not None:
                         del active[run]
                         _note_failure(run, process.returncode)
-                        bar.update()
-                bar.set_postfix_str(", ".join(map(_state, active)), refresh=False)
-                bar.update(0)
+                        shown.update()
+                shown.set_postfix_str(", ".join(map(_state, active)), refresh=False)
+                shown.update(0)
         finally:
             for process in active.values():
                 process.terminate()

@@ -17,8 +17,9 @@ from gatedcir.data.order import TripletBatches
 from gatedcir.data.readable import refuse_unreadable
 from gatedcir.data.sources import PixelSource, Source
 from gatedcir.data.transforms import Transform
-from gatedcir.data.triplets import Split
+from gatedcir.data.triplets import Split, first
 from gatedcir.device import Device
+from gatedcir.errors import UserError
 from gatedcir.features.cache import Keeping, cached_source, is_main, stored_dtype
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.options.config import Config, DataConfig
@@ -33,20 +34,33 @@ _AHEAD = 2  # batches that each loading process makes before they are asked for
 _MIB = 2**20
 
 
-def load_data(options: DataConfig, *names: str, folder: Path | None = None) -> list[list[Split]]:
-    """The parts of each split named, their files checked. Their protocol says if they are drawn.
+def load_data(
+    options: DataConfig, *names: str, folder: Path | None = None, ranked: bool = False
+) -> list[list[Split]]:
+    """The parts of each split named, their files checked.
 
-    `folder` takes the list of those that are left out, and notes which images were read.
+    Their protocol says if they are drawn, and if only the first triplets are taken.
+    `folder` takes the list of those that are left out, and notes which images were read. `ranked`
+    says that a training split is to be ranked, so that its gallery is whole.
     """
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit {options.limit} is out of range; give a number of 1 or more.")
     found = load_splits(
         options.dataset,
         options.folder,
         names,
-        choice=Choice(options.fashioniq_protocol, options.fashioniq_categories, options.gallery),
+        choice=Choice(
+            options.fashioniq_protocol, options.fashioniq_categories, options.gallery, ranked
+        ),
         skip_unreadable=options.skip_unreadable,
         num_workers=options.num_workers,
         folder=folder,
     )
+    if options.limit is not None:
+        found = [
+            [first(part, options.limit, train=name == "train" and not ranked) for part in parts]
+            for name, parts in zip(names, found, strict=True)
+        ]
     if not is_synthetic(options):
         return found
     return [

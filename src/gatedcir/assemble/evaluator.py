@@ -17,12 +17,12 @@ from gatedcir.assemble.model import open_trained, trained_model
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.sources import Source
 from gatedcir.data.triplets import Split
-from gatedcir.device import Device
+from gatedcir.device import Device, find_device
 from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.features.cache import ENCODE_BATCH
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
-from gatedcir.models.weights.sources import load
+from gatedcir.models.weights.sources import Pretrained, load
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.run_folder.checkpoint import Checkpoint
 
@@ -60,24 +60,46 @@ def make_evaluator(
     )
 
 
-def open_checkpoint(path: Path) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    """The model of a run or of other weights on the best device, its tokenizer and config.
+def open_checkpoint(
+    path: Path, device: str = "auto"
+) -> tuple[ComposedRetriever, Tokenizer, Config]:
+    """The model of a run or of other weights on a device, its tokenizer and config.
 
     Raises:
         UserError: nothing there, or not readable.
     """
-    return _on_best_device(open_trained(str(path)))
+    where = find_device(device)
+    model, tokenizer, config = open_trained(str(path))
+    return place(model, where, config), tokenizer, config
 
 
-def open_evaluator(path: Path, data: DataConfig, split: str) -> tuple[Evaluator, list[Split]]:
+def open_evaluator(
+    path: Path,
+    data: DataConfig,
+    split: str,
+    *,
+    device: str = "auto",
+    found: Pretrained | None = None,
+) -> tuple[Evaluator, list[Split]]:
     """A model and a dataset's split, ready to be evaluated together.
 
-    Transform, precision and the rest are those of its config. Raises UserError as
-    `open_checkpoint` and the readers do.
+    Transform, precision and the rest are those of its config.
+
+    Args:
+        path: the model's.
+        data: the dataset, and how it is read.
+        split: its split.
+        device: as `--device` has it.
+        found: what `load` gave for the path before.
+
+    Raises:
+        UserError: as `open_checkpoint` and the readers do.
     """
-    [splits] = load_data(data, split)
-    found = load(str(path))
-    model, tokenizer, config = _on_best_device(trained_model(found, str(path)))
+    where = find_device(device)
+    [splits] = load_data(data, split, ranked=True)
+    found = found or load(str(path))
+    model, tokenizer, config = trained_model(found, str(path))
+    place(model, where, config)
     trained_on = _dataset_of(found.run)
     if trained_on not in (None, data_title(data)):
         print(f"{path} was trained on {trained_on}, and is evaluated on {data_title(data)}")
@@ -93,11 +115,3 @@ def _dataset_of(run: Checkpoint | None) -> str | None:
     if run is None or run.epoch == 0:
         return None
     return run.provenance.get("dataset", run.config["dataset"])
-
-
-def _on_best_device(
-    opened: tuple[ComposedRetriever, Tokenizer, Config],
-) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    model, tokenizer, config = opened
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return place(model, device, config), tokenizer, config

@@ -25,11 +25,13 @@ class Choice:
         protocol: FashionIQ's gallery: "original" or "val-split".
         categories: FashionIQ's, in any order; None for all.
         gallery: "split", or "all" for the images of all splits.
+        ranked: whether a training split is ranked too, so that its gallery is whole.
     """
 
     protocol: str = "original"
     categories: tuple[str, ...] | None = None
     gallery: str = "split"
+    ranked: bool = False
 
 
 WHOLE = Choice()

@@ -71,7 +71,7 @@ def load_splits(
 def _parse(
     found: Benchmark, root: Path, name: str, choice: Choice, listings: Listings
 ) -> list[Split]:
-    train = name == found.training_split
+    train = name == found.training_split and not choice.ranked
     if train:  # nothing is ranked in training
         choice = replace(choice, gallery="split")
     parsed = list(found.read(root, name, choice=choice, listings=listings))

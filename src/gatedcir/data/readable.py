@@ -8,12 +8,12 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from PIL import UnidentifiedImageError
-from tqdm import tqdm
 
 from gatedcir.data.left_out import NAMES_SHOWN, count_reasons, write_list
 from gatedcir.data.transforms import open_image
 from gatedcir.errors import UserError
 from gatedcir.files import stamp, write_text
+from gatedcir.progress import bar
 
 RECORD = "read_images.json"
 
@@ -64,9 +64,9 @@ def find_unreadable(
     found: dict[Path, str] = {}
     with ThreadPool(max(1, num_workers)) as pool:
         reasons = pool.imap(why_unreadable, unread)
-        bar = tqdm(reasons, "reading images", len(unread), unit="img", disable=not progress)
+        shown = bar(reasons, desc="reading images", total=len(unread), unit="img", show=progress)
         try:
-            for path, reason in zip(unread, bar, strict=True):
+            for path, reason in zip(unread, shown, strict=True):
                 if reason is None:
                     noted[str(path.absolute())] = list(stamp(path))
                 else:

@@ -101,6 +101,19 @@ def only_used(split: Split) -> Split:
     return replace(split, triplets=triplets, gallery=gallery, paths=paths, protocol=protocol)
 
 
+def first(split: Split, limit: int, *, train: bool) -> Split:
+    """A split with only the first triplets of it, as its protocol says; its gallery is whole.
+
+    A training split keeps only the images that these use.
+    """
+    if limit >= len(split.triplets):
+        return split
+    note = f", only the first {limit} of {len(split.triplets)}"
+    found = replace(split, triplets=split.triplets[:limit])
+    found = only_used(found) if train else found
+    return replace(found, protocol=found.protocol + note)
+
+
 def too_few(split: str, images: int) -> UserError:
     """The error of a gallery that leaves no choice."""
     return UserError(

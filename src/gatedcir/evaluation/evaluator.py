@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gatedcir.benchmarks.base import Benchmark
 from gatedcir.data.sources import Source, batches
@@ -19,6 +18,7 @@ from gatedcir.device import CPU, Device
 from gatedcir.evaluation.ranking import rank
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
+from gatedcir.progress import bar
 from gatedcir.search.exact import TokenIndex
 from gatedcir.visual import Visual, move, take
 
@@ -130,7 +130,8 @@ class Evaluator:
             self.source, names, batch_size=self.batch_size, num_workers=self.num_workers
         )
         starts = range(0, len(names), self.batch_size)
-        for start, images in zip(tqdm(starts, title, leave=False), stream, strict=True):
+        shown = bar(starts, desc=title, leave=False)
+        for start, images in zip(shown, stream, strict=True):
             yield start, move(images, self.device)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gatedcir.data.sources import FeatureSource, PixelSource, batches
+from gatedcir.progress import bar as bar_of
 
 Encoder = Callable[[Tensor], list[Tensor]]
 """Pixels [B, 3, H, W] -> one [B, L, Dv] a layer."""
@@ -66,4 +67,4 @@ def cache_in_memory(
 
 def progress_bar(images: int, *, show: bool) -> tqdm:
     """A bar with images a second and the time left."""
-    return tqdm(total=images, desc="vision features", unit="img", disable=not show)
+    return bar_of(total=images, desc="vision features", unit="img", show=show)

@@ -69,6 +69,20 @@ Categories = Annotated[
     tyro.conf.arg(help="FashionIQ's categories that are used; every report names them."),
 ]
 ALL_CATEGORIES: Categories = ("dress", "shirt", "toptee")
+Device = Annotated[
+    str,
+    tyro.conf.arg(
+        help="Where to compute: cpu, cuda, or one GPU such as cuda:1; auto: a GPU if there is one."
+    ),
+]
+Limit = Annotated[
+    int | None,
+    tyro.conf.arg(
+        help="Take only so many triplets, the first ones of each split (for FashionIQ, of each "
+        "category), for trials; every report says so."
+    ),
+]
+OLD_OUTPUT = tyro.conf.arg(aliases=("--output-dir",))  # as release 0.1 called it
 TrainTriplets = Annotated[int, tyro.conf.arg(help="Training triplets to draw.")]
 
 
@@ -86,6 +100,7 @@ class DataConfig:
     for FashionIQ)."""
     skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = 2
+    limit: Limit = None
 
     @property
     def folder(self) -> Path:
@@ -221,8 +236,8 @@ class OptimConfig:
 class RunConfig:
     """What a run keeps and where."""
 
-    output_dir: Free[Path | None] = None
-    """The run's folder; runs/<dataset>-<model>-<time> when not given."""
+    output: Annotated[Path | None, OLD_OUTPUT, FREE_ON_RESUME] = None
+    """Folder to write; a new one below runs/ when not given."""
     resume: Free[Path | None] = None
     """Go on with this run's folder, with its options; needs a run that had --save-training."""
     validation_frequency: Free[int] = 1
@@ -244,6 +259,7 @@ class RunConfig:
     folder."""
     compile: Free[bool] = False
     """Compile the training step (torch.compile, static shapes); the first one is then slow."""
+    device: Free[Device] = "auto"
     dry_run: Free[bool] = False
     """Only measure: two training steps and one evaluation batch of random data in the real shapes;
     no dataset is read and nothing is written."""

@@ -1,16 +1,28 @@
 """The flags of a dataclass of options, and words of a command line as flags with their values."""
 
+import ast
 import dataclasses
+import inspect
+import itertools
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import tyro
+
 from gatedcir.plugins import is_path
 
 FREE_ON_RESUME = "free on resume"  # marks what may change when a run goes on
+GENERAL = {
+    "--config": "FILE",
+    "--quiet": "",
+    "--help": "",
+    "--help-all": "",
+}  # of every command: flag -> its value
 PREFIXED = ("model", "gated_fusion")  # groups that stand in their options' names; others do not
 
 
@@ -46,6 +58,11 @@ class Option:
     """The table that a str is looked up in."""
     free_on_resume: bool = False
     """Whether it may change when a run goes on: it makes no other training."""
+    default: Any = None
+    text: str = ""
+    """What it does."""
+    group: str = ""
+    """The field of the outermost group that it stands in; "" for a command's own options."""
 
     @property
     def names(self) -> list[str]:
@@ -97,8 +114,10 @@ class Given:
         return [*filter(None, [self.flag]), *self.values]
 
 
-def options_of(options: type, prefix: str = "", *, required: bool = True) -> Iterator[Option]:
-    """Every option of a dataclass.
+def options_of(
+    options: type, prefix: str = "", *, group: str = "", above: Any = None
+) -> Iterator[Option]:
+    """Every option of a dataclass, with the defaults that it has in `above`, if that is given.
 
     >>> @dataclass
     ... class Example:
@@ -112,22 +131,60 @@ def options_of(options: type, prefix: str = "", *, required: bool = True) -> Ite
     --save FLOAT|{no} False
     """
     kinds, marked = (typing.get_type_hints(options, include_extras=x) for x in (False, True))
+    texts = _texts(options)
     for item in dataclasses.fields(options):
         name, kind = item.name.replace("_", "-"), kinds[item.name]
-        missing = (item.default, item.default_factory) == (dataclasses.MISSING,) * 2
+        default = _default(item) if above is None else getattr(above, item.name)
         if dataclasses.is_dataclass(kind):
             assert isinstance(kind, type)
             inner = f"{prefix}{name}." if item.name in PREFIXED else prefix
-            yield from options_of(kind, inner, required=required and missing)
+            given = None if default is dataclasses.MISSING else default
+            yield from options_of(kind, inner, group=group or item.name, above=given)
         else:
             marks = getattr(marked[item.name], "__metadata__", ())
             aliases = (alias for mark in marks for alias in getattr(mark, "aliases", None) or ())
-            tables = [mark for mark in marks if isinstance(mark, OneOf)]
-            table = tables[0] if tables else None
-            free = FREE_ON_RESUME in marks
+            shared = (getattr(mark, "help", None) for mark in marks)
             yield Option(
-                f"--{prefix}{name}", kind, required and missing, tuple(aliases), table, free
+                f"--{prefix}{name}",
+                kind,
+                required=default in (dataclasses.MISSING, tyro.MISSING),
+                aliases=tuple(aliases),
+                default=default,
+                text=" ".join((texts.get(item.name) or next(filter(None, shared), "")).split()),
+                group=group,
+                one_of=next((mark for mark in marks if isinstance(mark, OneOf)), None),
+                free_on_resume=FREE_ON_RESUME in marks,
             )
+
+
+def _default(item: dataclasses.Field) -> Any:
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return item.default
+
+
+def _texts(options: type) -> dict[str, str]:
+    """What stands in the source below each field, as text."""
+    inherited = {
+        name: text
+        for kind in options.__bases__
+        if dataclasses.is_dataclass(kind)
+        for name, text in _texts(kind).items()
+    }
+    try:
+        [found] = ast.parse(textwrap.dedent(inspect.getsource(options))).body
+    except (OSError, TypeError):  # made without a source
+        return inherited
+    assert isinstance(found, ast.ClassDef)
+    return inherited | {
+        field.target.id: below.value.value
+        for field, below in itertools.pairwise(found.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
+    }
 
 
 def flag_names(options: type) -> Iterator[str]:

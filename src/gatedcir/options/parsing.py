@@ -17,23 +17,42 @@ import yaml
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
 from gatedcir.options.flags import PREFIXED, Given, by_name, normal, split
+from gatedcir.options.help import help_of
 from gatedcir.options.paths import expand, expand_all
 from gatedcir.options.refusals import check_empty, check_names, quietly, refusal
+from gatedcir.progress import hide_bars
 
 Options = TypeVar("Options")
 
 
-def parse(options: type[Options], argv: Sequence[str] | None, *, description: str) -> Options:
+def parse(
+    options: type[Options],
+    argv: Sequence[str] | None,
+    *,
+    description: str,
+    below: dict[str, Any] | None = None,
+) -> Options:
     """Command-line flags to a dataclass.
 
     `--config FILE` reads options from a YAML file and `--resume RUN` from that run's; flags given
-    next to them win. Paths are expanded: see `expand_all`.
+    next to them win. Paths are expanded: see `expand_all`. `--help` prints what there is, and
+    `--quiet` hides the progress bars.
+
+    Args:
+        options: the dataclass.
+        argv: the command line, or None for that of this process.
+        description: what the command does, for its help.
+        below: options as in a file, over which those of the file and of the flags win.
 
     Raises:
         UserError: a wrong name or value; the file is missing or not a mapping in YAML; a path
             needs an environment variable that is not set.
     """
-    given = split(sys.argv[1:] if argv is None else argv)
+    words = sys.argv[1:] if argv is None else argv
+    if asked := {"-h", "--help", "--help-all"} & set(words):
+        print(help_of(options, description, everything="--help-all" in asked))
+        sys.exit(0)
+    given = split(words)
     file, given = _take(given, "--config")
     flags = [word for one in given for word in one.words]
     resumes = "--resume" in by_name(options)
@@ -45,14 +64,11 @@ def parse(options: type[Options], argv: Sequence[str] | None, *, description: st
         file = run / CONFIG_FILE
     elif file is not None:
         flags = flags_of(read_yaml(file)) + flags
-    found = _parse(
-        options,
-        flags,
-        file=file,
-        description=description + " Options may also stand in a YAML file: --config FILE. In "
-        "paths, ~ is the home folder, and $NAME or ${NAME} an environment variable.",
-    )
-    return expand_all(found)
+    flags = [*flags_of(below or {}), *flags]
+    if "--quiet" in flags:
+        hide_bars()
+    flags = [word for word in flags if word != "--quiet"]
+    return expand_all(_parse(options, flags, file=file))
 
 
 def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
@@ -70,13 +86,7 @@ def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
     return found, others
 
 
-def _parse(
-    options: type[Options],
-    words: Sequence[str],
-    *,
-    file: Path | None = None,
-    description: str | None = None,
-) -> Options:
+def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = None) -> Options:
     """Flags to a dataclass; UserError where tyro refuses them."""
     known = by_name(options)
     given = [normal(one, known.get(one.flag)) for one in split(words)]
@@ -92,15 +102,14 @@ def _parse(
             found = refusal(given, options, file)
             if found is not None:
                 raise found from None
-    # Help, or a refusal that has no sentence here: tyro's own words.
-    return tyro.cli(options, args=words, description=description)
+    return tyro.cli(options, args=words)  # a refusal that has no sentence here, in tyro's words
 
 
 def _check_resume(run: Path, flags: set[str]) -> None:
     """UserError where there is no run, or with flags that a run which goes on cannot follow."""
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"there is no run at {run} to resume; name a run's folder.")
-    for flag in ("--config", "--output-dir"):
+    for flag in ("--config", "--output", "--output-dir"):
         if flag in flags:
             raise UserError(f"{flag} has no effect beside --resume; leave one of them out.")
 

@@ -16,7 +16,15 @@ import tyro
 
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config
-from gatedcir.options.flags import Given, Option, by_name, flag_names, options_of, switched_off
+from gatedcir.options.flags import (
+    GENERAL,
+    Given,
+    Option,
+    by_name,
+    flag_names,
+    options_of,
+    switched_off,
+)
 
 # Names from other programs -> the option here, of which the first is named that the command has.
 SYNONYMS = {
@@ -53,12 +61,18 @@ SYNONYMS = {
     "ckpt": ("--model-path", "--backbone"),
     "weights": ("--model-path", "--backbone"),
     "pretrained": ("--model-path", "--backbone"),
-    "out": ("--output", "--output-dir", "--json"),
-    "output": ("--output-dir", "--json"),
+    "out": ("--output", "--json"),
+    "output": ("--json",),
     "output-dir": ("--output", "--json"),
-    "output-path": ("--output", "--output-dir", "--json"),
-    "save-dir": ("--output", "--output-dir", "--json"),
+    "output-path": ("--output", "--json"),
+    "save-dir": ("--output", "--json"),
     "layers": ("--model.visual-layers",),
+    "gpu": ("--device",),
+    "gpus": ("--device",),
+    "cuda": ("--device",),
+    "cpu": ("--device",),
+    "max-samples": ("--limit",),
+    "subset": ("--limit",),
     "random-seed": ("--seed",),
     "prompt": ("--text",),
     "caption": ("--text",),
@@ -66,7 +80,6 @@ SYNONYMS = {
 }
 _ALIKE = 0.6  # of 1: below, a name says more about the options than about what is meant
 _FUSION = "--model.gated-fusion.strategy none trains without the fusion, and gated with it"
-_DEVICE = "the GPU is used where there is one, and CUDA_VISIBLE_DEVICES chooses it"
 # Names of what is here done in another way than by an option of the same kind; the sentence counts
 # where the command has the flags that it names.
 ADVICE = {
@@ -75,11 +88,6 @@ ADVICE = {
     "use-gating": _FUSION,
     "gating": _FUSION,
     "use-gate": _FUSION,
-    "device": _DEVICE,
-    "gpu": _DEVICE,
-    "gpus": _DEVICE,
-    "cuda": _DEVICE,
-    "cpu": _DEVICE,
 }
 
 
@@ -192,8 +200,8 @@ def _unknown(given: Given, options: type) -> tuple[str, str]:
         return f"{flag} is a group of options", f"give one of them, such as {group[0]}"
     if flag in flag_names(Config):
         return what, "it is an option of training, which this command does not take"
-    nearest = _nearest(flag, [*names, "--config"])
-    return what, f"{nearest} is the nearest" if nearest else "--help lists all"
+    nearest = _nearest(flag, [*names, *GENERAL])
+    return what, f"{nearest} is the nearest" if nearest else "--help-all lists all"
 
 
 def _flags_in(sentence: str) -> list[str]:

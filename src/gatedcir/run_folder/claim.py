@@ -20,7 +20,7 @@ class Claim:
         UserError: another process holds it.
     """
 
-    def __init__(self, folder: Path, flag: str = "--output-dir") -> None:
+    def __init__(self, folder: Path, flag: str = "--output") -> None:
         self.folder = folder
         self._made = [place for place in (folder, *folder.parents) if not place.exists()]
         self.was_left = (folder / LOCK).exists()

@@ -67,7 +67,7 @@ def claimed(*, output: Path | None, resume: Path | None, name: str) -> Iterator[
 
 def _new_claim(given: Path | None, name: str) -> Claim:
     """The folder that the options name, or else one that no other run has."""
-    check_folder_to_write(given or RUNS, "--output-dir")
+    check_folder_to_write(given or RUNS, "--output")
     if given is not None:
         return Claim(given)
     name += time.strftime("-%Y%m%d-%H%M%S")
@@ -82,7 +82,7 @@ def _check_new(path: Path) -> None:
     """UserError if a path already holds a run."""
     if (path / CONFIG_FILE).exists():
         raise UserError(
-            f"{path} already holds a run; name another folder with --output-dir, or go on "
+            f"{path} already holds a run; name another folder with --output, or go on "
             f"with --resume {path} if it kept its training."
         )
 

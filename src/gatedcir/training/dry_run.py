@@ -68,7 +68,7 @@ def dry_run(config: Config) -> str | None:
         UserError: bad options or weights.
     """
     check_ranges(config)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(config.run.device)
     check_launch(config, accelerator.device)
     check_negatives(config.optim.batch_size, accelerator.num_processes)
     model, tokenizer = build(config)

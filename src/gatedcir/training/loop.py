@@ -36,6 +36,7 @@ from gatedcir.evaluation.report import format_report
 from gatedcir.options.checks import check_negatives, check_ranges
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict
+from gatedcir.progress import bar
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
@@ -59,7 +60,7 @@ def fit(config: Config) -> Path | None:
     """
     check_ranges(config)
     check_opens_again(config)
-    accelerator = make_accelerator()
+    accelerator = make_accelerator(config.run.device)
     check_launch(config, accelerator.device)
     with claim_folder(config) if accelerator.is_main_process else nullcontext() as place:
         resumes = broadcast_object_list([place is not None and place.resumes])[0]
@@ -75,7 +76,7 @@ def claim_folder(config: Config) -> AbstractContextManager[Place]:
     """The run's folder, for this process alone."""
     dataset = re.sub(r"\W+", "-", benchmark(config.data.dataset).name.lower())
     return claimed(
-        output=config.run.output_dir,
+        output=config.run.output,
         resume=config.run.resume,
         name=f"{dataset}-{config.backbone.blip_model_name}",
     )
@@ -177,13 +178,13 @@ class _Trainer:
         sums: dict[str, Tensor] = {}
         each: list[Tensor] = []  # (loss, contrastive term) of every step
         start = time.perf_counter()
-        quiet = not self.accelerator.is_main_process
+        main = self.accelerator.is_main_process
         # On a CPU the thread would take time from the step.
         on_cpu = self.accelerator.device.type == "cpu"
         batches = self.loader if on_cpu else ahead(self.loader)
         steps = len(self.loader)
-        bar = tqdm(batches, f"epoch {epoch}", steps, unit="step", disable=quiet)
-        for step, batch in enumerate(bar):
+        shown = bar(batches, desc=f"epoch {epoch}", total=steps, unit="step", show=main)
+        for step, batch in enumerate(shown):
             loss, losses, aux = self.step(batch)
             for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
@@ -191,7 +192,7 @@ class _Trainer:
             # Reading a loss waits for the device: not at every step.
             if step % 10 == 0 or step + 1 == steps:
                 check_loss(loss.item(), epoch=epoch, where=f"step {step}")
-                bar.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
+                shown.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
         seconds = time.perf_counter() - start
         check_loss(sums["loss"].item(), epoch=epoch, where="the sum of its steps")
         check_weights(model, epoch=epoch)

@@ -12,7 +12,7 @@ from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import Tensor, nn
 
 from gatedcir.data.batches import Batch
-from gatedcir.device import Device
+from gatedcir.device import Device, find_device
 from gatedcir.errors import UserError
 from gatedcir.models.retriever import ComposedRetriever, Encoded
 from gatedcir.models.text import Tokenizer, Tokens
@@ -142,19 +142,27 @@ class TrainingStep:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def make_accelerator() -> Accelerator:
-    """The processes of a run.
+def make_accelerator(device: str = "auto") -> Accelerator:
+    """The processes of a run, on the device that `--device` names.
 
     Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
     whole process by the first run in it.
 
     Raises:
-        UserError: they are to be driven by DeepSpeed or Megatron-LM.
+        UserError: they are to be driven by DeepSpeed or Megatron-LM; there is no such device, or
+            it is one GPU for several processes.
     """
+    wanted = find_device(device)
+    if wanted.index is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                f"--device {device} is for one process, and several are started; leave it out."
+            )
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
     accelerator = Accelerator(
         mixed_precision="no",
-        cpu=not torch.accelerator.is_available(),  # else processes on CPUs stay alone
+        cpu=wanted.type == "cpu",  # else processes on CPUs stay alone
         kwargs_handlers=[patience],
     )
     if accelerator.distributed_type in _FOREIGN:

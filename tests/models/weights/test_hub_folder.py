@@ -66,7 +66,7 @@ def test_a_visual_fusion_is_read_back(cirr_run, tmp_path):
 def test_places_of_the_machine_stay_there(cirr_run, hub):
     run, found = checkpoint.load(cirr_run), hub_folder.read(hub)
     changed = {name for name, value in run.config.items() if found.config[name] != value}
-    assert changed == {"data-path", "output-dir"}
+    assert changed == {"data-path", "output"}
     assert run.provenance.keys() - found.provenance.keys() == {"command"}
     places = {"backbone": "/home/someone/blip2.pth", "cache-features": "/home/someone/features"}
     moved = replace(run, config={**run.config, **places})

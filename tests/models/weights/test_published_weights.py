@@ -27,7 +27,7 @@ def test_a_published_file_is_evaluated_and_submitted(data, sprc_file, tmp_path, 
     blip_validate.main(["--dataset", "CIRR", *data, *model, "--json", str(metrics)])
     assert str(sprc_file) in capsys.readouterr().out
     assert json.loads(metrics.read_text())["metrics"]["recall_at50"] > 0
-    cirr_test_submission.main([*data, *model, "--output-dir", str(answers)])
+    cirr_test_submission.main([*data, *model, "--output", str(answers)])
     assert len(list(answers.iterdir())) == 2
 
 
@@ -45,7 +45,7 @@ def test_embedded_weights_are_evaluated_untrained(data, capsys):
 def test_training_goes_on_from_a_published_file_at_another_size(data, sprc_file, tmp_path, capsys):
     run = tmp_path / "run"
     flags = ["--dataset", "CIRR", *data, *SHORT, "--num-epochs", "1", "--save-training"]
-    flags += ["--backbone", str(sprc_file), "--image-size", "48", "--output-dir", str(run)]
+    flags += ["--backbone", str(sprc_file), "--image-size", "48", "--output", str(run)]
     blip_fine_tune_2.main(flags)
     printed = capsys.readouterr().out
     assert "SPRC's model" in printed and "32 px to 48 px" in printed

@@ -25,7 +25,7 @@ from gatedcir.run_folder.checkpoint import Checkpoint
 
 _KEY = "gatedcir"  # of what config.json holds beside the backbone's sizes
 _OWN = ("prompt_tokens", "temp", *FUSIONS)
-_PLACES = ("data-path", "output-dir", "resume")  # of the machine that trained
+_PLACES = ("data-path", "output", "output-dir", "resume")  # of the machine that trained
 _CACHED_NOWHERE = ("auto", "memory", "none")  # values of cache-features that are no folder
 _TOKENIZER = "tokenizer.json"
 

@@ -47,7 +47,7 @@ def model_card(run: dict[str, Any], *, name: str) -> ModelCard:
         f"{_description(options)} {_history(options, run['epoch'], dataset)}",
         _measured(run["metrics"], protocol, dataset),
         "## Use",
-        f"```sh\npython src/blip_validate.py --dataset {options['dataset']} "
+        f"```sh\ngatedcir evaluate --dataset {options['dataset']} "
         "--model-path FOLDER_OR_HUB_NAME\n```",
         "```python\nfrom gatedcir.pretrained import TrainedRetriever\n\n"
         'retriever = TrainedRetriever.from_pretrained("FOLDER_OR_HUB_NAME")\n```',

@@ -1,10 +1,8 @@
-"""What the scripts that draw pictures share: which model, which images, what the model sees."""
+"""What the commands that draw pictures share: which model, which images, what the model sees."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from gatedcir.errors import UserError
 from gatedcir.options.config import (
@@ -12,12 +10,15 @@ from gatedcir.options.config import (
     Categories,
     DataConfig,
     DataPath,
+    Device,
+    Limit,
     MaybeDataset,
     ModelPath,
     SkipUnreadable,
 )
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from gatedcir.data.transforms import Transform
@@ -44,6 +45,8 @@ class Options:
     """How many queries, spread evenly over the split (for FashionIQ, over each category)."""
     fashioniq_categories: Categories = ALL_CATEGORIES
     skip_unreadable: SkipUnreadable = False
+    limit: Limit = None
+    device: Device = "auto"
 
     @property
     def data(self) -> DataConfig:
@@ -54,6 +57,7 @@ class Options:
             self.data_path,
             fashioniq_categories=self.fashioniq_categories,
             skip_unreadable=self.skip_unreadable,
+            limit=self.limit,
         )
 
 
@@ -89,7 +93,7 @@ def open_one(options: Options) -> tuple["Evaluator", "Tensor"]:
     from gatedcir.data.sources import PixelSource
 
     assert options.image is not None
-    model, tokenizer, config = open_checkpoint(options.model_path)
+    model, tokenizer, config = open_checkpoint(options.model_path, options.device)
     source = PixelSource({"reference": options.image}, make_transform(config, model))
     return make_evaluator(config, model, tokenizer, source), source["reference"]
 
@@ -100,6 +104,8 @@ def chosen(available: int, wanted: int) -> list[int]:
     >>> chosen(9, 3), chosen(2, 8)
     ([0, 4, 8], [0, 1])
     """
+    import numpy as np
+
     return np.linspace(0, available - 1, min(available, wanted)).astype(int).tolist()
 
 

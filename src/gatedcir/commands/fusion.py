@@ -1,0 +1,109 @@
+"""Draw what the visual fusion makes of an image, and which words its places attend to."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from gatedcir.commands.main import COMMANDS
+from gatedcir.commands.pictures import (
+    Options,
+    check,
+    chosen,
+    file_of,
+    open_one,
+    picture_of,
+)
+from gatedcir.errors import UserError
+from gatedcir.options.parsing import parse
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gatedcir.evaluation.evaluator import Evaluator
+
+_NOTHING = (
+    "this model has nothing to show here; train with --model.layer-fusion, --model.scale-fusion "
+    "or --model.neck, or give --text for a --model.gated-fusion.strategy that attends to words."
+)
+
+
+class _Query(NamedTuple):
+    file: Path  # to be drawn
+    pixels: "Tensor"  # [3, H, W]
+    text: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draw; print the files."""
+    options = parse(Options, argv, description=COMMANDS["fusion"])
+    check(options, needs_text=False)
+    if options.image is None:
+        evaluator, queries = _of_split(options)
+    else:
+        evaluator, pixels = open_one(options)
+        file = options.output / f"{options.image.stem}-fusion.png"
+        queries = iter([_Query(file, pixels, options.text)])
+    for query in queries:
+        _draw(evaluator, query)
+        print(query.file)
+
+
+def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
+    from gatedcir.assemble.data import load_data, make_transform
+    from gatedcir.assemble.evaluator import make_evaluator, open_checkpoint
+    from gatedcir.data.sources import PixelSource
+    from gatedcir.data.triplets import evaluation_text
+
+    [splits] = load_data(options.data, options.split)
+    model, tokenizer, config = open_checkpoint(options.model_path, options.device)
+    paths = {name: path for split in splits for name, path in split.paths.items()}
+    source = PixelSource(paths, make_transform(config, model))
+
+    def queries() -> Iterator[_Query]:
+        for split in splits:
+            print(f"{split.name}: {split.protocol}")
+            for place in chosen(len(split.triplets), options.num):
+                triplet = split.triplets[place]
+                file = file_of(options.output, split.name, triplet.query_id, "-fusion")
+                yield _Query(file, source[triplet.reference], evaluation_text(triplet.captions))
+
+    return make_evaluator(config, model, tokenizer, source), queries()
+
+
+def _draw(evaluator: "Evaluator", query: _Query) -> None:
+    from gatedcir.models.visual_fusion.necks import GRID_SCALES
+    from gatedcir.visualize import fusion_panels
+    from gatedcir.visualize.figures import Picture
+    from gatedcir.visualize.panels import save_panels
+
+    picture = picture_of(query.pixels, evaluator.transform)
+    layers, scales = evaluator.model.layers, evaluator.model.scales
+    levels, fused, reported = evaluator.fuse(query.pixels[None])
+    if query.text is not None:
+        reported = evaluator.explain(query.pixels[None], [query.text])
+    aux = {name: value[0].float().cpu() for name, value in reported.items() if value.ndim > 1}
+    maps = []
+    if "layer_gates" in aux:
+        gates = aux["layer_gates"]
+        maps.append(fusion_panels.layer_gates(gates, layers=layers, picture=picture))
+    if "neck_weights" in aux:
+        weights = aux["neck_weights"]
+        maps.append(fusion_panels.neck_weights(weights, scales=GRID_SCALES, picture=picture))
+    if evaluator.has_visual_fusion:
+        found = [level[0].float().cpu() for level in levels]
+        maps.append(
+            fusion_panels.feature_grid(found, fused[0].float().cpu(), layers=layers, scales=scales)
+        )
+    if query.text is not None and "text_attention" in aux:
+        words = evaluator.tokenizer.words(query.text)
+        attention = aux["text_attention"]
+        maps.append(fusion_panels.word_maps(attention, words=words, picture=picture))
+    if not maps:
+        raise UserError(_NOTHING)
+    save_panels(
+        query.file,
+        reference=Picture(picture, "reference"),
+        text=query.text or "",
+        bars=fusion_panels.weight_bars(aux, layers=layers, scales=scales),
+        maps=maps,
+    )

@@ -1,0 +1,24 @@
+"""Fine-tune a composed-image-retrieval model: parse, build, fit."""
+
+from collections.abc import Sequence
+
+from gatedcir.commands.main import COMMANDS
+from gatedcir.options.config import Config
+from gatedcir.options.parsing import parse
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train as the flags say and print where the run is, or print what training would take."""
+    config = parse(Config, argv, description=COMMANDS["train"])
+    if config.run.dry_run:
+        from gatedcir.training.dry_run import dry_run
+
+        found = dry_run(config)
+        if found is not None:
+            print(found)
+        return
+    from gatedcir.training.loop import fit
+
+    folder = fit(config)
+    if folder is not None:
+        print(f"run: {folder}")

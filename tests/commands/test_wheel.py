@@ -1,0 +1,59 @@
+"""The package as pip installs it, away from this checkout."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the wheel's content; other packages come from this environment."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # a build leaves files behind
+    shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, source]
+    subprocess.run([*pip, *build], check=True)
+    [wheel] = folder.glob("gatedcir-*.whl")
+    place = ["install", "--no-deps", "--no-index", "--target", folder / "site", wheel]
+    subprocess.run([*pip, *place], check=True)
+    return folder / "site"
+
+
+def run(installed, folder, *command):
+    """What a process prints that sees the wheel and not this checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_demo_runs_from_the_wheel(installed, tmp_path):
+    where = run(installed, tmp_path, "-c", "import gatedcir; print(gatedcir.__file__)")
+    assert Path(where.strip()) == installed / "gatedcir" / "__init__.py"
+    sizes = "--train 64 --val 6 --num 1".split()
+    printed = run(installed, tmp_path, installed / "bin" / "gatedcir", "demo", *sizes)
+    assert "| trained, gated fusion" in printed and "| random" in printed
+    assert len(list((tmp_path / "demo" / "gate_maps").iterdir())) == 1
+    for name in ("run_gated", "run_none"):  # trained by processes that were started
+        made_by = json.loads((tmp_path / "demo" / name / "provenance.json").read_text())
+        assert made_by["git"] == "unknown"  # this checkout has a revision
+        assert made_by["command"][:2] == ["gatedcir", "train"]
+
+
+def test_the_wheel_has_types_and_only_the_package(installed):
+    assert (installed / "gatedcir" / "py.typed").is_file()
+    names = {path.name.partition("-")[0] for path in installed.iterdir()}
+    assert names - {"__pycache__"} == {"gatedcir", "bin"}
