@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "gatedcir"
 FLOORS = (  # from the ground up; the commands stand above
     "errors",
     "files plugins",
-    "device visual resources start",
+    "device processes visual resources start",
     "visualize data multiscale synthetic",
     "benchmarks run_folder",
     "models",
