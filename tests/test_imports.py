@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "gatedcir"
 FLOORS = (  # from the ground up
     "errors",
     "files plugins",
-    "device visual resources start progress",
+    "device processes progress visual resources start",
     "visualize data multiscale synthetic",
     "benchmarks run_folder",
     "models",

@@ -1,7 +1,7 @@
 """What the benchmarks share: times, arithmetic, the machine's own limits, and their table."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,20 +65,3 @@ def limits(
     target = torch.zeros_like(source)
     copy = seconds(lambda: target.copy_(source), repeats=repeats)
     return Limits(2 * side**3 / product, 2 * source.nbytes / copy)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown, the first column left and the others right.
-
-    >>> print(table(["", "s"], [["one", "1.5"]]))
-    |     |   s |
-    |:----|----:|
-    | one | 1.5 |
-    """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    rule = [":" + "-" * (widths[0] + 1), *("-" * (width + 1) + ":" for width in widths[1:])]
-    lines = [
-        " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-        for row in (head, *rows)
-    ]
-    return "\n".join([f"| {lines[0]} |", f"|{'|'.join(rule)}|", *(f"| {x} |" for x in lines[1:])])

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from bench import limits, table
+from bench import limits
 from PIL import Image
 from torch import Tensor
 
 from gatedcir.data.sources import PixelSource, Source, batches
 from gatedcir.data.transforms import make_transform
 from gatedcir.errors import run_command
+from gatedcir.evaluation.report import table
 from gatedcir.features.folder import FeatureFolder
 from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bench import limits, seconds, table
+from bench import limits, seconds
 from torch import Tensor
 
 from gatedcir.benchmarks.cirr import cirr_metrics
 from gatedcir.benchmarks.ranks import group_ranks, ranks_in_lists
 from gatedcir.errors import run_command
+from gatedcir.evaluation.report import table
 from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory
 from gatedcir.search.exact import TokenIndex

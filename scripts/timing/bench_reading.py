@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import limits, seconds, table
+from bench import limits, seconds
 from PIL import Image
 from torch import Tensor
 
 from gatedcir.benchmarks.resized import copy_images
 from gatedcir.data.transforms import Transform, make_transform
 from gatedcir.errors import run_command
+from gatedcir.evaluation.report import table
 from gatedcir.options.parsing import parse
 
 

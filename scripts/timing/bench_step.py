@@ -14,13 +14,14 @@ from unittest.mock import patch
 import torch
 import tyro
 from accelerate import Accelerator
-from bench import GIGA, limits, operations, seconds, table
+from bench import GIGA, limits, operations, seconds
 from torch import Tensor, nn
 
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
 from gatedcir.data.batches import Batch
 from gatedcir.errors import run_command
+from gatedcir.evaluation.report import table
 from gatedcir.features.cache import stored_dtype
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer

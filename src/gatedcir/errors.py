@@ -47,11 +47,15 @@ def check_folder_to_write(path: Path, flag: str) -> None:
         raise UserError(f"{flag} {path} may not be written: {there} is closed; name another.")
 
 
-def check_new_folder(path: Path, flag: str) -> None:
-    """UserError if something is there already, an empty folder apart, or it may not be made."""
+def check_new_folder(path: Path, flag: str = "") -> None:
+    """UserError if something is there already, an empty folder apart, or it may not be made.
+
+    `flag` is the one that names it, if it was not named by a program.
+    """
     if path.is_dir() and any(path.iterdir()):
-        raise UserError(f"{path} is not an empty folder; name a new one with {flag}.")
-    check_folder_to_write(path, flag)
+        way_out = f"name a new one with {flag}" if flag else "name a new one"
+        raise UserError(f"{path} is not an empty folder; {way_out}.")
+    check_folder_to_write(path, flag or "saving")
 
 
 def run_command(command: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gatedcir.assemble.model import checkpoint_of, trained_model
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, check_new_folder
 from gatedcir.files import whole_files
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
@@ -106,7 +106,7 @@ def export_folder(name: str, folder: Path, *, push: str | None = None) -> str | 
     """
     if push is not None:
         hub_folder.check_repository(push)
-    hub_folder.check_new(folder)
+    check_new_folder(folder, "--output")
     TrainedRetriever.from_pretrained(name).save_pretrained(folder)
     return None if push is None else hub_folder.push(folder, push)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gatedcir import processes
 from gatedcir.benchmarks import load
 from gatedcir.benchmarks.base import Choice
 from gatedcir.benchmarks.load import load_splits
@@ -100,12 +101,14 @@ def test_other_processes_are_told_what_the_first_found(monkeypatch, tmp_path):
     there = {tmp_path / "a.png": "empty"}
 
     class OtherProcess:
-        is_initialized = staticmethod(lambda: True)
+        is_available = is_initialized = staticmethod(lambda: True)
         get_rank = staticmethod(lambda: 1)
+        get_world_size = staticmethod(lambda: 2)
 
         @staticmethod
         def broadcast_object_list(found):
             found[:] = [there]
 
-    monkeypatch.setattr(load, "dist", OtherProcess)
+    for module in (load, processes):
+        monkeypatch.setattr(module, "dist", OtherProcess)
     assert load._find_unreadable([*there], num_workers=0, folder=None) == there

@@ -161,7 +161,7 @@ def test_sizes_go_with_the_file(cirr_run, out):
 def test_nothing_is_overwritten(sprc_file, out, name):
     (out / name).write_text("mine")
     refused([str(out / name), "there already", "new folder"], sprc_file, out / "model.pt", "sprc")
-    refused([str(out), "there already", "new folder"], sprc_file, out, "hub")
+    refused([str(out), "is not an empty folder", "--output"], sprc_file, out, "hub")
     assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]
 
 

@@ -40,6 +40,19 @@ def test_a_complete_split_is_unchanged(tmp_path, skip_missing):
     assert check_files([split], skip_missing=skip_missing) == [split]
 
 
+def test_a_triplet_keeps_those_of_its_targets_that_are_there(tmp_path):
+    split = make_split(tmp_path)
+    several = Triplet("3", "a", ("b", "d", "c"), ("four",))
+    split = replace(split, triplets=(*split.triplets, several))
+    write_images(split, "acd")
+    [found] = check_files([split], skip_missing=True)
+    assert [(t.query_id, t.targets) for t in found.triplets] == [("2", ()), ("3", ("d", "c"))]
+    for name in "cd":
+        split.paths[name].unlink()
+    with pytest.raises(UserError, match="no triplets left"):
+        check_files([replace(split, triplets=(several,))], skip_missing=True)
+
+
 def test_missing_files_are_named(tmp_path):
     split = make_split(tmp_path)
     write_images(split, "ad")

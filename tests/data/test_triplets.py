@@ -55,7 +55,7 @@ def test_three_captions_are_a_programming_error():
 
 
 def test_training_keeps_only_what_its_triplets_use():
-    triplet = Triplet("0", "a", ("b",), ("one",), group=("a", "b", "c"))
+    triplet = Triplet("0", "a", ("b", "c"), ("one",), group=("a", "b", "c"))
     paths = {name: Path(name) for name in "abc"}
     used = only_used(Split("toy", (triplet,), ("a", "b", "c"), paths, "", reference_removed=False))
     assert set(used.gallery) == used.paths.keys() == {"a", "b"}

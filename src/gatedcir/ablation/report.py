@@ -8,6 +8,7 @@ import yaml
 
 from gatedcir.ablation.cells import Grid, chosen
 from gatedcir.ablation.tables import FAILED
+from gatedcir.evaluation.report import table
 from gatedcir.evaluation.statistics import RESAMPLES
 
 
@@ -48,19 +49,6 @@ def format_page(
     options = {"all cells": chosen(grid.shared), **own}
     parts += ["## Options", f"```yaml\n{yaml.safe_dump(options, sort_keys=False)}```"]
     return "\n\n".join([*parts, "## How to read this", _reading(len(cells), grid.baseline)]) + "\n"
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""A Markdown table, all columns but the first to the right.
-
-    >>> print(table(["cell", "R@1"], [["a|b", "3.0"]]))
-    | cell | R@1 |
-    |:--|--:|
-    | a\|b | 3.0 |
-    """
-    lines = [headings, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    texts = [f"| {' | '.join(line)} |" for line in lines]
-    return "\n".join([texts[0], "|:--|" + "--:|" * (len(headings) - 1), *texts[1:]])
 
 
 def _summary(runs: pd.DataFrame, failed: pd.DataFrame) -> str:

@@ -4,9 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 
+from gatedcir import processes
 from gatedcir.benchmarks.base import Choice
 from gatedcir.benchmarks.load import load_splits
 from gatedcir.benchmarks.registry import benchmark
@@ -20,7 +20,7 @@ from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split, first
 from gatedcir.device import Device
 from gatedcir.errors import UserError
-from gatedcir.features.cache import Keeping, cached_source, is_main, stored_dtype
+from gatedcir.features.cache import Keeping, cached_source, stored_dtype
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.resources import shared_memory
@@ -93,12 +93,11 @@ def with_workers_that_fit(config: Config, model: ComposedRetriever, batch_size: 
     needed = (workers * _AHEAD + 1) * batch_size * image
     if workers == 0 or room is None or needed <= room:
         return config
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        print(
-            f"{workers} loading processes need {needed / _MIB:.0f} MiB of shared memory, and "
-            f"/dev/shm has {room / _MIB:.0f} MiB: images are loaded without them, as with "
-            "--num-workers 0; a container gets more with --shm-size"
-        )
+    processes.say(
+        f"{workers} loading processes need {needed / _MIB:.0f} MiB of shared memory, and "
+        f"/dev/shm has {room / _MIB:.0f} MiB: images are loaded without them, as with "
+        "--num-workers 0; a container gets more with --shm-size"
+    )
     return replace(config, data=replace(config.data, num_workers=0))
 
 
@@ -167,7 +166,7 @@ def make_source(
     if may_cache(config):
         kept = keeping(config, device_of(config, model))
         source = cached_source(kept, model, pixels, may_write=may_write)
-    if source is pixels and may_write and not config.data.skip_unreadable and is_main():
+    if source is pixels and may_write and not config.data.skip_unreadable and processes.is_main():
         refuse_unreadable(
             set(pixels.paths.values()),
             num_workers=config.data.num_workers,
@@ -181,14 +180,13 @@ def make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
 
     A last partial one is left out, as the negatives of all processes are gathered.
     """
-    parallel = dist.is_initialized()
     order = TripletBatches(
         dataset.triplets,
         batch_size=config.optim.batch_size,
         related=config.optim.related,
         seed=config.optim.seed,
-        process=dist.get_rank() if parallel else 0,
-        processes=dist.get_world_size() if parallel else 1,
+        process=processes.rank(),
+        processes=processes.count(),
     )
     return DataLoader(
         dataset,

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from gatedcir.errors import UserError
@@ -23,6 +22,7 @@ from gatedcir.options.config import (
     TransformConfig,
 )
 from gatedcir.options.parsing import from_dict, to_dict
+from gatedcir.processes import say
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 _NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # what evaluation goes by
@@ -38,14 +38,14 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
         UserError: the backbone's weights are not to be had, or not for the image size asked for.
     """
     found = load(config.backbone.backbone)
-    _say(f"weights: {found.description}")
+    say(f"weights: {found.description}")
     _resize(found.backbone, config.backbone.image_size)
     torch.manual_seed(config.optim.seed)
     model = _assemble(found.backbone, config)
     taken = _own_that_fits(found.own, model)
     if found.own:
         left = ", ".join(sorted(found.own.keys() - taken.keys()))
-        _say("prompts, temperature and fusion are taken along" + (f", but not {left}" * bool(left)))
+        say("prompts, temperature and fusion are taken along" + (f", but not {left}" * bool(left)))
     model.load_state_dict(taken, strict=False)
     return model, Tokenizer(found.wordpieces)
 
@@ -169,7 +169,7 @@ def _config_in(checkpoint: Checkpoint) -> Config:
             f"use {_writer(checkpoint.provenance)}."
         )
     names = ", ".join(sorted(unknown))
-    _say(f"options of training that this version does not know are left out: {names}")
+    say(f"options of training that this version does not know are left out: {names}")
     return from_dict(Config, found)
 
 
@@ -239,10 +239,4 @@ def _resize(backbone: Backbone, image_size: int | None) -> None:
     except ValueError as error:
         patch = backbone.config.vision_config.patch_size
         raise UserError(f"--image-size {error}, {patch} px; the weights' own is {old}.") from None
-    _say(f"positions are interpolated from {old} px to {image_size} px")
-
-
-def _say(line: str) -> None:
-    """Print on the main process."""
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        print(line)
+    say(f"positions are interpolated from {old} px to {image_size} px")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from gatedcir import processes
 from gatedcir.benchmarks.base import WHOLE, Benchmark, Choice
 from gatedcir.benchmarks.layouts import check_layout
 from gatedcir.benchmarks.registry import benchmark
@@ -104,14 +105,14 @@ def _find_unreadable(
 ) -> dict[Path, str]:
     """What cannot be read of some files, found and said by one process for all."""
     found: list[dict[Path, str]] = [{}]
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    if processes.is_main():
         found = [find_unreadable(files, num_workers=num_workers, folder=folder)]
         if found[0]:
             print(
                 f"{len(found[0])} of {len(files)} images are left out "
                 f"({count_reasons(found[0].values())}); {write_list(found[0], folder)} lists them"
             )
-    if dist.is_initialized():
+    if processes.count() > 1:
         dist.broadcast_object_list(found)
     return found[0]
 

@@ -92,12 +92,15 @@ TrainingText = Callable[[tuple[str, ...], random.Random], str]
 
 
 def only_used(split: Split) -> Split:
-    """A training split without the images that no triplet uses: nothing is ranked in training."""
+    """A training split without what training does not use: nothing is ranked in it.
+
+    Each triplet keeps its reference and its first target.
+    """
     used = {name for t in split.triplets for name in (t.reference, t.target)}
     gallery = tuple(name for name in split.gallery if name in used)
     paths = {name: path for name, path in split.paths.items() if name in used}
     protocol = f"{len(split.triplets)} triplets of {len(paths)} images"
-    triplets = tuple(replace(triplet, group=()) for triplet in split.triplets)
+    triplets = tuple(replace(t, targets=t.targets[:1], group=()) for t in split.triplets)
     return replace(split, triplets=triplets, gallery=gallery, paths=paths, protocol=protocol)
 
 

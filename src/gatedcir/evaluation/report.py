@@ -28,12 +28,22 @@ def format_table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, 
     |:-----|------:|
     | ours |  54.3 |
     """
-    first = max([len(name) for name in rows], default=0)
-    widths = [max(len(heading), 5) for heading in columns.values()]
-    headings = " | ".join(f"{h:>{w}}" for h, w in zip(columns.values(), widths, strict=True))
-    rules = "|".join("-" * (w + 1) + ":" for w in widths)
-    lines = [f"| {'':<{first}} | {headings} |", f"|:{'-' * (first + 1)}|{rules}|"]
-    for name, row in rows.items():
-        cells = [f"{row[column]:>{w}.1f}" for column, w in zip(columns, widths, strict=True)]
-        lines.append(f"| {name:<{first}} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = [[name, *(f"{row[column]:5.1f}" for column in columns)] for name, row in rows.items()]
+    return table(["", *columns.values()], cells)
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    r"""A Markdown table, all columns but the first to the right.
+
+    >>> print(table(["cell", "R@1"], [["a|b", "3.0"]]))
+    | cell | R@1 |
+    |:-----|----:|
+    | a\|b | 3.0 |
+    """
+    lines = [headings, *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
+    rule = [":" + "-" * (first + 1), *("-" * (width + 1) + ":" for width in others)]
+    texts = [
+        " | ".join([line[0].ljust(first), *map(str.rjust, line[1:], others)]) for line in lines
+    ]
+    return "\n".join([f"| {texts[0]} |", f"|{'|'.join(rule)}|", *(f"| {x} |" for x in texts[1:])])

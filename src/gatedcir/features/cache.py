@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from gatedcir.data.sources import FeatureSource, PixelSource, Source
@@ -19,6 +18,7 @@ from gatedcir.errors import UserError
 from gatedcir.features.encode import Encoder, cache_in_memory
 from gatedcir.features.folder import FeatureFolder
 from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.processes import is_main, say
 from gatedcir.resources import fits_in_memory
 
 ENCODE_BATCH = 64  # images
@@ -81,11 +81,11 @@ def cached_source(
             return pixels if folder.missing(pixels.paths) else read(pixels.paths)
         except UserError as error:
             # The folder is the training's: other data may have the same names for other images.
-            _say(f"note: {str(error).partition(';')[0]}; the images themselves are read")
+            say(f"note: {str(error).partition(';')[0]}; the images themselves are read")
     if not may_write:
         return pixels
     if where != "memory" and not fits:
-        _say(
+        say(
             f"the vision features of {images} images take {size / _GIB:.2f} GiB, more than half of "
             "the free memory: every step runs the vision tower; --cache-features FOLDER keeps them "
             "on a disk"
@@ -128,7 +128,7 @@ def fill_folder(
     """Encode what a folder lacks, and say so. Raises UserError as `FeatureFolder.fill`."""
     missing = len(folder.missing(pixels.paths))
     size = missing * folder.bytes_per_image / _GIB
-    _say(
+    say(
         f"feature cache {folder.path}: {len(pixels.paths) - missing} images are there"
         + (f", {missing} are to be encoded, {size:.2f} GiB" if missing else "")
     )
@@ -180,13 +180,3 @@ def _device(keeping: Keeping, size: int) -> torch.device | None:
 
 def _to(source: Source, device: torch.device | None) -> Source:
     return source.to(device) if device and isinstance(source, FeatureSource) else source
-
-
-def is_main() -> bool:
-    """Whether this process is the only one, or the first."""
-    return not dist.is_initialized() or dist.get_rank() == 0
-
-
-def _say(line: str) -> None:
-    if is_main():
-        print(line)

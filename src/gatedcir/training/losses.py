@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
+from gatedcir import processes
 from gatedcir.models.retriever import Encoded
 from gatedcir.options.config import LossConfig
 
@@ -81,11 +82,10 @@ def losses_of(found: Encoded, target_ids: Tensor, temperature: Tensor) -> dict[s
     Gradients flow back through the gathered targets, so that the average over processes of the
     gradients equals that of one process with the whole batch.
     """
-    first, parallel = 0, _is_parallel()
+    first, parallel = processes.rank() * len(target_ids), processes.count() > 1
     if parallel:
-        gathered = [torch.empty_like(target_ids) for _ in range(dist.get_world_size())]
+        gathered = [torch.empty_like(target_ids) for _ in range(processes.count())]
         dist.all_gather(gathered, target_ids)
-        first = dist.get_rank() * len(target_ids)
         target_ids = torch.cat(gathered)  # [W * B]
 
     def of_all(targets: Tensor) -> Tensor:
@@ -114,10 +114,6 @@ def losses_of(found: Encoded, target_ids: Tensor, temperature: Tensor) -> dict[s
             ]
         ).sum()
     return losses
-
-
-def _is_parallel() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def total_loss(losses: dict[str, Tensor], weights: LossConfig) -> Tensor:

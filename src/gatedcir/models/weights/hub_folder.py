@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as WordPieces
 
-from gatedcir.errors import UserError, reason_of
+from gatedcir.errors import UserError, check_new_folder, reason_of
 from gatedcir.files import whole_folder
 from gatedcir.models.weights.model_card import model_card
 from gatedcir.models.weights.names import BACKBONE, FUSIONS
@@ -38,7 +38,7 @@ def write(run: Checkpoint, folder: Path) -> None:
     Raises:
         UserError: the folder is there and not empty, or a file.
     """
-    check_new(folder)
+    check_new_folder(folder)
     with whole_folder(folder) as unfinished:
         weights = {n.removeprefix(BACKBONE): w.contiguous() for n, w in run.weights.items()}
         save_file(weights, unfinished / SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
@@ -129,12 +129,6 @@ def check_repository(repository: str) -> None:
         validate_repo_id(repository)
     except HFValidationError:
         raise UserError(f"{repository!r} is no hub name; give one like user/model.") from None
-
-
-def check_new(folder: Path) -> None:
-    """UserError unless a folder is empty or not there yet."""
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UserError(f"{folder} is there already; name a new folder.")
 
 
 def _config(run: Checkpoint) -> dict[str, Any]:
