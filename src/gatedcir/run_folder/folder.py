@@ -173,7 +173,7 @@ def read_table(file: Path, *columns: str, way_out: str) -> pd.DataFrame:
         UserError: it is no such table.
     """
     try:
-        table = pd.read_csv(file, float_precision="round_trip")  # pandas 2 reads less exactly
+        table = pd.read_csv(file)
     except ValueError as error:  # pandas' own errors and that of a wrong encoding are of this kind
         reason = reason_of(error)
     else:
