@@ -61,7 +61,8 @@ def test_the_gate_is_drawn_as_heat_over_the_reference(tmp_path):
     bright = (np.abs(half - round(0.65 * 255)) <= 2).all(-1)
     assert bright.sum() > 20 * (np.abs(flat - round(0.65 * 255)) <= 2).all(-1).sum()
     rows, columns = np.nonzero(bright)
-    assert np.ptp(columns) > 1.5 * np.ptp(rows)
+    width, height = (np.ptp(np.percentile(each, [5, 95])) for each in (columns, rows))
+    assert width > 1.5 * height  # without the few grey dots of letters
 
 
 def test_text_is_shown_as_it_is(tmp_path):
