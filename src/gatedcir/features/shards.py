@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gatedcir.errors import UserError, reason_of
+from gatedcir.files import room_for
+from gatedcir.resources import tensor_bytes
 
 SUFFIX = ".safetensors"
 _UNFINISHED = ".unfinished"
@@ -47,15 +49,23 @@ def unfinished(file: Path) -> Path:
 
 
 def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> None:
-    """Write [N, L, Dv] a layer, whole or not at all; what a killed process left is removed."""
+    """Write [N, L, Dv] a layer, whole or not at all; what a killed process left is removed.
+
+    Raises UserError if there is no room for it.
+    """
     for left in shard.parent.glob(f"{shard.stem}.*{_UNFINISHED}"):
         left.unlink()
     part = unfinished(shard)
     images = [[name, *file] for name, file in entries]
     tensors = {str(number): level for number, level in enumerate(levels)}
-    save_file(tensors, part, metadata={_KEY: json.dumps(images)})
-    with part.open("rb+") as written:  # a power cut must not leave a name without content
-        os.fsync(written.fileno())
+    with room_for(shard, size=tensor_bytes(tensors)):
+        try:
+            save_file(tensors, part, metadata={_KEY: json.dumps(images)})
+            with part.open("rb+") as written:  # a power cut must not leave a name without content
+                os.fsync(written.fileno())
+        except Exception:
+            part.unlink(missing_ok=True)
+            raise
     part.replace(shard)
 
 
