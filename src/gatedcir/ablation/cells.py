@@ -13,7 +13,8 @@ from gatedcir.options.parsing import from_dict, read_yaml, to_dict
 from gatedcir.options.paths import expand_all
 
 # One dataset and protocol, or the cells' figures cannot be compared; the rest is set for each run.
-FIXED = ("dataset", "fashioniq-protocol", "seed", "output-dir", "resume", "dry-run")
+_DATA = ("dataset", "data-path", "fashioniq-protocol", "fashioniq-categories", "gallery")
+FIXED = (*_DATA, "seed", "output-dir", "resume", "dry-run")
 
 
 @dataclass(frozen=True)

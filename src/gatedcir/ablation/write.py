@@ -9,6 +9,7 @@ import pandas as pd
 from gatedcir.ablation.cells import Grid
 from gatedcir.ablation.report import format_page
 from gatedcir.ablation.runs import Run
+from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import FINISHED, curves_of, table_of_cells, table_of_runs, write_csv
 from gatedcir.evaluation.report import HEADLINE
 from gatedcir.files import write_text
@@ -21,7 +22,11 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
     """Write cells.csv (a row a run), summary.csv (a row a cell), charts and report.md; its path.
 
     Where no run has finished, there is nothing to draw, and summary.csv is empty.
+
+    Raises:
+        UserError: finished runs saw different data, or a file of a run is damaged.
     """
+    check_data(runs)
     metric = HEADLINE[grid.cells[0].config.data.dataset]
     table = table_of_runs(runs)
     cells = table_of_cells(table, grid, metric)
