@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from gatedcir.children import end_with_starter
+
 _SHARED = Path("/dev/shm")
 # What torch says where the processes that load images cannot pass them on.
 _SHARED_MEMORY = (
@@ -62,8 +64,10 @@ def run_command(command: Callable[[], None]) -> None:
     """Call an entry script's `main`; bad input becomes one line on stderr and exit status 2.
 
     So does what the file system refuses: a full disk, a folder that may not be written. So does a
-    lack of shared memory. Ctrl-C ends with one line too, and with status 130.
+    lack of shared memory. Ctrl-C ends with one line too, and with status 130. A command
+    that another one started ends with it.
     """
+    end_with_starter()
     try:
         command()
     except UserError as error:
