@@ -79,6 +79,22 @@ def test_too_little_shared_memory_names_both_ways_out(capsys, message):
     assert len(printed.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("message", "flag"),
+    [
+        ("unable to write to file </torch_1_2_3>: File too large (27)", "ulimit -f"),
+        ("unable to open shared memory object </torch_1_2_3>: Too many open files (24)", "-n"),
+    ],
+)
+def test_a_limit_is_not_taken_for_a_lack_of_shared_memory(capsys, message, flag):
+    def load():
+        raise RuntimeError(message)
+
+    assert status(load) == 2
+    printed = capsys.readouterr().err
+    assert flag in printed and "--num-workers 0" in printed and "/dev/shm" not in printed
+
+
 def test_other_runtime_errors_keep_their_traceback():
     def wrong():
         raise RuntimeError("a defect")

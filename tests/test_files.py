@@ -1,11 +1,17 @@
 """What is written appears whole or not at all, and nothing of others is removed."""
 
+import errno
 import os
+import resource
 import stat
+from contextlib import contextmanager
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from gatedcir.files import whole_file, whole_folder
+from gatedcir.errors import UserError
+from gatedcir.files import room_for, whole_file, whole_folder
 
 
 def test_a_file_appears_at_the_end(tmp_path):
@@ -33,7 +39,7 @@ def test_a_folder_appears_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("whole", [whole_file, whole_folder])
-@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [OSError(5, "a failing disk"), KeyboardInterrupt()])
 def test_an_error_leaves_nothing_and_takes_nothing(tmp_path, whole, error):
     others = [tmp_path / name for name in ("mine.unfinished", ".mine.unfinished", "mine.tmp")]
     for folder in others:
@@ -105,3 +111,55 @@ def test_everything_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch
     with whole_file(tmp_path / "b") as unfinished:
         unfinished.touch()
     assert {place.stat().st_ino for place in (tmp_path, *tmp_path.rglob("*"))} <= synced
+
+
+@contextmanager
+def files_of_at_most(size):
+    """As a full disk, for this process alone."""
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+WRITERS = {
+    "torch": lambda tensor, path: torch.save({"a": tensor}, path),
+    "safetensors": lambda tensor, path: save_file({"a": tensor}, path),
+    "Python": lambda tensor, path: path.write_bytes(tensor.numpy().tobytes()),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_no_room_is_told_with_the_file_and_the_size(tmp_path, write):
+    path = tmp_path / "good"
+    path.write_text("good")
+    tensor = torch.zeros(500_000)
+    room = r"it needs 2\.0 MB, and .* one file may have 0\.2 MB at most"
+    with (
+        pytest.raises(UserError, match=rf"^{path} could not be written .*{room}"),
+        files_of_at_most(200_000),
+        whole_file(path, size=tensor.nbytes) as unfinished,
+    ):
+        write(tensor, unfinished)
+    assert path.read_text() == "good"
+    assert list(tmp_path.iterdir()) == [path]
+    with (
+        pytest.raises(UserError, match=f"^{tmp_path / 'new'} could not be written"),
+        files_of_at_most(200_000),
+        whole_folder(tmp_path / "new") as unfinished,
+    ):
+        write(tensor, unfinished / "a")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_quota_are_told_apart(tmp_path, code):
+    with pytest.raises(UserError, match=os.strerror(code)), room_for(tmp_path / "deep" / "a"):
+        raise OSError(code, "in any words")
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="a defect"), room_for(tmp_path / "a"):
+        raise RuntimeError("a defect")

@@ -7,7 +7,6 @@ a whole scene. Only combinations of the asked split are shown. Shapes: P picture
 import multiprocessing
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gatedcir.children import workers
 from gatedcir.data.transforms import CLIP_MEAN, CLIP_STD, Transform
 from gatedcir.synthetic import garment_text, garments, scene_families, scenes
 from gatedcir.synthetic.garments import Garment
@@ -106,7 +106,7 @@ def draw(kind: str, split: str, *, groups: int, seed: int, processes: int = 2) -
         run: Callable = map
         if len(chunks) > 1:
             spawn = multiprocessing.get_context("spawn")  # forked threads of torch would hang
-            run = stack.enter_context(ProcessPoolExecutor(processes, spawn)).map
+            run = stack.enter_context(workers(processes, spawn)).map
         bar = stack.enter_context(tqdm(total=groups, desc=f"drawing {kind}", unit="group"))
         for some, of_chunk in run(_draw_chunk, *zip(*chunks, strict=True)):
             pixels.append(torch.from_numpy(some))

@@ -1,11 +1,16 @@
 """Bad input ends a command with one sentence, never with a traceback."""
 
+import errno
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from gatedcir.children import end_with_starter
+
+_SHARED = Path("/dev/shm")
 # What torch says where the processes that load images cannot pass them on.
 _SHARED_MEMORY = (
     "out of shared memory",
@@ -15,10 +20,11 @@ _SHARED_MEMORY = (
     "unable to open shared memory",
     "unable to resize file </torch_",
 )
-_TOO_LITTLE_SHARED_MEMORY = (
-    "the shared memory (/dev/shm) is too small for the images that loading processes pass on; pass "
-    "--num-workers 0, or give the container more with --shm-size."
-)
+# Limits of this process that end in the same texts, by the system's words.
+_LIMITS = {
+    os.strerror(errno.EFBIG): "the limit on the size of a file (ulimit -f)",
+    os.strerror(errno.EMFILE): "the limit on open files (ulimit -n)",
+}
 
 
 class UserError(Exception):
@@ -62,8 +68,10 @@ def run_command(command: Callable[[], None]) -> None:
     """Call an entry script's `main`; bad input becomes one line on stderr and exit status 2.
 
     So does what the file system refuses: a full disk, a folder that may not be written. So does a
-    lack of shared memory. Ctrl-C ends with one line too, and with status 130.
+    lack of shared memory. Ctrl-C ends with one line too, and with status 130. A command
+    that another one started ends with it.
     """
+    end_with_starter()
     try:
         command()
     except UserError as error:
@@ -74,10 +82,24 @@ def run_command(command: Callable[[], None]) -> None:
     except RuntimeError as error:
         if not any(sign in str(error) for sign in _SHARED_MEMORY):
             raise
-        sys.exit(_report(UserError(_TOO_LITTLE_SHARED_MEMORY)))
+        sys.exit(_report(UserError(_why_not_passed_on(str(error)))))
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _why_not_passed_on(text: str) -> str:
+    """Why loading processes could not pass their images on, and what to do."""
+    for words, limit in _LIMITS.items():
+        if words in text:
+            return f"{limit} is too low for loading processes; raise it, or pass --num-workers 0."
+    size = f", {shutil.disk_usage(_SHARED).total / 1e6:.0f} MB" if _SHARED.is_dir() else ""
+    # torch takes every bus error for this one.
+    cut = ", or a file was cut while it was read" if "Bus error" in text else ""
+    return (
+        f"the shared memory (/dev/shm{size}) is too small for the images that loading processes "
+        f"pass on{cut}; pass --num-workers 0, or give the container more with --shm-size."
+    )
 
 
 def _report(error: UserError) -> int:

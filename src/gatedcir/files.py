@@ -4,35 +4,49 @@ Both are made under a name that nobody else has, next to their target. They get 
 when all is written. Nothing is removed but what was made here.
 """
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gatedcir.errors import UserError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_TORCH_NO_ROOM = ("unexpected pos", "PytorchStreamWriter failed")  # it keeps no error number
+_MB = 1e6
 CONFIG_FILE = "config.yaml"  # the options of a run, in its folder
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, size: int = 0) -> Iterator[Path]:
     """Where to write a file that becomes `path` when the block ends without an error.
 
-    A file that was there is replaced. Its folder is made if it is missing.
+    A file that was there is replaced. Its folder is made if it is missing. Without room for it the
+    block ends as `room_for` says.
     """
-    with whole_files(path) as folder:
+    with whole_files(path, size=size) as folder:
         yield folder / path.resolve().name
 
 
 @contextmanager
-def whole_files(*paths: Path) -> Iterator[Path]:
+def whole_files(*paths: Path, size: int = 0) -> Iterator[Path]:
     """A folder to write files for one place in; they move there if the block ends without error.
 
-    All of them must be written. They move in the order of `paths`.
+    All of them must be written. They move in the order of `paths`. Without room the block ends as
+    `room_for` says of the last one.
     """
-    with _next_to(paths[0]) as unfinished:
+    with room_for(paths[-1], size=size), _next_to(paths[0]) as unfinished:
         folder = unfinished.parent
         yield folder
         places = [(folder / path.resolve().name, path) for path in paths]
@@ -54,12 +68,13 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
     """A new folder to fill that becomes `path` when the block ends without an error.
 
     `path` must not exist then, or be an empty folder. The folder above it is made if it is missing.
+    Without room for it the block ends as `room_for` says.
     """
-    with _next_to(path) as unfinished:
+    with room_for(path, size=size), _next_to(path) as unfinished:
         unfinished.mkdir()
         yield unfinished
         for place in (*unfinished.rglob("*"), unfinished):
@@ -67,6 +82,55 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if path.is_dir():
             path.resolve().rmdir()  # an empty one: Windows does not replace it, and others raise
         _rename(unfinished, path)
+
+
+@contextmanager
+def room_for(path: Path, *, size: int = 0) -> Iterator[None]:
+    """Turn every library's error of a full disk into one that names the file and the room.
+
+    Args:
+        path: what the block writes.
+        size: the bytes that it needs, if they are known.
+
+    Raises:
+        UserError: the disk is full, a quota is used up, or a limit on file sizes is reached.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = _why_no_room(error)
+        if reason is None:
+            raise
+        there = next(place for place in path.resolve().parents if place.is_dir())
+        free = shutil.disk_usage(there).free
+        needs = f"it needs {size / _MB:.1f} MB, and " if size else ""
+        raise UserError(
+            f"{path} could not be written ({reason}): {needs}{free / _MB:.1f} MB are free on its "
+            f"disk{_limit()}; make room, or write to another disk."
+        ) from error
+
+
+def _why_no_room(error: BaseException | None) -> str | None:
+    """The system's words if an error, or one that led to it, is that there was no room."""
+    while error is not None:
+        for code in _NO_ROOM:
+            number = error.errno if isinstance(error, OSError) else None
+            if number == code or f"(os error {code})" in str(error):  # as Rust's libraries end
+                return os.strerror(code)
+        if any(sign in str(error) for sign in _TORCH_NO_ROOM):
+            return "no room for it"
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _limit() -> str:
+    """What to say of the limit on this process' files."""
+    if resource is None:
+        return ""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if most == resource.RLIM_INFINITY:
+        return ""
+    return f", where one file may have {most / _MB:.1f} MB at most (ulimit -f)"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from gatedcir.models.weights.names import FUSIONS, to_lavis, to_sprc
 from gatedcir.models.weights.sources import SPRC_MODEL, load
 from gatedcir.models.weights.vocabulary import vocabulary, wordpieces_from_json
 from gatedcir.options.config import Config
+from gatedcir.resources import tensor_bytes
 from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.provenance import provenance
 
@@ -122,7 +123,7 @@ def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) 
 
     Raises:
         UserError: one of the files is there already, the model has a fusion, or there is none by
-            this name; nothing is written then.
+            this name, or there is no room; nothing is written then.
     """
     contents = _CONTENTS[kind]
     targets = [file.with_name("vocab.txt"), file.with_name("config.json"), file]
@@ -135,12 +136,14 @@ def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) 
     run = _without_fusion(
         TrainedRetriever.from_pretrained(name).to_checkpoint(), name, kind, allowed=drop_fusion
     )
-    with whole_files(*targets) as unfinished:  # the weights last
+    content = contents(run)
+    # The weights last.
+    with whole_files(*targets, size=tensor_bytes(content)) as unfinished:
         words = vocabulary(wordpieces_from_json(run.tokenizer))
         (unfinished / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
         sizes = json.dumps(run.backbone, indent=2)
         (unfinished / "config.json").write_text(sizes + "\n", encoding="utf-8")
-        torch.save(contents(run), unfinished / file.name)
+        torch.save(content, unfinished / file.name)
 
 
 def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> Checkpoint:

@@ -4,7 +4,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -36,6 +36,19 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
         "parameters": sum(p.numel() for p in parameters),
         "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
     }
+
+
+def tensor_bytes(content: object) -> int:
+    """Bytes of all tensors in dictionaries, lists and tuples; a file of them is hardly larger.
+
+    >>> tensor_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.int64), "text"]})
+    28
+    """
+    if isinstance(content, torch.Tensor):
+        return content.nbytes
+    if isinstance(content, Mapping):
+        return sum(map(tensor_bytes, content.values()))
+    return sum(map(tensor_bytes, content)) if isinstance(content, list | tuple) else 0
 
 
 def keep_freed_memory() -> None:

@@ -12,8 +12,10 @@ from conftest import SHORT
 from PIL import Image
 
 from gatedcir.ablation import runs as runs_module
+from gatedcir.ablation import same_data
 from gatedcir.ablation.cells import chosen, read_grid
 from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
+from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
 from gatedcir.ablation.write import write_all
 from gatedcir.commands import ablate
@@ -52,6 +54,32 @@ def pretend(run, score, *, epochs=2):
     pd.DataFrame(rows[:epochs]).to_csv(run.path / "validation_metrics.csv", index=False)
     costs = [{"epoch": e, "triplets_per_second": 4.0, "peak_memory_gib": 1 + e} for e in (0, 1)]
     pd.DataFrame(costs[:epochs]).to_csv(run.path / "train_metrics.csv", index=False)
+
+
+def with_data(run, **fingerprints):
+    file = run.path / "provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"fingerprints": fingerprints}))
+
+
+def test_cells_of_other_data_are_not_compared(tmp_path, monkeypatch):
+    none, gated = runs_of(
+        grid_of(tmp_path, {"none": {}, "gated": CELLS["none"]}, seeds=1), tmp_path
+    )
+    pretend(none, 1.0)
+    with_data(none, train="a", val="b")
+    there = {"train": "a", "val": "b"}
+    monkeypatch.setattr(same_data, "load_data", lambda *_: [])
+    monkeypatch.setattr(same_data, "fingerprints", lambda _: there)
+    check_data([none, gated], gated.config.data)
+    there["val"] = "c"
+    with pytest.raises(UserError, match=rf"{none.path} saw other data than .* \(val differs\)"):
+        check_data([none, gated], gated.config.data)
+    check_data([none, gated])  # nothing is to be trained
+    pretend(gated, 2.0)
+    check_data([none, gated])  # one of an earlier version
+    with_data(gated, train="c", val="b")
+    with pytest.raises(UserError, match=rf"{gated.path} saw other data than {none.path}"):
+        write_all(tmp_path, grid_of(tmp_path, {"none": {}}), [none, gated], title="")
 
 
 def test_a_cell_is_its_options_over_the_shared_ones(tmp_path):
@@ -108,6 +136,8 @@ def test_the_command_means_the_config(tmp_path):
         ({"none": {"validation-frequency": 0}}, "--validation-frequency 0, but cells are compared"),
         ({"none": {"seed": 3}}, "--seed is the same for all cells"),
         ({"none": {"dataset": "FashionIQ"}}, "--dataset is the same for all cells"),
+        ({"none": {"data-path": "x"}}, "--data-path is the same for all cells"),
+        ({"none": {"gallery": "all"}}, "--gallery is the same for all cells"),
         ({"none": {"seeds": 0}}, "seeds: 0"),
         ({"none": {"seeds": True}}, "seeds: True"),
         ({"none": None}, "cell none .* mapping"),

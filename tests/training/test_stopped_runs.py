@@ -1,5 +1,6 @@
 """Runs that were stopped, damaged or finished: what is kept, what is said, and how to go on."""
 
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -201,3 +202,29 @@ def test_a_rate_that_destroys_the_model_is_told(home, tmp_path):
     flags = flags_of(home, tmp_path / "run", "--learning-rate", 10, "--batch-size", 24)
     message = bad(blip_fine_tune_2, [*flags, "--num-epochs", 9], "--learning-rate")
     assert "in the first step" in message and "3.18 by guessing" in message
+
+
+def test_a_run_goes_on_with_the_same_data_only(home, cirr_run, tmp_path):
+    run = half_done(cirr_run, tmp_path / "run")
+    other = shutil.copytree(home / "cirr_dataset", tmp_path / "other")
+    go_on = ["--resume", str(run), "--data-path", str(other)]
+    [file] = other.rglob("cap.rc2.val.json")
+    same = file.read_text(encoding="utf-8")
+    entries = json.loads(same)
+    entries[0]["caption"] += " and is new"
+    file.write_text(json.dumps(entries), encoding="utf-8")
+    places = (f"CIRR val in {other} is not", f"{run} was trained on", f"{home / 'cirr_dataset'};")
+    bad(blip_fine_tune_2, go_on, *places, "--data-path")
+    file.write_text(same, encoding="utf-8")
+    blip_fine_tune_2.main(go_on)  # it was only moved
+    assert pd.read_csv(run / TRAIN)["epoch"].tolist() == [0, 1]
+
+
+def test_a_run_of_an_earlier_version_goes_on_without_a_fingerprint(home, cirr_run, tmp_path):
+    run = half_done(cirr_run, tmp_path / "run")
+    last = run / "checkpoints" / "last.pt"
+    found = checkpoint.load(last)
+    assert found.provenance.pop("fingerprints").keys() == {"CIRR train", "CIRR val"}
+    checkpoint.save(last, found)
+    blip_fine_tune_2.main(["--resume", str(run)])
+    assert pd.read_csv(run / TRAIN)["epoch"].tolist() == [0, 1]

@@ -16,7 +16,12 @@ BARS = [Bar(name, 0.5, 0.4, 0.6, [0.4, 0.6], 1.0) for name in ("none", "gated")]
 def saved(monkeypatch):
     """The figures that were saved."""
     figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+
+    def save(figure, path, **_):
+        figures.append(figure)
+        path.touch()
+
+    monkeypatch.setattr(Figure, "savefig", save)
     return figures
 
 

@@ -17,8 +17,8 @@ from gatedcir.options.paths import expand_all
 
 # One dataset and protocol, or the cells' figures cannot be compared; the rest is set for each run.
 FIXED = (
-    *("dataset", "fashioniq-protocol", "fashioniq-categories", "gallery", "limit", "seed"),
-    *("output", "output-dir", "resume", "dry-run"),
+    *("dataset", "data-path", "fashioniq-protocol", "fashioniq-categories", "gallery", "limit"),
+    *("seed", "output", "output-dir", "resume", "dry-run"),
 )
 
 

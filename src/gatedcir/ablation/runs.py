@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from gatedcir.ablation.cells import Grid, chosen
+from gatedcir.children import start
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE, write_text
 from gatedcir.options.checks import changed_flags
@@ -165,7 +166,7 @@ def _start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
     run.path.mkdir(parents=True)
     command = command_of(run.config)
     with (run.path / OUTPUT).open("wb") as output, (run.path / ERRORS).open("wb") as errors:
-        return subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
+        return start(command, environment, stdout=output, stderr=errors)
 
 
 def _state(run: Run) -> str:

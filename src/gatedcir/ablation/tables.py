@@ -84,7 +84,7 @@ def _row(run: Run) -> dict[str, Any]:
     row: dict[str, Any] = {"cell": run.cell, "seed": run.seed}
     if not run.is_finished():
         return row | {"status": FAILED, "reason": run.failure()}
-    provenance = _provenance(run)
+    provenance = provenance_of(run)
     train = read_table(run.path / TRAIN, "triplets_per_second", "peak_memory_gib", way_out=WAY_OUT)
     validation = read_table(run.path / VALIDATION, headline, way_out=WAY_OUT)
     [last] = validation.tail(1).drop(columns="epoch").to_dict("records")
@@ -101,7 +101,7 @@ def _row(run: Run) -> dict[str, Any]:
     }
 
 
-def _provenance(run: Run) -> dict[str, Any]:
+def provenance_of(run: Run) -> dict[str, Any]:
     """Where a run was made; UserError where its file is damaged."""
     file = run.path / "provenance.json"
     try:

@@ -9,6 +9,7 @@ import pandas as pd
 from gatedcir.ablation.cells import Grid
 from gatedcir.ablation.report import format_page
 from gatedcir.ablation.runs import Run
+from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import (
     FINISHED,
     curves_of,
@@ -28,7 +29,11 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
     """Write cells.csv (a row a run), summary.csv (a row a cell), charts and report.md; its path.
 
     Where no run has finished, there is nothing to draw, and summary.csv is empty.
+
+    Raises:
+        UserError: finished runs saw different data, or a file of a run is damaged.
     """
+    check_data(runs)
     measured = benchmark(grid.shared.data.dataset)
     metric = measured.headline
     table = table_of_runs(runs)

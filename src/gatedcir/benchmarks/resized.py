@@ -15,6 +15,7 @@ from typing import NamedTuple
 from gatedcir.benchmarks.base import Copies
 from gatedcir.benchmarks.places import Places
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
+from gatedcir.children import workers
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
@@ -108,8 +109,8 @@ def copy_images(
     if num_workers == 0:
         yield from map(_copy, jobs)
         return
-    with get_context("spawn").Pool(num_workers) as pool:
-        yield from pool.imap_unordered(_copy, jobs, chunksize=16)
+    with workers(num_workers, get_context("spawn")) as pool:
+        yield from pool.map(_copy, jobs, chunksize=16)
 
 
 def check_copy(dataset: str, target: Path, parts: Mapping[str, Split], places: Places) -> None:

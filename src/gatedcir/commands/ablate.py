@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check(options)
     from gatedcir.ablation.cells import read_grid
     from gatedcir.ablation.runs import check_folders, execute, runs_of
+    from gatedcir.ablation.same_data import check_data
     from gatedcir.ablation.write import write_all
     from gatedcir.run_folder.claim import Claim
     from gatedcir.run_folder.folder import RUNS
@@ -55,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         check_folders(runs)
         waiting = [run for run in runs if not run.is_finished()]
+        check_data(runs, waiting[0].config.data if waiting else None)
         before = len(runs) - len(waiting)
         print(f"{len(grid.cells)} cells, {len(runs)} runs, {before} finished before")
         execute(waiting, jobs=options.jobs)

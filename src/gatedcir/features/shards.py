@@ -1,13 +1,15 @@
 """One file with the features of some images: a shard of a `FeatureFolder`.
 
-A safetensors file whose metadata name the images and say what their files were. Shapes: N images,
-L visual tokens, Dv vision width.
+A safetensors file whose metadata name the images, say what their files were, and hold a checksum of
+each image's features. Shapes: N images, L visual tokens, Dv vision width.
 """
 
 import json
 import os
 import socket
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,10 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gatedcir.errors import UserError, reason_of
+from gatedcir.files import room_for
+from gatedcir.resources import tensor_bytes
 
 SUFFIX = ".safetensors"
 _UNFINISHED = ".unfinished"
-_KEY = "images"  # of the metadata
+_KEY, _CHECKSUMS = "images", "crc32"  # of the metadata
 
 
 class ImageFile(NamedTuple):
@@ -47,15 +51,25 @@ def unfinished(file: Path) -> Path:
 
 
 def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> None:
-    """Write [N, L, Dv] a layer, whole or not at all; what a killed process left is removed."""
+    """Write [N, L, Dv] a layer, whole or not at all; what a killed process left is removed.
+
+    Raises UserError if there is no room for it.
+    """
     for left in shard.parent.glob(f"{shard.stem}.*{_UNFINISHED}"):
         left.unlink()
     part = unfinished(shard)
     images = [[name, *file] for name, file in entries]
+    checksums = [_checksum([level[row] for level in levels]) for row in range(len(entries))]
+    metadata = {_KEY: json.dumps(images), _CHECKSUMS: json.dumps(checksums)}
     tensors = {str(number): level for number, level in enumerate(levels)}
-    save_file(tensors, part, metadata={_KEY: json.dumps(images)})
-    with part.open("rb+") as written:  # a power cut must not leave a name without content
-        os.fsync(written.fileno())
+    with room_for(shard, size=tensor_bytes(tensors)):
+        try:
+            save_file(tensors, part, metadata=metadata)
+            with part.open("rb+") as written:  # a power cut must not leave a name without content
+                os.fsync(written.fileno())
+        except Exception:
+            part.unlink(missing_ok=True)
+            raise
     part.replace(shard)
 
 
@@ -77,10 +91,7 @@ def read_entries(shard: Path, shapes: Sequence[tuple[int, int]], dtype: torch.dt
             forms = {name: (s.get_shape(), s.get_dtype()) for name, s in found.items()}
         entries = [Entry(name, ImageFile(*file)) for name, *file in images]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{shard} is damaged or cut short ({reason_of(error)}); delete it, and its images are "
-            "encoded again."
-        ) from None
+        raise _damaged(shard, reason_of(error)) from None
     expected = {str(i): ([len(entries), *s], _NAMES[dtype]) for i, s in enumerate(shapes)}
     if forms != expected:
         raise UserError(
@@ -93,10 +104,35 @@ def read_entries(shard: Path, shapes: Sequence[tuple[int, int]], dtype: torch.dt
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # safetensors' own
 
 
+def _checksum(levels: Sequence[Tensor]) -> int:
+    """CRC-32 of one image's features, over all layers."""
+    found = 0
+    for level in levels:
+        found = zlib.crc32(level.contiguous().view(torch.uint8).numpy().data, found)
+    return found
+
+
+def _damaged(shard: Path, reason: str) -> UserError:
+    return UserError(
+        f"{shard} is damaged or cut short ({reason}); delete it, and its images are encoded again."
+    )
+
+
+@dataclass
+class _Opened:
+    """A shard that this process reads."""
+
+    levels: list[Tensor]
+    size: int  # of the file
+    unchecked: dict[int, int]  # checksums of the rows that were not read yet
+
+
 class ShardSource:
     """Features in shards, mapped into memory: the disk is read when an image is asked for.
 
-    Processes of one machine share what the system keeps of the files.
+    Processes of one machine share what the system keeps of the files. Each process compares an
+    image's features with their checksum when it reads them for the first time; shards of earlier
+    versions have none.
     """
 
     reads_files: ClassVar[bool] = True
@@ -105,17 +141,34 @@ class ShardSource:
     def __init__(self, places: Mapping[str, tuple[Path, int]]) -> None:
         """Take the shard of each image, and its row there, by name."""
         self.places = places
-        self._opened: dict[Path, list[Tensor]] = {}
+        self._opened: dict[Path, _Opened] = {}
 
     def __getitem__(self, name: str) -> list[Tensor]:
-        """One [L, Dv] a layer."""
+        """One [L, Dv] a layer. Raises UserError if the shard was damaged after it was written."""
         shard, row = self.places[name]
-        if shard not in self._opened:
-            with safe_open(shard, "pt") as content:
-                count = len(content.keys())
-                self._opened[shard] = [content.get_tensor(str(n)) for n in range(count)]
-        return [level[row] for level in self._opened[shard]]
+        try:
+            size = shard.stat().st_size
+            if shard not in self._opened:
+                self._opened[shard] = _open(shard, size)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(shard, reason_of(error)) from None
+        opened = self._opened[shard]
+        if size != opened.size:  # to read behind the new end would kill the process
+            raise _damaged(shard, "its size has changed")
+        levels = [level[row] for level in opened.levels]
+        expected = opened.unchecked.get(row)
+        if expected is not None and _checksum(levels) != expected:
+            raise _damaged(shard, f"the features of {name} have another checksum")
+        opened.unchecked.pop(row, None)
+        return levels
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mapped files: another process opens them itself."""
         return {"places": self.places, "_opened": {}}
+
+
+def _open(shard: Path, size: int) -> _Opened:
+    with safe_open(shard, "pt") as content:
+        checksums = json.loads((content.metadata() or {}).get(_CHECKSUMS, "[]"))
+        levels = [content.get_tensor(str(number)) for number in range(len(content.keys()))]
+    return _Opened(levels, size, dict(enumerate(checksums)))

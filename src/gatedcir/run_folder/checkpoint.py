@@ -9,6 +9,7 @@ import torch
 
 from gatedcir.errors import UserError
 from gatedcir.files import whole_file
+from gatedcir.resources import tensor_bytes
 
 FORMAT = "gatedcir-1"
 BEST, LAST = "best.pt", "last.pt"
@@ -37,9 +38,13 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a crash leaves the old file or the new one, never a part."""
-    with whole_file(path) as unfinished:
-        torch.save({"format": FORMAT, **vars(checkpoint)}, unfinished)
+    """Write a checkpoint; a crash leaves the old file or the new one, never a part.
+
+    Raises UserError if there is no room for it.
+    """
+    content = {"format": FORMAT, **vars(checkpoint)}
+    with whole_file(path, size=tensor_bytes(content)) as unfinished:
+        torch.save(content, unfinished)
 
 
 def load(path: Path) -> Checkpoint:

@@ -14,12 +14,12 @@ from pandas.api.types import is_integer_dtype, is_numeric_dtype
 from torch.utils.tensorboard import SummaryWriter
 
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
-from gatedcir.files import CONFIG_FILE, write_json, write_text
+from gatedcir.files import CONFIG_FILE, room_for, write_json, write_text
 from gatedcir.run_folder.checkpoint import BEST, LAST
 from gatedcir.run_folder.claim import Claim
 
 RUNS = Path("runs")  # holds the folders of runs that are given none
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
 Tables = dict[str, list[dict[str, Any]]]
 """Rows of each table, by its file."""
@@ -111,7 +111,7 @@ class RunFolder:
             if rows and not _begins_with(path / name, _text(rows)):
                 print(f"{path / name} is not as training left it: written again from {LAST}")
                 write_text(path / name, _text(rows))
-        self.board = SummaryWriter(str(path / "tensorboard"), purge_step=done)
+        self.board = SummaryWriter(str(path / BOARD), purge_step=done)
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any], made_by: dict[str, Any]) -> "RunFolder":
@@ -131,9 +131,10 @@ class RunFolder:
         rows.append({"epoch": epoch, **row})
         write_text(self.path / table, _text(rows))
         kind = table.removesuffix("_metrics.csv")
-        for name, value in row.items():
-            self.board.add_scalar(f"{kind}/{name}", value, epoch)
-        self.board.flush()
+        with room_for(self.path / BOARD):
+            for name, value in row.items():
+                self.board.add_scalar(f"{kind}/{name}", value, epoch)
+            self.board.flush()
 
 
 def rows_until(path: Path, done: int, kept: Tables | None = None) -> Tables:

@@ -5,11 +5,11 @@ import json
 import random
 import string
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gatedcir.children import workers
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes
 from gatedcir.synthetic.scene_families import Family, Query, drop_ambiguous, sample_family
@@ -188,7 +188,7 @@ def _draw_all(save: Any, tasks: list[Any]) -> None:
 
 
 def _in_parallel(call: Callable[[Any], Any], tasks: Iterable[Any], *, at_a_time: int) -> list:
-    with ProcessPoolExecutor() as pool:
+    with workers() as pool:
         return list(pool.map(call, tasks, chunksize=at_a_time))
 
 

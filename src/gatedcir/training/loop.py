@@ -29,6 +29,8 @@ from gatedcir.assemble.model import build, check_opens_again, checkpoint_of
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.ahead import ahead
 from gatedcir.data.batches import TripletDataset
+from gatedcir.data.fingerprint import KEY as FINGERPRINTS
+from gatedcir.data.fingerprint import fingerprints
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 from gatedcir.evaluation.evaluator import Evaluator, validate
@@ -43,7 +45,7 @@ from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, Place, RunFolder, claimed, has, last_line
 from gatedcir.run_folder.provenance import provenance
 from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
-from gatedcir.training.resume import going_on, load_resumed, nothing_to_do, remarks
+from gatedcir.training.resume import check_same_data, going_on, load_resumed, nothing_to_do, remarks
 from gatedcir.training.sharding import gathered, whole_weights
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
 
@@ -244,6 +246,9 @@ def _prepare(
     names = ["train", "val"] if config.run.validates else ["train"]
     train_splits, *others = load_data(config.data, *names, folder=features_folder(config))
     splits = [split for parts in others for split in parts]
+    found = fingerprints([*train_splits, *splits])
+    if resumed is not None:
+        check_same_data(config, resumed, found)
     if accelerator.is_main_process:
         for split in train_splits:
             print(f"{split.name}: {split.protocol}")
@@ -276,6 +281,7 @@ def _prepare(
             **count_parameters(model),
             "dataset": data_title(config.data),
             "data": {split.name: split.protocol for split in (*train_splits, *splits)},
+            FINGERPRINTS: found,
         },
         resumed=resumed,
     )

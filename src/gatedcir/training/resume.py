@@ -1,9 +1,12 @@
 """What a run has to say before it starts, and the state that a resumed one goes on with."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from gatedcir.assemble.data import is_synthetic
+from gatedcir.data.fingerprint import KEY as FINGERPRINTS
+from gatedcir.data.fingerprint import changed_split
 from gatedcir.errors import UserError
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.config import Config
@@ -40,6 +43,24 @@ def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
         )
     kept = found.trainer.get("tables")  # earlier versions have them in their files only
     return found, rows_until(config.run.resume, found.epoch, kept)
+
+
+def check_same_data(config: Config, resumed: Checkpoint, found: Mapping[str, str]) -> None:
+    """UserError if the splits are not those that a run was trained on.
+
+    Args:
+        config: of the run that goes on.
+        resumed: its last state; one of an earlier version has no fingerprints.
+        found: the fingerprints of the splits that were read.
+    """
+    if name := changed_split(resumed.provenance.get(FINGERPRINTS, {}), found):
+        path = resumed.config.get("data-path")
+        before = replace(config.data, data_path=Path(path) if path else None).folder
+        raise UserError(
+            f"{name} in {config.data.folder} is not the one that {config.run.resume} was trained "
+            f"on, then in {before}; name the old data with --data-path, or start a new run in "
+            "another folder."
+        )
 
 
 def going_on(run: Path, tables: Tables, done: int, epochs: int) -> str:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gatedcir.files import whole_file
+
 _RIGHT, _WRONG = "#1a9850", "#bbbbbb"
 
 
@@ -49,8 +51,8 @@ def save_gate_figure(
     for axis, picture in zip(axes[2:], others, strict=True):
         show(axis, picture)
     figure.suptitle("\n".join(lines), fontsize=10, parse_math=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=110)
 
 
 def show(axis: Axes, picture: Picture) -> None:

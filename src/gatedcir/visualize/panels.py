@@ -11,6 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
+from gatedcir.files import whole_file
 from gatedcir.visualize.figures import Picture, show
 
 _CELL = 1.9  # inches of a map and its title
@@ -53,8 +54,8 @@ def save_panels(
     _draw_first(first, reference, bars, columns)
     for band, part in zip(maps, rest, strict=True):
         _draw_maps(part, band, columns)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, dpi=100)
 
 
 def _draw_first(part: SubFigure, reference: Picture, bars: Sequence[Bars], columns: int) -> None:

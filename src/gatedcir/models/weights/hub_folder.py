@@ -21,6 +21,7 @@ from gatedcir.files import whole_folder
 from gatedcir.models.weights.model_card import model_card
 from gatedcir.models.weights.names import BACKBONE, FUSIONS
 from gatedcir.models.weights.vocabulary import wordpieces_from_json
+from gatedcir.resources import tensor_bytes
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 _KEY = "gatedcir"  # of what config.json holds beside the backbone's sizes
@@ -36,10 +37,10 @@ def write(run: Checkpoint, folder: Path) -> None:
     Paths of the machine that trained are left out: they mean nothing elsewhere.
 
     Raises:
-        UserError: the folder is there and not empty, or a file.
+        UserError: the folder is there and not empty, or a file, or there is no room for it.
     """
     check_new_folder(folder)
-    with whole_folder(folder) as unfinished:
+    with whole_folder(folder, size=tensor_bytes(run.weights)) as unfinished:
         weights = {n.removeprefix(BACKBONE): w.contiguous() for n, w in run.weights.items()}
         save_file(weights, unfinished / SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
         wordpieces_from_json(run.tokenizer).save_pretrained(unfinished)
