@@ -108,9 +108,9 @@ def test_weights_of_all_scales_and_layers_are_reported():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_layers": 2}, "visual_fusion is none"),
+        ({"num_layers": 2}, "layer_fusion is none"),
         ({"scales": (0.5, 1.0)}, "scale_fusion is none"),
-        ({"layer_fusion": "mean"}, "visual_fusion is mean"),
+        ({"layer_fusion": "mean"}, "layer_fusion is mean"),
         ({"scales": (0.5,), "scale_fusion": "mean"}, "hold 1.0"),
     ],
 )
@@ -152,7 +152,7 @@ def config_of(**model):
 
 FULL = {
     "visual_layers": (-1, -4),
-    "visual_fusion": "dynamic",
+    "layer_fusion": "dynamic",
     "visual_scales": (0.5, 1.0),
     "scale_fusion": "hierarchical",
     "neck": "pyramid",

@@ -41,7 +41,7 @@ class VisualFusion(nn.Module):
         super().__init__()
         scales = check_scales(scales)
         for count, fusion, what in (
-            (num_layers, layer_fusion, "visual_fusion"),
+            (num_layers, layer_fusion, "layer_fusion"),
             (len(scales), scale_fusion, "scale_fusion"),
         ):
             if (count > 1) != (fusion != "none"):
