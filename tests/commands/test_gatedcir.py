@@ -16,7 +16,7 @@ from conftest import SHORT, bad
 from gatedcir.assemble.data import load_data
 from gatedcir.commands import demo, describe, evaluate, gates, main, submit, train
 from gatedcir.commands.main import COMMANDS
-from gatedcir.device import device_of
+from gatedcir.device import find_device
 from gatedcir.errors import UserError
 from gatedcir.models.weights.sources import load
 from gatedcir.options.config import Config, DataConfig
@@ -41,7 +41,7 @@ PUBLISHED = {
     "resize_images": "resize",
     "make_synthetic": "synthetic",
 }
-HEAVY = ("torch", "numpy", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
+HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 
 
 def helped(capsys, *words):
@@ -158,7 +158,7 @@ def test_a_limit_takes_the_first_triplets_and_says_so(home, cirr_run, tmp_path, 
 
 def test_devices_are_chosen_by_name(home, cirr_run, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert device_of("auto") == device_of("cpu") == torch.device("cpu")
+    assert find_device("auto") == find_device("cpu") == torch.device("cpu")
     flags = ["--model-path", cirr_run, "--device", "cuda:1"]
     bad(evaluate, flags, "--device cuda:1 needs a GPU", "cpu")
     image = next((home / "fashionIQ_dataset" / "images").iterdir())
@@ -168,10 +168,10 @@ def test_devices_are_chosen_by_name(home, cirr_run, tmp_path, monkeypatch):
     bad(train, [*data, "--output", tmp_path / "run"], "there is no --device gpu; choose auto, cpu.")
     assert not (tmp_path / "run").exists() and not (tmp_path / "maps").exists()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert device_of("auto") == torch.device("cuda")
-    assert device_of("cuda:1") == torch.device("cuda", 1)
+    assert find_device("auto") == torch.device("cuda")
+    assert find_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(UserError, match="choose auto, cpu, cuda, cuda:0, cuda:1"):
-        device_of("cuda:2")
+        find_device("cuda:2")
     monkeypatch.setenv("WORLD_SIZE", "2")
     bad(train, [*data[:-1], "cuda:1", "--output", tmp_path / "run"], "is for one process")
 

@@ -166,6 +166,7 @@ def cirr_metrics(ranks: Indices, group_ranks: Indices) -> dict[str, float]:
     Raises:
         ValueError: there is no query, or the two lengths differ.
 
+    >>> import numpy as np
     >>> metrics = cirr_metrics(np.array([0, 4, 60, 7]), np.array([0, 0, 1, 3]))
     >>> metrics["recall_at5"], metrics["group_recall_at1"], metrics["mean(R@5+R_s@1)"]
     (50.0, 50.0, 50.0)

@@ -168,6 +168,7 @@ def fashioniq_metrics(ranks_by_category: Mapping[str, Indices]) -> dict[str, flo
     Raises:
         ValueError: there is no category, or one has no query.
 
+    >>> import numpy as np
     >>> metrics = fashioniq_metrics({"dress": np.array([3, 20]), "shirt": np.array([70])})
     >>> metrics["dress_recall_at10"], metrics["average_recall_at50"], metrics["average_recall"]
     (50.0, 50.0, 37.5)

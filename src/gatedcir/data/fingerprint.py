@@ -29,7 +29,7 @@ def changed_split(before: Mapping[str, str], now: Mapping[str, str]) -> str | No
 
 def _fingerprint(split: Split) -> str:
     triplets = [
-        (t.query_id, t.reference, t.target, t.captions, t.group, t.pool) for t in split.triplets
+        (t.query_id, t.reference, t.targets, t.captions, t.group, t.pool) for t in split.triplets
     ]
     content = json.dumps([triplets, split.gallery])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

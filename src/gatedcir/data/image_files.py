@@ -5,8 +5,6 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from PIL import Image
-
 from gatedcir.errors import UserError
 
 Index = Mapping[str, list[Path]]
@@ -17,6 +15,8 @@ OTHER_ENDINGS = "with any ending that Pillow reads (.jpg, .jpeg, .JPG, .png, .we
 @cache
 def endings() -> frozenset[str]:
     """The endings of the kinds of files that Pillow can open, in lower case."""
+    from PIL import Image
+
     kinds = Image.registered_extensions().items()
     return frozenset(ending.lower() for ending, kind in kinds if kind in Image.OPEN)
 
