@@ -1,6 +1,6 @@
 """BLIP-2's image-text half: vision tower, text embeddings, Q-Former, projections.
 
-The only importer of transformers' BLIP-2. Names of modules are transformers' own, so that hub
+Only this module imports transformers' BLIP-2. Names of modules are transformers' own, so that hub
 weights load by name. Legend of shapes: B batch, L visual tokens, N layers, Q query tokens, T text
 tokens, S a sequence of queries and text, D Q-Former width, Dv vision width, E embedding width.
 """
@@ -47,7 +47,7 @@ class Backbone(nn.Module):
         self.query_tokens = blip2.query_tokens  # [1, Q, D]
         self.vision_projection = blip2.vision_projection  # D -> E
         self.text_projection = blip2.text_projection  # D -> E
-        # Not used here, but carried along, so that weights go out as complete as they came in.
+        # This head is kept, although it is not used, so that exported weights are complete.
         self.itm_head = blip2.itm_head.requires_grad_(False)  # D -> 2
         self.vision_model.post_layernorm.eps = _POST_LAYERNORM_EPS
 
@@ -58,13 +58,13 @@ class Backbone(nn.Module):
 
     @classmethod
     def without_weights(cls, config: dict) -> "Backbone":
-        """The names and shapes of a backbone, on the meta device; nothing is allocated."""
+        """The names and shapes of a backbone, on the meta device, without memory for weights."""
         with torch.device("meta"):
             return cls.from_config(config)
 
     @classmethod
     def from_state(cls, config: dict, weights: Mapping[str, Tensor]) -> "Backbone":
-        """A backbone in float32 around weights, which it shares where they are float32 already.
+        """A backbone in float32 around weights. It shares those that are float32 already.
 
         Raises:
             RuntimeError: the weights do not fit the config.
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
 
     @classmethod
     def with_random_weights(cls, config: dict, *, seed: int) -> "Backbone":
-        """An untrained backbone, quicker than `from_config` at real sizes: one normal a matrix."""
+        """An untrained backbone: one normal a matrix. Faster than `from_config` at real sizes."""
         backbone = cls.without_weights(config).to_empty(device="cpu")
         generator = torch.Generator().manual_seed(seed)
         for module in backbone.modules():
@@ -116,7 +116,7 @@ class Backbone(nn.Module):
         blip2.save_pretrained(folder, state_dict=weights)
 
     def _with_positions(self) -> "Backbone":
-        """Give the text positions, which are in no file, their values after the meta device."""
+        """Set the text positions after the meta device, because no file holds them."""
         embeddings = self.embeddings
         embeddings.position_ids = torch.arange(embeddings.position_embeddings.num_embeddings)[None]
         return self
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
     def resize(self, image_size: int) -> None:
         """Take images of another size: patch positions are interpolated, the CLS token's kept.
 
-        Bicubic, with the alignment that LAVIS uses for each tower.
+        The interpolation is bicubic, with the alignment that LAVIS uses for each tower.
 
         Raises:
             ValueError: the size is no positive multiple of the patch size.
@@ -178,17 +178,17 @@ class Backbone(nn.Module):
         return scaled_size((image_size, image_size), scale, patch)[0]
 
     def set_trainable(self, *, vision: bool) -> None:
-        """Freeze the vision tower or train it; its last LayerNorm and all the rest always train."""
+        """Freeze or train the vision tower. Its last LayerNorm and all the rest always train."""
         for module in self._tower():
             module.requires_grad_(vision)
 
     def set_tower_dtype(self, dtype: torch.dtype) -> None:
-        """Keep the vision tower's weights in a precision; its last LayerNorm stays as it is."""
+        """Keep the vision tower's weights in a precision. Its last LayerNorm stays as it is."""
         for module in self._tower():
             module.to(dtype)
 
     def _tower(self) -> list[nn.Module]:
-        """What is frozen in fine-tuning: all of the vision tower below its last LayerNorm."""
+        """The part that fine-tuning freezes: all of the vision tower below its last LayerNorm."""
         vision = self.vision_model
         before = [vision.pre_layernorm] if self.has_pre_layernorm else []
         return [vision.embeddings, *before, vision.encoder]
@@ -215,7 +215,7 @@ class Backbone(nn.Module):
     def vision_levels(
         self, pixels: Tensor, layers: Sequence[int], *, scale: float = 1.0
     ) -> list[Tensor]:
-        """Outputs of chosen blocks, before the last LayerNorm; those above the highest are skipped.
+        """Outputs of chosen blocks, before the last LayerNorm. Higher blocks are skipped.
 
         Args:
             pixels: [B, 3, H, W], normalised.
@@ -224,7 +224,7 @@ class Backbone(nn.Module):
                 interpolated positions.
 
         Returns:
-            One [B, L, Dv] tensor a layer, in the order asked for; L depends on the scale.
+            One [B, L, Dv] tensor a layer, in the order asked for. L depends on the scale.
 
         Raises:
             ValueError: a layer that the tower does not have.
@@ -276,16 +276,16 @@ class Backbone(nn.Module):
         mask: Tensor | None = None,
         kept: slice = slice(None),
     ) -> Tensor:
-        """Queries, and the text behind them, through the Q-Former; queries look at the image.
+        """Queries, and the text behind them, through the Q-Former. The queries look at the image.
 
         Args:
             sequence: [B, Q + T, D]; the first Q are query tokens.
-            image: [B, L, Dv], what the cross-attention layers attend to.
+            image: [B, L, Dv]; the cross-attention layers attend to it.
             mask: [B, Q + T], 1 where a token counts; None when all do.
             kept: tokens whose outputs are wanted, queries alone or text alone; all by default.
 
         Returns:
-            [B, Q + T, D], or of that the kept tokens.
+            [B, Q + T, D], or only the kept tokens of it.
         """
         count = self.num_query_tokens
         return qformer_pass(
@@ -293,7 +293,7 @@ class Backbone(nn.Module):
         )
 
     def text_pass(self, sequence: Tensor, *, mask: Tensor, kept: slice = slice(None)) -> Tensor:
-        """A sequence, query tokens included, through the Q-Former's text half, blind to the image.
+        """A sequence, query tokens included, through the Q-Former's text half, without the image.
 
         Shapes as in `query_pass`.
         """

@@ -1,8 +1,9 @@
-"""The Q-Former's pass, without the arithmetic that nobody reads.
+"""The Q-Former's pass, without arithmetic whose results are not used.
 
-transformers' own computes every row of every layer. Here the weights and the numbers are the same,
-but the last layer computes only the rows that are asked for, and on CPUs padded words have no rows,
-and projections of an image's tokens are taken to the side of its queries where those are fewer.
+The pass of transformers computes every row of every layer. Here the weights and the numbers are
+the same, with less work. The last layer computes only the rows that are asked for. On CPUs padded
+words have no rows. The projections of an image's tokens are applied to the queries instead, where
+these are fewer.
 Legend of shapes: B batch, Q query tokens, T text tokens, S = Q + T, K rows that are asked for,
 N rows that count, L visual tokens, H heads, D width, Dv vision width.
 """
@@ -29,15 +30,15 @@ def qformer_pass(
     Args:
         qformer: holds the weights.
         sequence: [B, S, D], embeddings that are not yet normalised.
-        queries: Q; so many tokens at the front look at the image and have their own feed-forward
-            layers, the others those of the text.
-        mask: [B, S], 1 where a token counts, which queries always do; None when all do.
-        image: [B, L, Dv], what the cross-attention layers attend to.
+        queries: Q. The first Q tokens look at the image and have their own feed-forward layers. The
+            others use those of the text.
+        mask: [B, S], 1 where a token counts; queries always count. None when all do.
+        image: [B, L, Dv]; the cross-attention layers attend to it.
         kept: tokens whose outputs are wanted, queries alone or words alone, all of which count;
             everything by default.
 
     Returns:
-        [B, K, D]; anything where a token does not count.
+        [B, K, D]. The values are arbitrary where a token does not count.
     """
     hidden = qformer.dropout(qformer.layernorm(sequence))
     if image is not None:
@@ -72,13 +73,13 @@ class _Layout:
         if mask is None:
             return cls(batch, queries, length - queries, None)
         index = None
-        # On a GPU the count of rows would have to be waited for, and each count compiled anew.
+        # On a GPU the program would wait for the count of rows, and compile again for each count.
         if mask.device.type == "cpu" and not torch.compiler.is_compiling():
             index = mask[:, queries:].flatten().nonzero()[:, 0]
         return cls(batch, queries, length - queries, mask[:, None, None].bool(), index)
 
     def part(self, kept: slice, count: int) -> "_Layout":
-        """The layout of so many queries, or so many words, of each sequence, which all count."""
+        """The layout of `count` queries or words of each sequence, all of which count."""
         inside = kept.stop <= self.queries
         assert inside or kept.start >= self.queries, "queries and words are kept apart"
         return _Layout(self.batch, count if inside else 0, 0 if inside else count, None)
@@ -120,7 +121,7 @@ def _layer(
     part: _Layout,
     image: Tensor | None,
 ) -> Tensor:
-    """What one layer makes of the `asked` ones among rows [N, D]; they lie as `part` says."""
+    """The output of one layer for the `asked` ones among rows [N, D]; `part` is their layout."""
     attention = layer.attention.attention
     key, value = (layout.spread(linear(rows)) for linear in (attention.key, attention.value))
     found = _attend(attention, part.spread(attention.query(asked)), key, value, layout.mask)
@@ -145,8 +146,9 @@ def _look(
 ) -> Tensor:
     """Cross-attention of [B, Q, D] to an image [B, L, Dv].
 
-    q . (W x) = (W' q) . x, and the weighted mean of W x is W times that of x: without the fused
-    kernel, the projections of keys and values are applied to the queries where that is less work.
+    q . (W x) = (W' q) . x, and the weighted mean of W x is W times that of x. Without the fused
+    kernel, the projections of keys and values are therefore applied to the queries where that is
+    less work.
     """
     attention = cross.attention
     batch, count, width = queries.shape
@@ -156,8 +158,8 @@ def _look(
         return cross(queries, encoder_hidden_states=image)
     key, value = (x.weight.unflatten(0, (heads, -1)) for x in (attention.key, attention.value))
     query = attention.query(queries).unflatten(-1, (heads, -1))  # [B, Q, H, D / H]
-    # The keys' bias moves all scores of a query alike and cancels; here for its gradient, which is
-    # zero, and must be there where processes exchange gradients.
+    # The key bias adds the same number to all scores of a query, so the softmax cancels it. It is
+    # kept because DDP expects a gradient (here zero) for every parameter.
     shift = (query * attention.key.bias.unflatten(0, (heads, -1))).sum(-1, keepdim=True)
     query = query.permute(2, 0, 1, 3).flatten(1, 2) @ key  # [H, B * Q, Dv]
     query = query.unflatten(1, (batch, count)).transpose(0, 1).flatten(1, 2)  # [B, H * Q, Dv]
@@ -167,7 +169,7 @@ def _look(
     found = (weights @ image).unflatten(1, (heads, count)).transpose(0, 1)  # [H, B, Q, Dv]
     found = found.flatten(1, 2) @ value.transpose(1, 2)  # [H, B * Q, D / H]
     found = found.unflatten(1, (batch, count)).permute(1, 2, 0, 3)  # [B, Q, H, D / H]
-    # Dropout leaves weights whose sum is not 1.
+    # After dropout the sum of the weights is no longer 1.
     sums = weights.sum(-1).unflatten(1, (heads, count)).transpose(1, 2)[..., None]
     found = found + sums * attention.value.bias.unflatten(0, (heads, -1))
     return cross.output(found.flatten(2), queries)
@@ -195,7 +197,7 @@ def _attend(
 
 
 class _Take(torch.autograd.Function):
-    """Rows [N, D] of [M, D] at different places; torch's own adds up the gradient row by row."""
+    """Rows [N, D] of [M, D], none twice. torch's own indexing adds the gradient row by row."""
 
     @staticmethod
     def forward(ctx: Any, source: Tensor, index: Tensor) -> Tensor:
@@ -206,7 +208,7 @@ class _Take(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Put back where it was taken from."""
+        """Put the gradient back at the rows' places."""
         [index] = ctx.saved_tensors
         empty = gradient.new_zeros(ctx.length, gradient.shape[1])
         return empty.index_copy_(0, index, gradient), None

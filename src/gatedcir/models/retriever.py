@@ -1,6 +1,6 @@
 """A reference image and a text -> a query; an image -> its target features.
 
-The one place where both are encoded: training, evaluation, submission and pictures call
+Both are encoded only here. Training, evaluation, submission and pictures call
 `encode_query` and `encode_target`. Shapes: B batch, L visual tokens, N layers, Q query tokens,
 T text tokens, D Q-Former width, Dv vision width, E embedding width.
 """
@@ -21,7 +21,7 @@ from gatedcir.visual import Visual
 
 
 class Encoded(NamedTuple):
-    """What one training step needs of a batch; all features have norm 1."""
+    """The features of a batch that one training step needs. All have norm 1."""
 
     query: Tensor  # [B, E], reference and text
     text: Tensor  # [B, E], prompts and text without the image
@@ -35,12 +35,12 @@ class Encoded(NamedTuple):
 class ComposedRetriever(nn.Module):
     """Composed image retrieval with the Q-Former and learned sentence-level prompts.
 
-    SPRC (Bai et al., ICLR 2024), with two things in front of the Q-Former: a fusion of the vision
-    tower's layers and scales, of every image, and a fusion of text into the reference's visual
-    tokens. Without them it is the published model.
+    This is SPRC (Bai et al., ICLR 2024) with two fusions in front of the Q-Former. The first fuses
+    the vision tower's layers and scales, for every image. The second fuses the text into the
+    reference's visual tokens. Without the two it is the published model.
 
     Args:
-        backbone: what is pretrained.
+        backbone: the pretrained parts.
         layers: blocks of the vision tower whose outputs are read, -1 the last.
         scales: multiples of the image's size at which the tower reads it.
         visual_fusion: makes one token map of all of these; see `VisualFusion`.
@@ -82,8 +82,8 @@ class ComposedRetriever(nn.Module):
     def levels(self, visual: Visual) -> list[Tensor]:
         """The vision tower's outputs that the model reads, before its last LayerNorm.
 
-        Under autocast they are of its type, though the tower's residual stream is not: what is
-        computed on the fly then equals what was cached in half the memory.
+        Under autocast they have its type, although the tower's residual stream keeps its own.
+        Outputs that are computed on the fly then equal those that were cached in half the memory.
         """
         if not isinstance(visual, Tensor):
             return visual
@@ -160,14 +160,14 @@ class ComposedRetriever(nn.Module):
         """All features of a batch of triplets.
 
         Args:
-            images: U images, each of which is read once, however many triplets show it.
+            images: U images. Each is read once, even if several triplets show it.
             references: [B], which of the images is each triplet's reference.
-            targets: [B], likewise.
+            targets: [B], the same for each triplet's target.
             text: of the B triplets.
         """
         levels = self.normalised_levels(images)
         tokens, aux = self.visual_fusion(levels)  # [U, L, Dv]
-        # Looked up once: each look into the vocabulary has a gradient of the vocabulary's size.
+        # One lookup only, because each lookup has a gradient of the vocabulary's size.
         words = self.backbone.embed_words(text.input_ids)
         query, more = self._query(tokens.index_select(0, references), words, text.attention_mask)
         by_scale = {}
@@ -202,7 +202,7 @@ class ComposedRetriever(nn.Module):
 
 
 def _project(head: nn.Module, hidden: Tensor) -> Tensor:
-    """[..., D] -> [..., E] of norm 1, in float32: half precision would blur close ranks."""
+    """[..., D] -> [..., E] of norm 1, in float32, because half precision blurs close ranks."""
     with torch.autocast(hidden.device.type, enabled=False):
         return F.normalize(head(hidden.float()), dim=-1)
 

@@ -35,7 +35,7 @@ def clean(caption: str) -> str:
 class Tokenizer:
     """WordPiece tokens of cleaned captions, [CLS] first, cut at `max_length` tokens.
 
-    They are padded to the longest caption of a batch, or, with `fixed`, all to `max_length`.
+    They are padded to the longest caption of a batch. With `fixed`, all are padded to `max_length`.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Tokenizer:
         return Tokens(encoded["input_ids"], encoded["attention_mask"])
 
     def words(self, caption: str) -> list[tuple[str, list[int]]]:
-        """Each word of a caption, and the places (of T) of the tokens that it was cut into."""
+        """Each word of a caption, and the places (of T) of its tokens."""
         encoded = self.wordpiece([clean(caption)], truncation=True, max_length=self.max_length)
         tokens = self.wordpiece.convert_ids_to_tokens(encoded["input_ids"][0])
         found: list[tuple[str, list[int]]] = []

@@ -21,7 +21,7 @@ Size = tuple[int, int]
 
 
 class _Fusion(nn.Module):
-    """What the fusions share: the check of the maps, and the size they get."""
+    """The base class of the fusions: it checks the maps and sets their size."""
 
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class _Fusion(nn.Module):
 
         Args:
             features: the maps, of `in_channels` channels.
-            size: H and W; without it those of the first map.
+            size: H and W; by default those of the first map.
 
         Raises:
             ValueError: the maps are not as many, or not as wide, as `in_channels` says.
@@ -65,7 +65,7 @@ class _Concatenation(_Fusion):
 
 
 class _Sum(_Fusion):
-    """Maps that have the output's width are added as they are: then there are no parameters."""
+    """If all maps have the output's width, they are added as they are, without parameters."""
 
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
         super().__init__(in_channels, out_channels)
@@ -82,9 +82,9 @@ class _Sum(_Fusion):
 class AttentionFusion(_Fusion):
     """Every pixel chooses among the maps: a softmax over them of a learned score.
 
-    In the manner of Chen et al. (Attention to Scale, CVPR 2016): each map is projected to the
-    output's width, one scoring vector rates the projections, and their mean is taken with the
-    softmax of the ratings as weights.
+    This follows Chen et al. (Attention to Scale, CVPR 2016). Each map is projected to the output's
+    width, and one scoring vector rates the projections. The softmax of the ratings gives the
+    weights of their mean.
 
     Args:
         in_channels: channels of each map.
@@ -99,7 +99,7 @@ class AttentionFusion(_Fusion):
         self.projections = nn.ModuleList(
             nn.Conv2d(width, out_channels, 1) for width in self.in_channels
         )
-        # A bias would be the same for all maps, and softmax does not see what is.
+        # A bias would add the same number for all maps, so the softmax would cancel it.
         self.score = nn.Conv2d(out_channels, 1, 1, bias=False)
 
     def fuse(self, features: Sequence[Tensor], size: Size) -> Fused:

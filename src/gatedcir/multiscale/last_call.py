@@ -9,14 +9,14 @@ Found = dict[str, list[Tensor]]
 
 
 class LastCall(nn.Module):
-    """`compute` does the work and keeps nothing; `forward` is `compute` with a memory of one call.
+    """`compute` does the work and keeps nothing. `forward` is `compute` with a memory of one call.
 
-    Getters such as `get_features` are documented without arguments, to be called after `forward`,
-    and what they return is trained on: so the last maps are kept with their graph, until the next
-    call of `forward`. That memory is of this object in this process alone: copies and pickles go
-    without it, and another call (a recomputation under gradient checkpointing too) overwrites it.
-    Whoever cannot have that calls `compute(x)`, or gives the getter its input, which computes anew
-    and neither reads nor changes the memory.
+    Getters such as `get_features` are documented without arguments and are called after `forward`.
+    Training may use their results, so the last maps are kept with their graph until the next call
+    of `forward`. The memory belongs to this object in this process: copies and pickles leave it
+    out. Another call overwrites it, also a recomputation under gradient checkpointing. To avoid
+    the memory, call `compute(x)`, or give the getter its input. Both compute again and leave the
+    memory as it is.
     """
 
     def __init__(self) -> None:
@@ -25,15 +25,15 @@ class LastCall(nn.Module):
 
     @abstractmethod
     def compute(self, x: Tensor) -> tuple[Any, Found]:
-        """The output, and by name what was found on the way."""
+        """The output, and the intermediate results by name."""
 
     def forward(self, x: Tensor) -> Any:
-        """The output of `compute`; what was found on the way is kept until the next call."""
+        """The output of `compute`. The intermediate results are kept until the next call."""
         output, self._last = self.compute(x)
         return output
 
     def found(self, name: str, x: Tensor | None) -> list[Tensor]:
-        """What was found in `x`, or without it in the input of the last `forward`.
+        """The intermediate results for `x`, or without it for the input of the last `forward`.
 
         Raises:
             RuntimeError: no `x` is given and `forward` has not been called.

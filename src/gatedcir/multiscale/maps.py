@@ -1,4 +1,4 @@
-"""What the visual fusions share: token maps as pictures, resizing, channel attention.
+"""Functions for all visual fusions: token maps as pictures, resizing, channel attention.
 
 Shapes: B batch, L visual tokens (one for the image, then the patches row by row), Dv vision width,
 C channels, H and W height and width of a map.
@@ -39,7 +39,7 @@ def to_tokens(cls_token: Tensor, patches: Tensor) -> Tensor:
 def resize_positions(positions: Tensor, side: int, *, aligned: bool) -> Tensor:
     """Position embeddings of a square of patches for another: [1, 1 + side * side, Dv].
 
-    Bicubic, without antialiasing, as towers are published; `aligned` keeps the corners' own.
+    Bicubic without antialiasing, as in published towers. `aligned` keeps those of the corners.
     """
     cls_token, grid = to_map(positions)
     if grid.shape[-1] == side:
@@ -59,7 +59,7 @@ def resize(
     """[B, C, h, w] -> [B, C, H, W] in the precision of the maps.
 
     Bilinear and bicubic maps that become smaller are antialiased, unless `antialias` is False.
-    Half precision has no kernel for it on CPUs: it is computed in float32 and rounded once.
+    CPUs lack a kernel for half precision, so it is computed in float32 and rounded once.
     `aligned` keeps the centers of the corners in place instead of their outer edges.
 
     >>> half = torch.tensor([[[[1.0, 3.0, 5.0, 7.0]]]], dtype=torch.bfloat16)
@@ -105,7 +105,7 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, maps: Tensor) -> Tensor:
-        """What each channel is worth; to be multiplied with the map."""
+        """The weight of each channel, to be multiplied with the map."""
         return self.layers(maps.mean((2, 3), keepdim=True))
 
 
@@ -120,6 +120,6 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """What each position is worth; to be multiplied with the map."""
+        """The weight of each position, to be multiplied with the map."""
         pooled = torch.cat([maps.mean(1, keepdim=True), maps.amax(1, keepdim=True)], dim=1)
         return torch.sigmoid(self.conv(pooled))

@@ -1,7 +1,7 @@
 """Networks that see a map at several scales: [B, in, H, W] -> [B, out, H, W] of any size.
 
 Shapes: B batch, C channels, H and W height and width of a map, S scales. Normalisation is over one
-image (one group), never over the batch: an image's result does not depend on its neighbours.
+image (one group), so that an image's result is independent of the rest of the batch.
 """
 
 from collections.abc import Sequence
@@ -29,17 +29,17 @@ def conv_block(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Se
 class MultiScaleModel(nn.Module):
     """One model applied to the input at several scales, its results fused.
 
-    The results are brought to the size of the one whose scale is nearest to 1. No fusion has
-    weights of its own for a scale, so scales can be added and removed at any time and all weights
-    stay as they are; the width of "concat" follows the number of scales. The scales are part of
-    the configuration, not of the `state_dict`.
+    All results are resized to that of the scale nearest to 1. No fusion has weights of its own
+    for a scale, so scales can be added and removed at any time while all weights stay as they are.
+    The width of "concat" depends on the number of scales. The scales are part of the
+    configuration, not of the `state_dict`.
 
     Args:
-        scales: what the input's height and width are multiplied with.
+        scales: factors for the input's height and width.
         base_model: [B, in, h, w] -> [B, C, h', w']; without it the input itself is fused.
         fusion_method: "concat" (S * C channels, no parameters), "sum" (C channels, no parameters)
             or "attention" (C channels: each pixel's mean over the scales, weighted by the
-            `SpatialAttention` of each result, which needs no knowledge of C).
+            `SpatialAttention` of each result, which works for any C).
 
     Raises:
         ValueError: the method is unknown; the scales are not different numbers above 0.
@@ -60,7 +60,7 @@ class MultiScaleModel(nn.Module):
 
     @property
     def scales(self) -> list[float]:
-        """In the order in which "concat" has their channels."""
+        """The scales in the order of their channels in "concat"."""
         return list(self.transform.scales)
 
     def add_scale(self, scale: float) -> None:
@@ -72,7 +72,7 @@ class MultiScaleModel(nn.Module):
         self.transform.scales = distinct_scales([*self.scales, scale])
 
     def remove_scale(self, scale: float) -> None:
-        """Process the input at this scale no more.
+        """Stop to process the input at this scale.
 
         Raises:
             ValueError: the scale is not there, or the only one.
@@ -92,7 +92,7 @@ class MultiScaleModel(nn.Module):
         if self.attention is None:
             return stacked.sum(1), {}
         scores = torch.cat([self.attention(one) for one in maps], dim=1).float()
-        # The scores are in (0, 1): divided by their sum they are weights of a mean.
+        # The scores are in (0, 1). Divided by their sum, they are the weights of a mean.
         weights = F.normalize(scores, p=1.0, dim=1).to(stacked.dtype)  # [B, S, H', W']
         return (stacked * weights[:, :, None]).sum(1), {"weights": weights}
 
@@ -109,10 +109,10 @@ class PyramidNetwork(LastCall):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        num_levels: levels of the pyramid; the first has the input's size, each has half of the
-            one before, rounded up.
-        base_channels: channels of the first level, doubled at each level; also the width of the
-            way back up.
+        num_levels: levels of the pyramid. The first has the input's size. Each next one has half
+            of the size before, rounded up.
+        base_channels: channels of the first level, doubled at each level. The way back up has this
+            width too.
 
     Raises:
         ValueError: there is no level.
@@ -160,9 +160,10 @@ class PyramidNetwork(LastCall):
 class UNet(LastCall):
     """Encoder and decoder with a skip connection at every level (Ronneberger et al. 2015).
 
-    Every level is two convolutions; below the last one, half its size, two more of twice its width.
-    The output is linear: for probabilities take its sigmoid, or a loss with logits. In contrast
-    to the paper convolutions are padded, so that the output has the input's size, whatever it is.
+    Every level has two convolutions. Below the last one come two more at half its size and with
+    twice its width. The output is linear: for probabilities take its sigmoid, or a loss with
+    logits. In contrast to the paper, convolutions are padded, so that the output has the input's
+    size for any input.
 
     Args:
         in_channels: channels of the input.
@@ -195,7 +196,7 @@ class UNet(LastCall):
         encoded: list[Tensor] = []
         for level in self.encoder:
             encoded.append(level(x))
-            # A last odd row or column is kept: maps of one pixel can be pooled too.
+            # A last odd row or column is kept, so that maps of one pixel can be pooled too.
             x = F.max_pool2d(encoded[-1], 2, ceil_mode=True)
         x = self.bottom(x)
         decoded: list[Tensor] = []
@@ -206,7 +207,7 @@ class UNet(LastCall):
         return self.head(x), {"encoder": encoded, "decoder": decoded}
 
     def get_encoder_features(self, x: Tensor | None = None) -> list[Tensor]:
-        """The maps that skip, of `x` or of the last call's input (see `LastCall`).
+        """The maps of the skip connections, of `x` or of the last call's input (see `LastCall`).
 
         Returns:
             The i-th is [B, features[i], ceil(H / 2^i), ceil(W / 2^i)].
@@ -217,7 +218,7 @@ class UNet(LastCall):
         return self.found("encoder", x)
 
     def get_decoder_features(self, x: Tensor | None = None) -> list[Tensor]:
-        """The decoder's map of each level; shapes, order and errors as for the encoder's."""
+        """The decoder's map of each level. Shapes, order and errors are as for the encoder."""
         return self.found("decoder", x)
 
 

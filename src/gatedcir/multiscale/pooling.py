@@ -13,7 +13,7 @@ from gatedcir.multiscale.maps import check_name, resize
 
 
 def _average(x: Tensor, kernel: int) -> Tensor:
-    # What lies outside of the map does not count: a constant map stays constant up to its border.
+    # Only pixels of the map count, so a constant map stays constant up to its border.
     return F.avg_pool2d(x, kernel, stride=1, padding=kernel // 2, count_include_pad=False)
 
 
@@ -39,7 +39,7 @@ class MultiScalePooling(nn.Module):
 
     The windows move by one pixel, so that every result keeps the map's size and they can be
     concatenated. The window of size k at pixel i covers i - k // 2 to i + (k - 1) // 2, as far as
-    the map reaches; size 1 is the map itself.
+    the map reaches. Size 1 is the map itself.
 
     Args:
         pool_sizes: sides of the windows, in pixels.
@@ -59,22 +59,22 @@ class MultiScalePooling(nn.Module):
         """[B, C, H, W] -> [B, P * C, H, W], all channels of the first size first."""
         height, width = x.shape[-2:]
         pool = WINDOWS[self.pool_type]
-        # An even window fits once more on either side: the last one is left out.
+        # An even window gives one more position along each side. The last one is left out.
         return torch.cat([pool(x, size)[..., :height, :width] for size in self.pool_sizes], dim=1)
 
 
 class PyramidPooling(nn.Module):
-    """Context from coarse grids beside every pixel: [B, in, H, W] -> [B, out, H, W].
+    """Context from coarse grids, added to every pixel: [B, in, H, W] -> [B, out, H, W].
 
-    The pyramid pooling of PSPNet (Zhao et al., CVPR 2017): averages over size x size bins, each
-    grid reduced to in / P channels and brought back to the map's size, are concatenated with the
-    map and mixed. There is no batch normalisation (one bin of one image has no variance), and the
-    mixing is 1x1.
+    This is the pyramid pooling of PSPNet (Zhao et al., CVPR 2017). It averages over size x size
+    bins, reduces each grid to in / P channels and resizes it to the map's size. The grids are
+    concatenated with the map and mixed by a 1x1 convolution. Batch normalisation is left out,
+    because one bin of one image has no variance.
 
     Args:
         in_channels: channels of the map.
         out_channels: channels of the result.
-        pool_sizes: sides of the grids, in bins; grids finer than the map are allowed.
+        pool_sizes: sides of the grids, in bins. Grids finer than the map are allowed.
 
     Raises:
         ValueError: a size is below 1.
@@ -107,7 +107,7 @@ class SpatialPyramidPooling(nn.Module):
     Level i divides the map into 2^i x 2^i bins: [B, C, H, W] -> [B, C * (4^levels - 1) / 3].
 
     Args:
-        num_levels: levels 0 to `num_levels` - 1; three give 1 + 4 + 16 bins.
+        num_levels: levels 0 to `num_levels` - 1. Three levels give 1 + 4 + 16 bins.
         pool_type: "avg" or "max".
 
     Raises:
@@ -123,6 +123,6 @@ class SpatialPyramidPooling(nn.Module):
         self.pool_type = pool_type
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> the coarsest level first; in a level channel by channel, row by row."""
+        """[B, C, H, W] -> the coarsest level first, each channel by channel and row by row."""
         pool = BINS[self.pool_type]
         return torch.cat([pool(x, 2**level).flatten(1) for level in range(self.num_levels)], dim=1)

@@ -45,10 +45,10 @@ def main_scale(scales: Sequence[float]) -> int:
 
 
 class MultiScaleTransform(nn.Module):
-    """[B, C, H, W] -> one map a scale. Making smaller is antialiased, except with "nearest".
+    """[B, C, H, W] -> one map a scale. Smaller maps are antialiased, except with "nearest".
 
     Args:
-        scales: what height and width are multiplied with.
+        scales: factors for height and width.
         mode: "nearest", "bilinear" or "bicubic".
 
     Raises:
@@ -68,7 +68,7 @@ class MultiScaleTransform(nn.Module):
     def inverse(self, x: Sequence[Tensor], original_size: tuple[int, int]) -> list[Tensor]:
         """S maps [B, C, h, w] -> S maps [B, C, H, W] of the original size.
 
-        Only the size comes back: what the smaller maps have lost stays lost.
+        Only the size comes back. Details that the smaller maps have lost stay lost.
         """
         return [resize(maps, original_size, mode=self.mode) for maps in x]
 
@@ -77,7 +77,7 @@ class Rescale(nn.Module):
     """[B, C, H, W] -> [B, C, h, w], both sides times one factor, and back.
 
     Args:
-        scale_factor: what height and width are multiplied with.
+        scale_factor: the factor for height and width.
         mode: "nearest", "bilinear" or "bicubic".
 
     Raises:
@@ -99,8 +99,8 @@ class Rescale(nn.Module):
     def inverse(self, x: Tensor, original_size: tuple[int, int] | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, H, W].
 
-        Without the original size the sides are divided by the factor, which gives it back where
-        the factor had nothing to round (8 -> 4 -> 8, but 7 -> 4 -> 8): for odd sizes, give it.
+        Without the original size the sides are divided by the factor. This is exact only where
+        the factor rounded nothing (8 -> 4 -> 8, but 7 -> 4 -> 8). For odd sizes, give the size.
         """
         size = original_size or scaled(x.shape[-2:], 1 / self.scale_factor)
         return resize(x, size, mode=self.mode)

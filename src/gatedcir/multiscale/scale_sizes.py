@@ -1,4 +1,4 @@
-"""Which input scales there are, and how large an image is at one."""
+"""The check of input scales, and the size of an image at a scale."""
 
 import math
 from collections.abc import Sequence
@@ -35,6 +35,6 @@ def scaled_size(size: tuple[int, int], scale: float, multiple: int) -> tuple[int
     """
     if min(*size, scale, multiple) <= 0:
         raise ValueError(f"size {size}, scale {scale} and multiple {multiple} must be positive")
-    # Rounded first: a product may be a little more than halfway by its last bit alone.
+    # Round first, because the last bit of a product alone may put it past the middle.
     height, width = (math.ceil(round(side * scale / multiple, 6) - 0.5) for side in size)
     return max(1, height) * multiple, max(1, width) * multiple

@@ -1,7 +1,7 @@
 """Let every place of the reference image look up the words that concern it before it is changed.
 
 The strategies of `gated_fusion` see the text as one mean vector, which cannot say *where*. Here
-each visual token attends to the text's tokens, and gate and delta follow from what it found.
+each visual token attends to the text's tokens. Gate and delta are computed from the result.
 Shapes: B batch, L visual tokens, T text tokens, D text width, Dv vision width, H heads.
 """
 
@@ -20,11 +20,11 @@ Text = Literal["tokens", "contextual", "mean"]
 class AttentiveFusion(nn.Module):
     """image + alpha * gate * delta, gate and delta from the text that each visual token attends to.
 
-    `text` says what there is to attend to: "tokens", the words' embeddings as they are;
-    "contextual", the same after one transformer layer over the text, so that a word knows which
-    noun it belongs to; "mean", the mean of the contextual words, the same for every place: as many
-    parameters and as much arithmetic as "contextual", but nothing to choose from: queries and keys
-    are of no use to it. It is the control that tells attention from size.
+    `text` chooses the tokens to attend to. "tokens" are the words' embeddings as they are.
+    "contextual" are the same after one transformer layer over the text, so that a word knows which
+    noun it belongs to. "mean" is the mean of the contextual words, the same for every place. It
+    has as many parameters and as much arithmetic as "contextual", but its queries and keys have no
+    effect. It is the control experiment that separates the effect of attention from that of size.
 
     Cross-attention: Vaswani et al., NeurIPS 2017; gate and delta as in `GatedFusionModule`.
     """
@@ -87,7 +87,7 @@ class AttentiveFusion(nn.Module):
         return image + update, aux
 
     def _in_context(self, text: Tensor, text_mask: Tensor) -> Tensor:
-        """What can be attended to: [B, T, D]."""
+        """The tokens to attend to: [B, T, D]."""
         if isinstance(self.context, nn.Identity):
             return text
         text = self.context(text, src_key_padding_mask=text_mask == 0)
@@ -96,7 +96,7 @@ class AttentiveFusion(nn.Module):
         return text
 
     def _attend(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What each visual token finds in the text: [B, L, Dv], and where: [B, L, T]."""
+        """The text that each visual token attends to: [B, L, Dv], and the weights: [B, L, T]."""
         query = self.query(image).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, _]
         key, value = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, T, _]

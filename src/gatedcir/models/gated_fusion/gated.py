@@ -25,9 +25,9 @@ def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
 class TextFusion(nn.Module):
     """What the strategies share: the mean text, projected, and the direction of change it gives.
 
-    `start="identity"` zeroes the last layer of the direction, so that the fused tokens equal the
-    image's at step 0 and a pretrained Q-Former sees what it knows. A subclass whose aux has a
-    `gate` says so by `has_gate`.
+    `start="identity"` zeroes the last layer of the direction. The fused tokens then equal the
+    image's at step 0, and a pretrained Q-Former sees tokens that it knows. A subclass whose aux
+    has a `gate` says so by `has_gate`.
     """
 
     has_gate = False
@@ -63,13 +63,13 @@ class TextFusion(nn.Module):
 
     @abstractmethod
     def update(self, image: Tensor, mean_text: Tensor, delta: Tensor) -> tuple[Tensor, Aux]:
-        """What is added to the image: [B, L, Dv], and aux."""
+        """The change that is added to the image: [B, L, Dv], and aux."""
 
 
 class _Gate(nn.Module):
     """sigmoid(MLP([image; text])) in [0, 1]: how much to change, per position and channel.
 
-    The image is normalised first, inside the branch, so that the residual path stays untouched.
+    The image is normalised first, inside the branch. The residual path therefore stays untouched.
     The first layer's text half is applied once per text instead of once per position.
     """
 
@@ -91,8 +91,8 @@ class _Gate(nn.Module):
 class GatedFusionModule(TextFusion):
     """Strategy A: image + alpha * gate * delta, alpha learned.
 
-    With gated multimodal units (Arevalo et al. 2017), FiLM (Perez et al. 2018) and TIRG (Vo et al.
-    2019) as relatives.
+    Related work: gated multimodal units (Arevalo et al. 2017), FiLM (Perez et al. 2018) and TIRG
+    (Vo et al. 2019).
     """
 
     has_gate = True
@@ -117,7 +117,7 @@ class GatedFusionModule(TextFusion):
 
 
 class AdditiveFusion(TextFusion):
-    """Strategy B: image + alpha * delta: the same change everywhere, no gate."""
+    """Strategy B: image + alpha * delta. The change is the same everywhere, without a gate."""
 
     def __init__(
         self,
@@ -139,8 +139,8 @@ class AdditiveFusion(TextFusion):
 class InterpolatingFusion(TextFusion):
     """Strategy C: gate * (image + delta) + (1 - gate) * image.
 
-    Which is image + gate * delta: strategy A with alpha fixed at 1. `alpha_init` has no effect: all
-    strategies take the same keywords.
+    This equals image + gate * delta: strategy A with alpha fixed at 1. `alpha_init` has no effect.
+    It is accepted because all strategies take the same keywords.
     """
 
     has_gate = True
@@ -164,7 +164,7 @@ class InterpolatingFusion(TextFusion):
 
 
 class NoFusion(nn.Module):
-    """The image as it is: the published baseline. It takes what others take, and needs nothing."""
+    """The image as it is: the published baseline. It takes the others' arguments and uses none."""
 
     has_gate = False
 

@@ -1,6 +1,6 @@
 """Every way in which the text may change the reference's visual tokens, by its name in a config.
 
-Nothing of them is imported before it is asked for, so that options can name them quickly.
+Each is imported when it is first asked for, so that options can name them quickly.
 """
 
 import inspect
@@ -18,7 +18,7 @@ _HERE = "gatedcir.models.gated_fusion"
 
 
 class Strategy(NamedTuple):
-    """Where a fusion is made, and what it does."""
+    """The place where a fusion is made, and a description of it."""
 
     path: str
     """Of what gets the widths of image and text and the keywords alpha_init, dropout and start."""
@@ -47,7 +47,7 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def strategy(name: str) -> Callable[..., "nn.Module"]:
-    """What makes the fusion of a name, or of a path like `my_file:MyFusion`.
+    """The callable that makes the fusion of a name, or of a path like `my_file:MyFusion`.
 
     Raises:
         UserError: there is none, or it cannot be called as a fusion is.

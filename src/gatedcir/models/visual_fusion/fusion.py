@@ -1,4 +1,4 @@
-"""Scales, layers, neck: all that is read of an image, made into the one map the Q-Former reads.
+"""Fuse scales and layers of an image, then apply a neck: one map for the Q-Former.
 
 Shapes: B batch, L visual tokens, N layers, S scales, Dv vision width.
 """
@@ -19,9 +19,9 @@ from gatedcir.start import Aux, Start
 class VisualFusion(nn.Module):
     """Scale fusion level by level, then layer fusion, then a neck.
 
-    Every stage is "none" or an entry of its dict. The first layer at scale 1.0 is the main map:
-    with `start="identity"` the output is that map at step 0, so that a pretrained Q-Former sees
-    what it knows; with `start="seed"` it is what the stages give from their random weights.
+    Every stage is "none" or an entry of its dict. The first layer at scale 1.0 is the main map.
+    With `start="identity"` the output at step 0 is that map, so that a pretrained Q-Former sees
+    tokens that it knows. With `start="seed"` it is the output of the stages' random weights.
 
     Raises:
         ValueError: layers or scales without a fusion for them.
@@ -65,7 +65,7 @@ class VisualFusion(nn.Module):
         """S * N maps [B, L, Dv], all layers of the first scale first, to one.
 
         Returns:
-            [B, L, Dv] with the L of scale 1.0, and what the stages report.
+            [B, L, Dv] with the L of scale 1.0, and the stages' aux.
         """
         return self.fuse(levels)
 

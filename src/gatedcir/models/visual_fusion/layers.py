@@ -27,7 +27,7 @@ class DynamicMultiScaleFusion(nn.Module):
     """A weight for each layer from the whole image, times a gate for each layer at each position.
 
     fused = sum over the layers of weight_i * gate_i * level_i, then Dropout(LN(W fused)). The
-    weights are a softmax over the layers of an MLP on the levels' averages; a gate is the sigmoid
+    weights are a softmax over the layers of an MLP on the levels' averages. A gate is the sigmoid
     of an MLP on the token itself.
 
     Args:
@@ -35,8 +35,8 @@ class DynamicMultiScaleFusion(nn.Module):
         num_layers: N.
         fusion_dim: width of the output; None for Dv.
         use_gate: False leaves the gates out, and the weights alone decide.
-        combine: "gate_only" leaves the weights out, for comparison; the context encoder is then
-            there but frozen, because nothing would reach it.
+        combine: "gate_only" leaves the weights out, for comparison. The context encoder is then
+            frozen, because it would get no gradient.
 
     Raises:
         ValueError: fewer than one layer, a width too small for the gates, an unknown `combine`,
@@ -83,7 +83,7 @@ class DynamicMultiScaleFusion(nn.Module):
 
         Returns:
             The tokens, and aux: `layer_weights` [B, N], which add up to 1, and `layer_gates`
-            [B, N, L] in [0, 1], of the two those that take part.
+            [B, N, L] in [0, 1]. Aux holds only those that are in use.
 
         Raises:
             ValueError: another number of levels, another width, or levels of unequal shapes.
@@ -115,7 +115,7 @@ def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
 
 
 class _WithoutWeights(nn.Module):
-    """What the fusions with nothing to learn share: they take what the others take."""
+    """The base class of the fusions without parameters. They take the others' arguments."""
 
     def __init__(self, *, width: int, num_levels: int) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
 """Fuse maps of several levels: reduce and concatenate, add with weights, weigh every channel.
 
-Three strategies of multi-level fusion on maps [B, C_i, H, W], the alignment of maps that differ in
-size or width, and one adapter for the tokens of a transformer's layers. Every strategy returns a
-map and aux. Shapes: B batch, L visual tokens, N levels, Dv vision width; for maps C channels,
-H and W height and width.
+This module has three strategies of multi-level fusion on maps [B, C_i, H, W]. It also aligns maps
+that differ in size or width, and adapts the fusions to the tokens of a transformer's layers. Every
+strategy returns a map and aux. Shapes: B batch, L visual tokens, N levels, Dv vision width; for
+maps C channels, H and W height and width.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ Down = Literal["max", "antialias"]
 
 
 def check_levels(levels: Sequence[Tensor], widths: Sequence[int], *, axis: int) -> None:
-    """Levels of these widths along an axis, alike in every other size.
+    """Check that levels have these widths along an axis and agree in every other size.
 
     Raises:
         ValueError: another number of levels, other widths, or unequal sizes.
@@ -36,8 +36,8 @@ def check_levels(levels: Sequence[Tensor], widths: Sequence[int], *, axis: int) 
 def match_size(maps: Tensor, size: tuple[int, int], *, down: Down = "max") -> Tensor:
     """[B, C, h, w] -> [B, C, H, W]: bilinear where the map grows.
 
-    Where it shrinks, `down` keeps the largest value under each new position ("max") or averages
-    ("antialias").
+    Where it shrinks, `down` decides: "max" keeps the largest value under each new position, and
+    "antialias" averages.
 
     Raises:
         ValueError: `down` is no way to shrink a map.
@@ -61,7 +61,7 @@ def _check_down(down: str) -> None:
 class Align(nn.Module):
     """Bring maps to one size and one width: first the size, then a 1x1 convolution.
 
-    A map that has the width already is not convolved, so that aligned maps stay as they are.
+    A map that has the width already skips the convolution, so that aligned maps stay as they are.
 
     Raises:
         ValueError: `down` is no way to shrink a map.
@@ -147,10 +147,10 @@ class WeightedSumFusion(nn.Module):
 class ChannelAttentionFusion(nn.Module):
     """Every channel of every level weighed by one softmax over them all, from their averages.
 
-    The weighted levels are added. The softmax shares 1 among all N * C channels, which leaves a
-    channel about 1 / (N * C); it is multiplied by C, so that even weights give the mean of the
-    levels instead of something too small for the layers behind. `sum_channels=True` adds up all
-    weighted channels into a single one and rescales nothing, for levels of any widths.
+    The weighted levels are added. The softmax shares 1 among all N * C channels, so each channel
+    gets about 1 / (N * C). This share is multiplied by C. Even weights then give the mean of the
+    levels, instead of values too small for the next layers. `sum_channels=True` adds up all
+    weighted channels into a single one without this factor, for levels of any widths.
 
     Raises:
         ValueError: levels of unequal widths without `sum_channels`.
@@ -198,9 +198,9 @@ def _one_width(channels: Sequence[int]) -> int:
 class TokenLevels(nn.Module):
     """A fusion of maps for the tokens of a transformer's layers.
 
-    The strategies above look at single positions and at averages over all of them, never at
-    neighbours. Tokens are therefore maps of L rows and one column, and the image's own token is
-    one more position. A linear layer brings a fusion of another width back to Dv.
+    The strategies above read single positions and averages over all of them, but no neighbours.
+    Tokens can therefore be maps of L rows and one column, with the image's own token as one more
+    position. A linear layer brings a fusion of another width back to Dv.
     """
 
     def __init__(self, fusion: nn.Module, *, width: int) -> None:

@@ -1,7 +1,7 @@
 """Multi-scale networks over the grid of visual tokens, between vision tower and fusion.
 
-A neck maps tokens [B, L, Dv] -> (tokens [B, L, Dv], aux): the patches are seen as a map
-[B, Dv, H, H] of any side from 2, the image's own token passes unchanged. Shapes: B batch,
+A neck maps tokens [B, L, Dv] -> (tokens [B, L, Dv], aux). It reads the patches as a map
+[B, Dv, H, H] of any side from 2. The image's own token passes unchanged. Shapes: B batch,
 L = 1 + H * H visual tokens, Dv vision width, S scales.
 """
 
@@ -16,7 +16,7 @@ from gatedcir.multiscale.networks import MultiScaleModel, PyramidNetwork, UNet, 
 from gatedcir.multiscale.pooling import PyramidPooling
 
 GRID_SCALES = (1.0, 0.5, 0.25)  # of the multi-scale neck
-MAX_HIDDEN = 128  # channels inside a neck: with the tower's own 1408, 3x3 kernels would be huge
+MAX_HIDDEN = 128  # channels inside a neck; 3x3 kernels of the tower's 1408 would be huge
 
 
 def _hidden(width: int) -> int:
@@ -36,7 +36,7 @@ class NoNeck(nn.Module):
 
 
 class GridNeck(nn.Module):
-    """What the necks share: from tokens to a map and back."""
+    """The base class of the necks: from tokens to a map and back."""
 
     def forward(self, tokens: Tensor) -> Fused:
         """[B, 1 + H * H, Dv] -> the same shape, the first token unchanged, and aux.
@@ -54,7 +54,7 @@ class GridNeck(nn.Module):
 
 
 class PyramidPoolingNeck(GridNeck):
-    """Averages over 1, 2, 3 and 6 bins a side beside every patch (`PyramidPooling`)."""
+    """Averages over 1, 2, 3 and 6 bins a side, added to every patch (`PyramidPooling`)."""
 
     def __init__(self, *, width: int, pool_sizes: Sequence[int] = (1, 2, 3, 6)) -> None:
         super().__init__()

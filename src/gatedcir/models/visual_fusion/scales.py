@@ -23,7 +23,7 @@ from gatedcir.start import Aux
 
 
 class ScaleTokens(nn.Module):
-    """What the fusions of token maps share: what they take.
+    """The base class of the fusions of token maps. It checks their input.
 
     Raises:
         ValueError: scales that `check_scales` refuses.
@@ -56,7 +56,7 @@ class ScaleTokens(nn.Module):
 
     @abstractmethod
     def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
-        """As `forward`, of tokens that fit."""
+        """As `forward`, for tokens that have been checked."""
 
 
 class NoScaleFusion(ScaleTokens):
@@ -81,10 +81,10 @@ class MeanScaleFusion(ScaleTokens):
 class IntegratedScaleFusion(ScaleTokens):
     """The 1.0x tokens plus a scale integration's update of all scales' normalized tokens.
 
-    They have a LayerNorm of their own, behind the tower's last one, whose gains differ by channel.
-    The image's own token passes through the same
-    integration as a map of one position, so that it needs no parameters of its own and comes out
-    unchanged from an integration that starts as the identity; `scale_weights` are the patches'.
+    The tokens pass a LayerNorm of this module, because the tower's last one has gains that differ
+    by channel. The image's own token passes through the same integration as a map of one position.
+    It therefore needs no parameters of its own, and an integration that starts as the identity
+    leaves it unchanged. `scale_weights` are those of the patches.
 
     Args:
         integration: a class of `ScaleIntegration`.

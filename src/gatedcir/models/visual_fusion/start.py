@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 class ResidualStart(nn.Module):
-    """Main tokens + gain * what a module makes of all of them; the gain [Dv] starts at zero.
+    """Main tokens + gain * a module's output for all tokens. The gain [Dv] starts at zero.
 
-    The output is therefore the main tokens at step 0. A zero gain learns all the same: its own
-    gradient is that of the output times the module's output, which is not zero. After its first
-    step the gain lets gradients through to the module, whose parameters rest at step 0.
+    The output is therefore the main tokens at step 0. A zero gain still learns: its gradient is
+    that of the output times the module's output, which is not zero. The module's parameters do not
+    change at step 0. After the first step the gain lets gradients through to them.
 
     Args:
         module: takes levels [B, L, Dv], a list or a single one, and returns (tokens, aux).

@@ -1,8 +1,8 @@
 """A trained model as a folder in the hub's layout: written, read, uploaded.
 
-Weights of the backbone have transformers' own names, so that its BLIP-2 reads them too; prompts,
-temperature and fusion lie beside them. `config.json` is the backbone's, with the run's options
-(fusion, transform and the rest), metrics and provenance under one more key.
+Weights of the backbone have transformers' own names, so that its BLIP-2 reads them too. Prompts,
+temperature and fusion lie in the same folder. `config.json` is the backbone's, with the run's
+options (fusion, transform and the rest), metrics and provenance under one more key.
 """
 
 import json
@@ -24,7 +24,7 @@ from gatedcir.models.weights.vocabulary import wordpieces_from_json
 from gatedcir.resources import tensor_bytes
 from gatedcir.run_folder.checkpoint import Checkpoint
 
-_KEY = "gatedcir"  # of what config.json holds beside the backbone's sizes
+_KEY = "gatedcir"  # config.json holds the run's values under it
 _OWN = ("prompt_tokens", "temp", *FUSIONS)
 _PLACES = ("data-path", "output", "output-dir", "resume")  # of the machine that trained
 _CACHED_NOWHERE = ("auto", "memory", "none")  # values of cache-features that are no folder
@@ -32,12 +32,12 @@ _TOKENIZER = "tokenizer.json"
 
 
 def write(run: Checkpoint, folder: Path) -> None:
-    """Weights, config, tokenizer and model card into a new folder; whole or not at all.
+    """Write weights, config, tokenizer and model card to a new folder, all or none.
 
-    Paths of the machine that trained are left out: they mean nothing elsewhere.
+    Paths of the machine that trained are left out, because they have no meaning elsewhere.
 
     Raises:
-        UserError: the folder is there and not empty, or a file, or there is no room for it.
+        UserError: the folder is a file, or has content, or there is no room for it.
     """
     check_new_folder(folder)
     with whole_folder(folder, size=tensor_bytes(run.weights)) as unfinished:
@@ -52,7 +52,7 @@ def write(run: Checkpoint, folder: Path) -> None:
 def find(source: Path | str) -> Path | None:
     """The folder of a path or hub name, downloaded if need be; None if `write` did not make it.
 
-    What `config.json` holds decides. A source without a readable one is none either.
+    The content of `config.json` decides. The result is also None if that file is unreadable.
 
     Raises:
         UserError: the download fails.
@@ -64,7 +64,7 @@ def find(source: Path | str) -> Path | None:
             else Path(hf_hub_download(source, CONFIG_NAME))
         )
         config = json.loads(file.read_bytes())
-    except Exception:  # of the hub, of files and of JSON: whoever reads it next explains them
+    except Exception:  # of the hub, of files and of JSON: the next reader explains them
         return None
     if not isinstance(config, dict) or _KEY not in config:
         return None
@@ -98,7 +98,7 @@ def read(folder: Path) -> Checkpoint:
             epoch=own["epoch"],
             metrics=own["metrics"],
         )
-    except Exception as error:  # three libraries read here, and their errors have no common base
+    except Exception as error:  # errors of three libraries have no common base
         raise UserError(
             f"{folder} is an incomplete copy of a trained model ({reason_of(error)}); copy or "
             "download it again."
@@ -106,7 +106,7 @@ def read(folder: Path) -> Checkpoint:
 
 
 def push(folder: Path, repository: str, *, private: bool = False) -> str:
-    """Upload a folder to a repository of the hub, which is made if need be; its address.
+    """Upload a folder to a repository of the hub, made if need be, and return its address.
 
     Raises:
         UserError: the hub refuses or cannot be reached.

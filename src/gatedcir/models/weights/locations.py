@@ -1,4 +1,4 @@
-"""A name of weights -> where they are."""
+"""A name of weights -> the place where they are."""
 
 import re
 from importlib.resources import files
@@ -49,7 +49,7 @@ def locate(name: str) -> Path | str:
         return path.parent
     if (path / "config.json").is_file():
         return path
-    # A path to nothing in a folder that is there is a slip, no hub name.
+    # A missing path in an existing folder is a typing error and no hub name.
     if name in HUB_NAMES or (_HUB_NAME.fullmatch(name) and not path.parent.is_dir()):
         return _on_hub(HUB_NAMES.get(name, name), name)
     try:
@@ -62,7 +62,7 @@ def locate(name: str) -> Path | str:
 
 
 def _nothing_at(path: Path) -> UserError:
-    """What to name instead of a path without weights."""
+    """The error for a path without weights. It says what to name instead."""
     if (path / CONFIG_FILE).is_file():
         return UserError(f"the run {path} has kept no weights; train it again without --no-save.")
     folder = path if path.is_dir() else path.parent
@@ -82,7 +82,7 @@ def _runs_below(folder: Path) -> list[Path]:
 
 
 def _is_text(file: Path) -> bool:
-    """Whether a file begins as none of weights does, without zeros."""
+    """Whether a file begins without zero bytes. No file of weights does."""
     with file.open("rb") as opened:
         start = opened.read(512)
     return bool(start) and start[0] < 0x80 and 0 not in start

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Each pair is (LAVIS, this project) and is read both ways; "#" is a layer's number.
+# Each pair is (LAVIS, this project) and is read both ways. "#" is a layer's number.
 _TOWER = "vision_model.encoder.layers.#."
 _EVA_NAMES = (
     ("visual_encoder.cls_token", "vision_model.embeddings.class_embedding"),
@@ -54,8 +54,8 @@ _OWN = ("prompt_tokens", "temp")
 def from_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a `ComposedRetriever` without fusion from a state in SPRC's or LAVIS' names.
 
-    The BERT head (`Qformer.cls.*`) and `position_ids`, which nothing reads, are dropped. ViT-g's
-    separate query and value biases are joined; its key has none.
+    The BERT head (`Qformer.cls.*`) and `position_ids` are dropped, because no code reads them.
+    ViT-g's separate query and value biases are joined. Its key has no bias.
     """
     weights = without_dropped(weights)
     clip = "visual_encoder.class_embedding" in weights
@@ -74,8 +74,8 @@ def from_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The inverse of `from_sprc`: a `ComposedRetriever`'s state in SPRC's names.
 
-    What `from_sprc` drops does not come back, and of ViT-g the key's bias has no name there: it
-    is zero in all published weights, and as the softmax cancels it, no output depends on it.
+    The weights that `from_sprc` drops do not come back. The key bias of ViT-g has no name there
+    and is dropped too. It is zero in all published weights, and the softmax cancels it in any case.
 
     Raises:
         ValueError: a weight of a fusion, which has no name there.
@@ -103,18 +103,18 @@ def to_sprc(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def to_lavis(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A `ComposedRetriever`'s state in LAVIS' names: SPRC's, without the prompts.
 
-    Forgets and raises what `to_sprc` does.
+    It drops the same weights as `to_sprc`, and raises the same errors.
     """
     return {name: w for name, w in to_sprc(weights).items() if name != "prompt_tokens"}
 
 
 def without_dropped(weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights in LAVIS' names without those that nothing reads."""
+    """Weights in LAVIS' names without the unused ones."""
     return {name: tensor for name, tensor in weights.items() if not _DROPPED.match(name)}
 
 
 def mismatch(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """How names and shapes differ from the expected ones; empty where they do not.
+    """How names and shapes differ from the expected ones; empty if they are the same.
 
     >>> mismatch({"a": torch.ones(2)}, {"a": torch.ones(3), "b": torch.ones(1)})
     '1 missing (b) and 1 of another shape (a: [2], not [3])'
@@ -153,7 +153,7 @@ def _rename(name: str, pairs: Any) -> str:
 
 
 def _embedding_axes(name: str, tensor: Tensor, *, added: bool) -> Tensor:
-    """CLIP keeps [Dv] and [L, Dv] where transformers' BLIP-2 has [1, 1, Dv] and [1, L, Dv]."""
+    """CLIP has [Dv] and [L, Dv] where transformers' BLIP-2 has [1, 1, Dv] and [1, L, Dv]."""
     if name.endswith("embeddings.class_embedding"):
         return tensor.reshape(1, 1, -1) if added else tensor.reshape(-1)
     if name.endswith("vision_model.embeddings.position_embedding"):

@@ -1,4 +1,4 @@
-"""Sizes of the model: the published ones, and those that the shapes of weights tell."""
+"""Sizes of the model: the published ones, and those read from the shapes of weights."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-# Heads cannot be read off a weight; these are the published models' own.
+# The number of heads cannot be read from a weight. These are those of the published models.
 _HEADS = {1408: 16, 1024: 16, 768: 12}
 _CLIP = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "pre_layernorm": True}
 

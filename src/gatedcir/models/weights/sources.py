@@ -1,6 +1,7 @@
 """Where weights come from: the hub, LAVIS' and SPRC's files, this project's own runs.
 
-One function a kind, one result. What a file is, its content says, not its name.
+There is one function for each kind, and all give the same type of result. The loader looks at the
+content of a file, not at its name, to decide what kind of weights it holds.
 """
 
 import json
@@ -36,14 +37,14 @@ from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 SPRC_MODEL = "Blip2QformerCirAlignPrompt"
-# LAVIS leaves a frozen tower out of its files: tower width -> the file that it reads besides.
+# LAVIS leaves a frozen tower out of its files. Tower width -> the file that holds the tower.
 _TOWERS = {1408: ("eva_vit_g.pth", VIT_G), 1024: ("clip_vit_L.pth", VIT_L)}
 _CROSS_ATTENTION = "Qformer.bert.encoder.layer.0.crossattention.self.key.weight"
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Weights in float32, whatever their file's precision, and what belongs to them."""
+    """Weights in float32, whatever their file's precision, with vocabulary and other parts."""
 
     backbone: Backbone
     wordpieces: PreTrainedTokenizerFast
@@ -59,7 +60,8 @@ def load(name: str) -> Pretrained:
     """Weights by a short name, a hub name, a file or a folder.
 
     Raises:
-        UserError: nothing there, unreadable, not BLIP-2's image-text weights, or not all of them.
+        UserError: the weights are not there, are unreadable, are incomplete, or are not those of
+    BLIP-2's image-text model.
     """
     source = locate(name)
     if source in RANDOM:
@@ -99,7 +101,7 @@ def from_hub(source: str) -> Pretrained:
     transformers_logging.disable_progress_bar()
     try:
         backbone, wrong = Backbone.from_pretrained(source)
-    except Exception as error:  # a dozen libraries stand behind this call
+    except Exception as error:  # this call uses a dozen libraries
         raise UserError(
             f"{source} cannot be read as a BLIP-2 folder: {reason_of(error)}; copy it again, or "
             f"give {HUB_NAMES['pretrain']}."
@@ -114,7 +116,7 @@ def from_hub(source: str) -> Pretrained:
 
 
 def from_lavis_file(weights: Any, file: Path) -> Pretrained:
-    """BLIP-2 from LAVIS' `{"model": ...}`, the frozen tower from the file beside it if left out.
+    """BLIP-2 from LAVIS' `{"model": ...}`. If the tower is left out, the file next to it holds it.
 
     Raises:
         UserError: as `from_sprc_file`, or the tower is not there.
@@ -128,18 +130,18 @@ def from_lavis_file(weights: Any, file: Path) -> Pretrained:
 def from_sprc_file(weights: Any, file: Path) -> Pretrained:
     """SPRC's published model, prompts and temperature included.
 
-    The sizes are those of a `config.json` beside the file, else what the shapes say; the
-    vocabulary is the one beside the file, else BERT's.
+    The sizes come from a `config.json` next to the file, or else from the shapes. The vocabulary
+    comes from the folder of the file, or else from BERT.
 
     Raises:
-        UserError: a weight is missing, unexpected or of another shape; sizes or vocabulary are
-            not to be had.
+        UserError: a weight is missing, unexpected or of another shape, or there are no sizes or no
+            vocabulary for it.
     """
     return _from_lavis_names(_model_tensors(weights, file), file, "SPRC's model", optional=set())
 
 
 def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
-    """The model of this project's own checkpoint, its prompts, temperature and fusion.
+    """The model of this project's own checkpoint, with its prompts, temperature and fusion.
 
     Raises:
         UserError: the weights do not fit the checkpoint's own sizes.
@@ -169,7 +171,7 @@ def from_nowhere(name: str) -> Pretrained:
 def _from_lavis_names(
     weights: dict[str, Tensor], file: Path, kind: str, *, optional: set[str]
 ) -> Pretrained:
-    """A model from complete weights in LAVIS' names; `optional` ones may be missing."""
+    """A model from complete weights in LAVIS' names. The `optional` ones may be missing."""
     config = _config_beside(file) or _inferred_config(weights, file)
     empty = Backbone.without_weights(config)
     names = {BACKBONE + name: weight for name, weight in empty.state_dict().items()}
@@ -192,7 +194,7 @@ def _from_lavis_names(
 
 
 def _model_tensors(weights: Any, file: Path) -> dict[str, Tensor]:
-    """A state dict of a model with BLIP-2's Q-Former for texts, without what nothing reads."""
+    """A state dict of a model with BLIP-2's Q-Former for texts, without unused weights."""
     weights = _tensors(weights, file)
     if not any(name.startswith("Qformer.bert.embeddings.") for name in weights):
         first = ", ".join(list(weights)[:3])
@@ -204,7 +206,7 @@ def _model_tensors(weights: Any, file: Path) -> dict[str, Tensor]:
 
 
 def _tensors(weights: Any, file: Path) -> dict[str, Tensor]:
-    """A state dict without what nothing reads."""
+    """A state dict without unused weights."""
     if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise UserError(f"{file} holds no weights by name; give a checkpoint of LAVIS or SPRC.")
     return without_dropped(weights)
@@ -230,7 +232,7 @@ def _tower_beside(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor
         {BACKBONE + n: w for n, w in Backbone.without_weights(config).state_dict().items()}
     )
     expected = {n: w for n, w in whole.items() if n.startswith("visual_encoder.")}
-    # The file is a whole classifier, of which LAVIS reads neither the head nor the last blocks.
+    # The file is a whole classifier. LAVIS skips its head and its last blocks.
     found = {n: w for n, w in tower.items() if n in expected}
     if wrong := mismatch(found, expected):
         raise UserError(
@@ -241,7 +243,7 @@ def _tower_beside(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor
 
 
 def _config_beside(file: Path) -> dict[str, Any] | None:
-    """The sizes in a `config.json` in the hub's layout beside a file; None without one."""
+    """The sizes in a `config.json` in the hub's layout next to a file; None without one."""
     path = file.with_name("config.json")
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""The WordPieces that belong to weights: beside them, or BERT's own."""
+"""The WordPieces that belong to weights: the ones next to them, or BERT's own."""
 
 import copy
 from pathlib import Path
@@ -24,7 +24,7 @@ def read_wordpieces(source: str, *, rows: int) -> PreTrainedTokenizerFast:
     """
     try:
         wordpieces = BertTokenizer.from_pretrained(source)
-    except Exception as error:  # a dozen libraries stand behind this call
+    except Exception as error:  # this call uses a dozen libraries
         raise UserError(
             f"the vocabulary of {source} cannot be read: {reason_of(error)}; copy it again."
         ) from None
@@ -35,7 +35,7 @@ def wordpieces_beside(file: Path, *, rows: int) -> PreTrainedTokenizerFast:
     """The tokenizer in the folder of a weights file, else bert-base-uncased's with [DEC].
 
     Raises:
-        UserError: neither is to be had, or it has another size than the word embeddings.
+        UserError: both are missing, or the size is not that of the word embeddings.
     """
     if any((file.parent / name).is_file() for name in _FILES):
         return read_wordpieces(str(file.parent), rows=rows)
@@ -50,7 +50,7 @@ def wordpieces_beside(file: Path, *, rows: int) -> PreTrainedTokenizerFast:
 
 
 def _bert_vocabulary() -> Path | None:
-    """BERT's vocabulary file from the hub's cache or the hub; None where neither has it."""
+    """BERT's vocabulary file from the hub's cache or the hub; None if both lack it."""
     try:
         return Path(hf_hub_download(_BERT, "vocab.txt", local_files_only=True))
     except LocalEntryNotFoundError:
@@ -62,7 +62,7 @@ def _bert_vocabulary() -> Path | None:
 def _of_size(
     wordpieces: PreTrainedTokenizerFast, source: str, rows: int
 ) -> PreTrainedTokenizerFast:
-    """The tokenizer with [DEC], which must then have as many entries as the embeddings rows."""
+    """The tokenizer with [DEC]. It must then have one entry for each row of the embeddings."""
     if len(wordpieces) == rows - 1 and _START not in wordpieces.get_vocab():
         wordpieces.add_special_tokens({"bos_token": _START})
     if len(wordpieces) != rows:
@@ -74,7 +74,7 @@ def _of_size(
 
 
 def wordpieces_from_json(text: str) -> PreTrainedTokenizerFast:
-    """The tokenizer that a checkpoint holds; UserError where that is none."""
+    """The tokenizer that a checkpoint holds; UserError if it holds something else."""
     try:
         found = WordPieces.from_str(text)
     except Exception as error:  # the library raises no narrower one
@@ -93,6 +93,6 @@ def padded(wordpieces: PreTrainedTokenizerFast, *, rows: int) -> PreTrainedToken
 
 
 def vocabulary(wordpieces: PreTrainedTokenizerFast) -> list[str]:
-    """The entries by number, as vocab.txt has them: a last [DEC] is left to be added by readers."""
+    """The entries by number, as in vocab.txt. A last [DEC] is left out: readers add it."""
     entries = sorted(wordpieces.get_vocab(), key=wordpieces.get_vocab().__getitem__)
     return entries[:-1] if entries[-1] == _START else entries

@@ -1,4 +1,4 @@
-"""See an image at several scales with a pyramid backbone, and fuse the scales level by level.
+"""Read an image at several scales with a pyramid backbone, and fuse the scales level by level.
 
 Shapes: B batch, S scales, C channels of a level, H and W of the image, K channels of a prediction.
 """
@@ -51,7 +51,7 @@ class Pyramid(nn.Module):
 
 
 class MultiScaleInputProcessor(nn.Module):
-    """One backbone sees the image at every scale; each level's scales become one map.
+    """One backbone reads the image at every scale. Each level's scales become one map.
 
     Images are resized bilinearly, sides to multiples of 32.
 
@@ -63,17 +63,17 @@ class MultiScaleInputProcessor(nn.Module):
         scale_weights: of the scales' losses; by default 1.0 for 1.0x and 0.5 for the others.
         consistency: the weight of the predictions' consistency in the loss.
         num_classes: K of each scale's prediction head.
-        start: "identity" lets the 1.0x levels come out at first, as they do in a warm-up.
+        start: with "identity" the output at first is the 1.0x levels, as in a warm-up.
         selector: chooses scales image by image. At inference a scale is then computed only for the
-            images that it is chosen for, and its levels are zero for the others.
+            images that need it, and its levels are zero for the others.
         multi_scale: False starts with the 1.0x scale alone, until `enable_multi_scale`.
         sequential: compute each scale's backbone again in the backward pass, one after the other,
-            so that the activations of one scale at a time are held.
-        checkpointing: the same, and for the integrations of the levels too.
+            so that memory holds the activations of one scale at a time.
+        checkpointing: the same, and also for the integrations of the levels.
 
     Raises:
-        ValueError: scales that `check_scales` refuses; another number of scale weights; a selector
-            of other scales; without `use_hierarchical`, channels that are no multiple of 8.
+        ValueError: scales that `check_scales` refuses, another number of scale weights, a selector
+            of other scales, or (without `use_hierarchical`) channels that are no multiple of 8.
     """
 
     def __init__(
@@ -120,19 +120,19 @@ class MultiScaleInputProcessor(nn.Module):
         self.checkpointing = checkpointing
 
     def enable_multi_scale(self, enabled: bool = True) -> None:
-        """End the warm-up; like `train()`, no part of the state that is saved."""
+        """End the warm-up. As with `train()`, the setting is not saved in the state."""
         self.multi_scale = enabled
 
     def forward(
         self, x: Tensor, return_loss_inputs: bool = False, return_multi_scale: bool = False
     ) -> Any:
-        """See and fuse images [B, 3, H, W].
+        """Read and fuse images [B, 3, H, W].
 
         Returns:
-            The fused levels, each [B, C, h, w] at the 1.0x scale. With `return_loss_inputs` also
-            each scale's prediction [B, K, h, w] from its finest level; with `return_multi_scale`
-            also each scale's levels; with both, in this order. In the warm-up the 1.0x scale's
-            levels are not fused, and the two lists hold that scale alone.
+            The fused levels, each [B, C, h, w] at the 1.0x scale. `return_loss_inputs` adds each
+            scale's prediction [B, K, h, w] from its finest level. `return_multi_scale` adds each
+            scale's levels. With both, they come in this order. In the warm-up the levels are those
+            of the 1.0x scale as they are, and the two lists hold that scale alone.
         """
         weights = None
         seen = [self._levels(x, self.base)]
@@ -169,8 +169,8 @@ class MultiScaleInputProcessor(nn.Module):
     def _chosen_levels(
         self, x: Tensor, index: int, weights: Tensor | None, base: list[Tensor]
     ) -> list[Tensor]:
-        """The levels of one scale; at inference, computed where it has a weight."""
-        # In training the weight of a scale that is left out has a gradient, which its levels give.
+        """The levels of one scale. At inference they are computed only where it has a weight."""
+        # In training they are always computed, because the weight's gradient depends on them.
         if weights is None or self.training or torch.is_grad_enabled():
             return self._levels(x, index)
         chosen = weights[:, index] > 0  # [B]

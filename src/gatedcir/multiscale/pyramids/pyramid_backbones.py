@@ -43,7 +43,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
         "hidden_sizes": [96, 192, 384, 768],  # the config's own tuple cannot be added to a list
     },
     "swin_tiny": {"model_type": "swin", "hub_name": "microsoft/swin-tiny-patch4-window7-224"},
-    # The config's own momentum, 0.99, is by TensorFlow's definition, which is one minus torch's.
+    # The config's momentum, 0.99, follows TensorFlow's definition, which is one minus torch's.
     "efficientnet": {
         "model_type": "efficientnet",
         "hub_name": "google/efficientnet-b0",
@@ -56,7 +56,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 
 class EfficientNetPyramid(nn.Module):
-    """transformers' EfficientNet, of which there is no backbone class: the last map of each size.
+    """The last map of each size from EfficientNet, for which transformers has no backbone class.
 
     `channels` are those of the four maps.
     """
@@ -87,7 +87,7 @@ def create_backbone(name: str, pretrained: bool = False, **config: Any) -> nn.Mo
     Args:
         name: a key of `BACKBONES`, or a model type that transformers' AutoBackbone knows, such as
             "pvt_v2" or "convnextv2".
-        pretrained: with weights from the hub, for a key of `BACKBONES`; else with random ones.
+        pretrained: use weights from the hub, for a key of `BACKBONES`. Else they are random.
         config: arguments of transformers' config, such as `depths`, over those of the name.
 
     Raises:
@@ -110,18 +110,18 @@ def create_backbone(name: str, pretrained: bool = False, **config: Any) -> nn.Mo
         return AutoBackbone.from_config(full)
     try:
         full = AutoConfig.from_pretrained(hub_name, **settings)
-        # AutoBackbone would ask the hub even for weights that are already here.
+        # AutoBackbone asks the hub even for weights that are already here.
         model_class = (
             EfficientNetModel if is_efficientnet else MODEL_FOR_BACKBONE_MAPPING[type(full)]
         )
         model, report = model_class.from_pretrained(
             hub_name, config=full, dtype=torch.float32, output_loading_info=True
         )
-    except Exception as error:  # a dozen libraries stand behind this call
+    except Exception as error:  # this call uses a dozen libraries
         raise UserError(
             f"the weights of {name}, {hub_name}, cannot be read: {reason_of(error)}."
         ) from None
-    # A classifier's weights lack the norms of the levels, which then start as ones.
+    # A classifier's weights lack the norms of the levels. These norms then start as ones.
     if missing := sorted(one for one in report["missing_keys"] if "hidden_states_norms" not in one):
         raise UserError(f"{hub_name} lacks {len(missing)} weights of {name}, such as {missing[0]}.")
     return EfficientNetPyramid(model) if is_efficientnet else model

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 class _FixedStatistics:
     """While entered, no batch normalization of the module counts the batch it sees.
 
-    A batch that is computed again has been counted. May be entered again, as it is where two
-    losses are differentiated one after the other.
+    The batch was counted when it was computed first. The context may be entered again, for
+    example where two losses are differentiated one after the other.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -29,7 +29,7 @@ class _FixedStatistics:
 
 
 def call(module: nn.Module, *inputs: Any, recompute: bool) -> Any:
-    """What the module gives; with `recompute`, its activations are not kept for the gradient.
+    """The module's output. With `recompute`, activations are computed again for the gradient.
 
     Results, gradients, random numbers and the statistics of batch normalization are the same.
     Source: gradient checkpointing, Chen et al. 2016.

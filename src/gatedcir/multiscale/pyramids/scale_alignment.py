@@ -16,8 +16,9 @@ from gatedcir.start import Aux, Start, zero
 class DeformableConv2d(nn.Module):
     """A convolution whose taps are moved by offsets that are learned from the map.
 
-    Version 1, without modulation (Dai et al., ICCV 2017). The offsets start at zero, which is the
-    plain convolution with zeros beyond the border. Stride 1; the map keeps its size.
+    This is version 1, without modulation (Dai et al., ICCV 2017). The offsets start at zero, which
+    gives the plain convolution with zeros beyond the border. The stride is 1, so the map keeps its
+    size.
 
     Raises:
         ValueError: an even kernel size.
@@ -33,9 +34,9 @@ class DeformableConv2d(nn.Module):
         zero(self.offsets)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C', H, W]; offsets in pixels: K pairs, down first, then right."""
+        """[B, C, H, W] -> [B, C', H, W]. Offsets are K pairs in pixels, down first, then right."""
         (height, width), device = maps.shape[-2:], maps.device
-        # In half precision a position would be off by a good part of a pixel.
+        # In half precision the error of a position is a good part of a pixel.
         dtype = torch.promote_types(maps.dtype, torch.float32)
         radius = self.conv.kernel_size[0] // 2
         taps = torch.arange(-radius, radius + 1, device=device, dtype=dtype)
@@ -55,7 +56,7 @@ class DeformableConv2d(nn.Module):
 
 
 class DeformableScaleIntegration(ScaleIntegration):
-    """The sum of all scales, each aligned by one deformable 3x3 convolution, beside the 1.0x map.
+    """Add to the 1.0x map the sum of all scales, each aligned by a deformable 3x3 convolution.
 
     Raises:
         ValueError: scales as in `ScaleIntegration`.

@@ -15,10 +15,10 @@ from gatedcir.start import Aux, Start, zero
 
 
 class ScaleIntegration(nn.Module):
-    """What the integrations share: maps on one grid, and the residual to the 1.0x map.
+    """The base class of the integrations: maps on one grid, and the residual to the 1.0x map.
 
-    `start="identity"` zeroes the last layer of the update, so that the 1.0x map comes out at
-    step 0.
+    `start="identity"` zeroes the last layer of the update, so that the output at step 0 is the
+    1.0x map.
 
     Raises:
         ValueError: scales that `check_scales` refuses, or fewer than two.
@@ -35,13 +35,13 @@ class ScaleIntegration(nn.Module):
 
         Args:
             maps: one [B, C, h, w] a scale, coarse to fine.
-            weights: [B, S], by how much each scale counts; a scale with zero has no influence.
+            weights: [B, S], the weight of each scale. A scale with weight zero has no influence.
 
         Returns:
             [B, C, H, W], and the aux of `update`.
 
         Raises:
-            ValueError: another number of maps, or maps of other channels, than were promised.
+            ValueError: another number of maps, or maps of other channels, than configured.
         """
         update, aux = self.update(self.align(maps), weights)
         return maps[self.base] + update, aux
@@ -60,7 +60,7 @@ class ScaleIntegration(nn.Module):
 
     @abstractmethod
     def update(self, maps: list[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
-        """What is added to the 1.0x map: [B, C, H, W] of S times [B, C, H, W], and aux."""
+        """The update of the 1.0x map: [B, C, H, W] from S times [B, C, H, W], and aux."""
 
 
 def weigh(maps: list[Tensor], weights: Tensor | None) -> list[Tensor]:
@@ -74,8 +74,8 @@ class CrossScaleAttention(nn.Module):
     """Multi-head attention among the scales of one position: [B, N, S, C] -> [B, N, S, C].
 
     Each scale has its own projections to query, key and value. The scores are [B, N, heads, S, S],
-    so that cost and memory grow with N and not with its square. Written out, since a fused kernel
-    takes B * N * heads problems of S tokens as a batch larger than its grid.
+    so that cost and memory grow with N and not with its square. The attention is written out,
+    because a fused kernel takes B * N * heads problems of S tokens as a batch larger than its grid.
     """
 
     def __init__(self, channels: int, num_scales: int, *, num_heads: int = 8) -> None:
@@ -88,7 +88,7 @@ class CrossScaleAttention(nn.Module):
         )
 
     def forward(self, tokens: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Weights [B, S]: by how much each scale is attended to, beside its score."""
+        """Weights [B, S] multiply the attention to each scale, in addition to its score."""
         projected = torch.stack(
             [project(tokens[:, :, i]) for i, project in enumerate(self.projections)], dim=2
         )  # [B, N, S, 3 C]
@@ -106,7 +106,7 @@ class ABSI(ScaleIntegration):
     """Attention-based scale integration: attention across scales, weighted by their importance.
 
     The importance is the softmax of a projection of all scales' pooled maps. The output projection
-    also stands for the attention's own, since the sum between the two is linear.
+    also replaces the attention's own, because the sum between the two is linear.
     Attention: Vaswani et al., NeurIPS 2017.
 
     Raises:
@@ -145,7 +145,7 @@ class ABSI(ScaleIntegration):
 
 
 class IntegrationStage(nn.Module):
-    """Two maps [B, C, H, W] -> one: convolutions of both, then attention over channels, positions.
+    """Two maps [B, C, H, W] -> one: convolutions, then attention over channels and positions.
 
     The order of the two attentions is CBAM's (Woo et al., ECCV 2018).
     """

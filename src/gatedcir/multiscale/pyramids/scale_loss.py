@@ -17,8 +17,8 @@ Criterion = Callable[[Tensor, Tensor], Tensor]
 def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
     """[B, K, H, W] or [B, H, W] -> the same at (h, w).
 
-    Numbers with a fraction are interpolated; integers are names of classes, of which the nearest
-    position's is taken.
+    Floats are interpolated. Integers are classes, and each position takes the class of the nearest
+    one.
     """
     maps = target if target.ndim == 4 else target[:, None]
     if target.is_floating_point():
@@ -31,7 +31,7 @@ def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
 def scale_consistency(predictions: Sequence[Tensor], base: int) -> Tensor:
     """Mean absolute difference to the prediction of scale `base`, at its size: a scalar.
 
-    The mean over the other scales; zero where there are none.
+    The result is the mean over the other scales, or zero where there are none.
 
     >>> half, full = torch.zeros(1, 1, 2, 2), torch.full((1, 1, 4, 4), 0.25)
     >>> scale_consistency([half, full, full], base=1)
@@ -52,7 +52,7 @@ class ScaleAwareLoss(nn.Module):
     Args:
         weights: one a scale, coarse to fine.
         consistency: the weight of `scale_consistency`; zero leaves it out.
-        base: the index of the 1.0x scale, to which the others are to be consistent.
+        base: the index of the 1.0x scale, with which the others should be consistent.
 
     >>> loss = ScaleAwareLoss((0.5, 1.0, 0.5))
     >>> predictions = [torch.full((1, 1, 2, 2), value) for value in (0.35, 0.28, 0.42)]
@@ -91,7 +91,7 @@ class ScaleAwareLoss(nn.Module):
             criterion: a prediction and its target -> a scalar.
 
         Returns:
-            The total to train on, and for the log, detached: `loss_scale_0` and so on,
+            The total to train on, and detached terms for the log. These are `loss_scale_0` and so on,
             `weighted_loss_scale_0` and so on, `total_loss`, and `consistency_loss` if it counts.
 
         Raises:

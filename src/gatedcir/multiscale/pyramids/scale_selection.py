@@ -1,4 +1,4 @@
-"""Choose, image by image, which input scales are worth their cost.
+"""Choose for each image the input scales that are worth their cost.
 
 Shapes: B batch, S scales.
 """
@@ -11,15 +11,15 @@ from gatedcir.multiscale.scale_sizes import check_scales
 
 
 class AdaptiveScaleSelector(nn.Module):
-    """From an image's mean color to the scales that it is to be seen at; 1.0x always stays.
+    """From an image's mean color to the scales at which it is read. 1.0x always stays.
 
-    The weights are 0 or 1; their gradient is that of the importance behind them (straight-through,
+    The weights are 0 or 1. Their gradient is that of the importance behind them (straight-through,
     Bengio et al. 2013), so that a scale which is left out can still come back in training.
 
     Args:
         scales: coarse to fine.
         in_channels: of the image.
-        threshold: a scale counts where its importance, in (0, 1), is above it.
+        threshold: a scale counts if its importance, in (0, 1), is above this value.
 
     Raises:
         ValueError: scales that `check_scales` refuses, or a threshold outside [0, 1).
@@ -48,14 +48,14 @@ class AdaptiveScaleSelector(nn.Module):
         """[B, 3, H, W] -> weights [B, S], each 0 or 1, and aux: `scale_importance` [B, S]."""
         importance = self.layers(images)
         hard = (importance > self.threshold).to(importance.dtype)
-        # The difference is exactly zero: a scale that is left out gets exactly nothing.
+        # The difference is exactly zero, so a scale that is left out gets exactly zero.
         weights = hard + (importance - importance.detach())
         fixed = weights.new_zeros(len(self.scales), dtype=bool)
         fixed[self.scales.index(1.0)] = True
         return weights.masked_fill(fixed, 1.0), {"scale_importance": importance}
 
     def active_scales(self, images: Tensor) -> list[list[float]]:
-        """The scales that each image is to be seen at, coarse to fine."""
+        """The scales at which each image is read, coarse to fine."""
         weights, _ = self(images)
         return [
             [scale for scale, on in zip(self.scales, row, strict=True) if on]
