@@ -65,7 +65,7 @@ class _Concatenation(_Fusion):
 
 
 class _Sum(_Fusion):
-    """If all maps have the output's width, they are added as they are, without parameters."""
+    """Add the maps. A 1x1 convolution projects each one that differs from the output's width."""
 
     def __init__(self, in_channels: Sequence[int], out_channels: int) -> None:
         super().__init__(in_channels, out_channels)

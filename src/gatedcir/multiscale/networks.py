@@ -29,7 +29,7 @@ def conv_block(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Se
 class MultiScaleModel(nn.Module):
     """One model applied to the input at several scales, its results fused.
 
-    All results are resized to that of the scale nearest to 1. No fusion has weights of its own
+    All results are resized to the size at the scale nearest to 1. No fusion has weights of its own
     for a scale, so scales can be added and removed at any time while all weights stay as they are.
     The width of "concat" depends on the number of scales. The scales are part of the
     configuration, not of the `state_dict`.
@@ -72,7 +72,7 @@ class MultiScaleModel(nn.Module):
         self.transform.scales = distinct_scales([*self.scales, scale])
 
     def remove_scale(self, scale: float) -> None:
-        """Stop to process the input at this scale.
+        """Stop processing the input at this scale.
 
         Raises:
             ValueError: the scale is not there, or the only one.

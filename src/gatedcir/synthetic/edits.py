@@ -1,4 +1,4 @@
-"""Modifications of scenes: what each asks for, in which words, and whether a picture grants it."""
+"""Modifications of scenes: the request, its words, and whether a picture satisfies it."""
 
 import random
 from collections.abc import Iterable
@@ -69,9 +69,9 @@ _PLURALS = {"cross": "crosses"}
 class Edit:
     """One change asked for.
 
-    `slots` are what the change is about. Either `values` gives what each of them must be, or, where
-    the request leaves the place open, exactly `copies` of them must hold `thing` and the others
-    nothing.
+    The change is about `slots`. In most edits `values` gives the required content of each slot.
+    If the request leaves the place open, exactly `copies` of the slots must hold `thing`, and the
+    others must be empty.
     """
 
     kind: str
@@ -81,7 +81,7 @@ class Edit:
     copies: int = 0
 
     def is_fulfilled(self, scene: Scene) -> bool:
-        """Whether a scene shows what is asked for, whatever else it shows."""
+        """Whether a scene shows the requested change. Its other content does not matter."""
         found = [scene[slot] for slot in self.slots]
         if not self.copies:
             return found == list(self.values)
@@ -93,8 +93,8 @@ class Edit:
 def broken_parts(reference: Scene, edits: Iterable[Edit], candidate: Scene) -> int:
     """How many parts of a request a candidate breaks; 0 for a picture that satisfies it.
 
-    The parts are: each edit; each thing, and the background, that no edit is about and that must
-    stay as it is in the reference; and that nothing else was added.
+    Each edit is one part. Each thing outside the edits is one part too, and so is the background:
+    they must stay as in the reference. The last part is that nothing else was added.
     """
     edits = tuple(edits)
     touched = {slot for edit in edits for slot in edit.slots}
@@ -108,7 +108,7 @@ def broken_parts(reference: Scene, edits: Iterable[Edit], candidate: Scene) -> i
 
 
 def between(scene: Scene, slots: tuple[int, ...], values: tuple[Thing | str | None, ...]) -> Edit:
-    """The edit that gives the slots of a scene other values, named by what it changes."""
+    """The edit that gives the slots of a scene other values, with the fitting kind."""
     before = [scene[slot] for slot in slots]
     things = [value for value in values if isinstance(value, Thing)]
     if slots == (BACKGROUND_SLOT,):
@@ -132,14 +132,14 @@ _KIND_OF = {"colour": "recolour", "texture": "retexture", "size": "resize", "sha
 
 
 def phrase(scene: Scene, edit: Edit, rng: random.Random) -> str:
-    """One of many ways to ask for an edit of a scene; nothing in it is ambiguous there."""
+    """One of many ways to ask for an edit of a scene. It is unambiguous in that scene."""
     said = _details(scene, edit, rng)
     kind = said.pop("kind", edit.kind)
     return rng.choice(_TEMPLATES[kind]).format(**said)
 
 
 def _details(scene: Scene, edit: Edit, rng: random.Random) -> dict[str, str]:
-    """What fills an edit's template; `kind` where the template is not the edit's own."""
+    """The words for an edit's template, with `kind` if the template is of another kind."""
     place = rng.choice(_PLACES)
     if edit.kind == "background":
         return {"value": str(edit.values[0])}
@@ -194,7 +194,7 @@ def refer(scene: Scene, cell: int, rng: random.Random) -> str:
             if other.shape == thing.shape
             and all(getattr(other, name) == getattr(thing, name) for name in attributes)
         ]
-        # The bare shape, where it is enough, is said half of the time.
+        # If the bare shape is enough, it is used half of the time.
         if len(same) == 1 and (attributes or rng.random() < 0.5):
             return "the " + name_thing(thing, attributes=attributes)
     return f"the {thing.shape} {rng.choice(_PLACES[1:]).format(CELLS[cell])}"
@@ -214,7 +214,7 @@ def _thing(scene: Scene, cell: int) -> Thing:
 
 
 def _full_name(thing: Thing) -> str:
-    """The thing with all its attributes; a request for a new thing leaves none of them open."""
+    """The thing with all its attributes, because a request for a new thing must name them all."""
     return name_thing(thing, attributes=("size", "colour", "texture"))
 
 

@@ -11,11 +11,11 @@ from gatedcir.synthetic.garment_values import Garment
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
 
-# Lengths below are in units of 1/128 of the picture's height; x is counted from the middle.
+# Lengths below are in units of 1/128 of the picture's height. x is counted from the middle.
 _HEIGHT, _WIDTH, _OVERSAMPLING = 128, 96, 2
 _PAPER, _SKIN, _CREAM, _INK = (246, 244, 239), (232, 212, 196), (252, 249, 238), (40, 36, 44)
 
-# Brightness follows `garment_text.LEVELS["colour"]`, or "darker" would be a lie.
+# Brightness must follow `garment_text.LEVELS["colour"]`. Else "darker" would be wrong.
 PALETTE: dict[str, Colour] = {
     "black": (45, 45, 52),
     "purple": (104, 30, 140),
@@ -33,7 +33,7 @@ _TOP_HALF_WIDTHS = {"tight": (16.0, 15.0), "regular": (20.0, 22.0), "loose": (23
 
 
 class _Sheet:
-    """A canvas drawn on in the units above."""
+    """A canvas for drawing in the units above."""
 
     def __init__(self, size: int) -> None:
         self.scale = size * _OVERSAMPLING / _HEIGHT

@@ -70,7 +70,7 @@ PHRASES: dict[str, dict[str, tuple[str, str]]] = {
     },
 }  # fmt: skip
 
-# Values of one level cannot be told apart by "more" or "less"; without an entry, the order counts.
+# "More" and "less" cannot separate values of one level. Without an entry, the order counts.
 LEVELS: dict[str, dict[str, int]] = {
     "colour": {"black": 0, "purple": 1, "blue": 1, "red": 2, "green": 2, "orange": 3, "pink": 4,
                "yellow": 4},
@@ -116,8 +116,8 @@ def captions(
 ) -> tuple[tuple[str, str], tuple[Change, ...]]:
     """Two captions, as two people would write them, that ask for `target` given `reference`.
 
-    Between them they name every attribute that differs; where both name the same one they use
-    other words. The changes are what the two ask for together, one for each attribute.
+    Together they name every attribute that differs. If both name the same one, they use other
+    words. The changes are those that both captions together ask for, one for each attribute.
 
     Raises:
         ValueError: if the garments are equal or of different categories.
@@ -148,7 +148,7 @@ def describe(garment: Garment, rng: random.Random, *, partial: float = 0.0) -> s
     """A caption of at most 45 words that names the kind of garment and all of its attributes.
 
     Args:
-        garment: what to describe.
+        garment: the garment to describe.
         rng: decides order and wording.
         partial: probability, 0 to 1, that one to half of the attributes are left out.
 
@@ -163,7 +163,7 @@ def describe(garment: Garment, rng: random.Random, *, partial: float = 0.0) -> s
 
 
 def describe_change(before: Garment, after: Garment, rng: random.Random) -> str:
-    """A caption of `after` that names only what `before` does not have.
+    """A caption of `after` that names only the differences from `before`.
 
     Raises:
         ValueError: if the garments are of different categories.

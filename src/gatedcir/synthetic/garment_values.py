@@ -1,4 +1,4 @@
-"""What a garment is: a category and one value for each of its attributes; no pictures, no words."""
+"""The definition of a garment: a category and one value for each of its attributes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,10 +108,10 @@ class Garment:
 
 @dataclass(frozen=True)
 class Change:
-    """What a text asks of one attribute: a value in `allowed`.
+    """The request of a text for one attribute: a value in `allowed`.
 
-    `relative` is true where only comparative words ask for it ("longer" allows every longer
-    value), and false where some words name the value itself ("red" allows exactly red).
+    `relative` is true if all its words are comparative ("longer" allows every longer value). It is
+    false if some words name the value itself ("red" allows exactly red).
     """
 
     attribute: str
@@ -120,7 +120,7 @@ class Change:
 
 
 def satisfies(reference: Garment, changes: Sequence[Change], candidate: Garment) -> bool:
-    """Whether `candidate` is `reference` with exactly the changes asked and no other.
+    """Whether `candidate` is `reference` with exactly the requested changes.
 
     >>> dress = Garment("dress", ("red", "solid", "none", "v", "knee", "tight", "none", "with"))
     >>> longer = [Change("length", frozenset({"long"}), relative=True)]
@@ -143,8 +143,8 @@ def split_of(garment: Garment) -> str:
     """The split that a garment's colour, pattern and sleeves belong to: train, val or test.
 
     With i the index of a value, (i_colour + 3 i_pattern + i_sleeves) mod 8 is 0 for val and 4 for
-    test: a Latin square, so about an eighth of the combinations is held out for each while every
-    pair of values still occurs in train.
+    test. This is a Latin square: about an eighth of the combinations is held out for each, while
+    every pair of values still occurs in train.
     """
     colour, pattern, sleeves = (
         ATTRIBUTES[garment.category][attribute].index(garment[attribute]) for attribute in RULE

@@ -1,7 +1,7 @@
 """Families of garments: queries with one answer each, among near misses.
 
-This module is the door to synthetic fashion; what a garment is, its picture and its words are
-in the modules imported here.
+This module is the entry to synthetic fashion. The modules imported here define garments, their
+pictures and their words.
 """
 
 import random
@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 _QUERIES = 3
-_SINGLE = 0.3  # probability that a family may ask for a single change where it need not
+_SINGLE = 0.3  # probability that a family may ask for a single change without need
 
 
 @dataclass(frozen=True)
 class Query:
-    """The reference with these changes is `target`; two captions ask for them together."""
+    """The reference with these changes is `target`. Two captions together ask for them."""
 
     target: Garment
     captions: tuple[str, str]
@@ -82,17 +82,17 @@ def family(category: str, split: str, rng: random.Random) -> Family:
     """One reference, three queries and eleven garments.
 
     Three changes of the reference span a cube of eight garments. A query asks for two or three of
-    them (sometimes one), so the corners beside its target are near misses: an asked change is
-    missing, or one that nobody asked for is made. Three more garments each spoil a target by
-    another value of an asked attribute, or by a change outside the cube. Exactly one garment
-    satisfies each query. The reference and the targets are of the split's own combinations; the
-    near misses may also be of train's.
+    them (sometimes one). The corners next to its target are near misses: a requested change is
+    missing, or there is one more change. Three more garments each spoil a target by another value
+    of a requested attribute, or by a change outside the cube. Exactly one garment satisfies each
+    query. The reference and the targets are of the split's own combinations. The near misses may
+    also be of train's.
 
     Raises:
         ValueError: on an unknown category or split.
     """
-    # A held-out split keeps its combinations when two attributes of the rule change together, or
-    # none. Settled here and not in every attempt, or families that change a colour would be rare.
+    # A held-out split keeps its combinations if two attributes of the rule change together, or
+    # none. This is decided once for all attempts. Else families that change a colour would be rare.
     bound = None if split == "train" else rng.choice((0, 2))
     while True:
         reference = sample(category, split, rng)
@@ -115,7 +115,7 @@ def family(category: str, split: str, rng: random.Random) -> Family:
 
 
 def _changes(reference: Garment, bound: int | None, rng: random.Random) -> dict[str, str]:
-    """Three attributes and their new values; `bound` of them, if given, are of the split's rule."""
+    """Three attributes and their new values. `bound` of them, if given, are of the split's rule."""
     if bound is None:
         attributes = rng.sample(reference.attributes, 3)
     else:
@@ -138,7 +138,7 @@ def _cube(reference: Garment, changes: dict[str, str]) -> dict[tuple[str, ...], 
 def _asked(
     cube: dict[tuple[str, ...], Garment], split: str, rng: random.Random
 ) -> list[tuple[str, ...]]:
-    """Corners of the cube to ask for: of two or three changes, and rarely or at need of one."""
+    """Corners of the cube to ask for: two or three changes, or one, rarely or where needed."""
     own = [corner for corner, garment in cube.items() if corner and split_of(garment) == split]
     single = [corner for corner in own if len(corner) == 1]
     several = [corner for corner in own if len(corner) > 1]
@@ -148,7 +148,7 @@ def _asked(
 
 
 def _spoil(reference: Garment, query: Query, rng: random.Random) -> Garment:
-    """The query's target with one asked attribute done wrong or one more attribute changed."""
+    """The query's target with one requested attribute wrong, or one more attribute changed."""
     asked = {change.attribute: change.allowed for change in query.changes}
     wrong = [
         query.target.but(**{attribute: value})
@@ -169,7 +169,7 @@ def _one_answer(reference: Garment, query: Query, garments: Sequence[Garment]) -
 
 
 def answers(reference: Garment, changes: Sequence[Change]) -> set[Garment]:
-    """Every garment that satisfies the changes, in a gallery or not."""
+    """Every possible garment that satisfies the changes, also those outside the gallery."""
     allowed = {change.attribute: sorted(change.allowed) for change in changes}
     combined = product(*allowed.values())
     return {reference.but(**dict(zip(allowed, values, strict=True))) for values in combined}

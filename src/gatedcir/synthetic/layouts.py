@@ -15,13 +15,13 @@ from gatedcir.synthetic import garments, scenes
 from gatedcir.synthetic.scene_families import Family, Query, drop_ambiguous, sample_family
 from gatedcir.synthetic.scenes import Scene
 
-# How many requests one grid of scenes gives: many in training, where each image may serve often;
-# few where the gallery should be large.
+# Requests from one grid of scenes: many in training, where each image may be used often, and few
+# where the gallery should be large.
 _QUERIES_PER_GRID = {"train": 40, "val": 9, "test": 9}
 _CIRR_NAMES = {"train": "train", "val": "dev", "test": "test1"}
 _CIRR_FILES = {"train": "train", "val": "val", "test": "test1"}
-_MARK = "synthetic.json"  # tells that a dataset is none of the published ones
-_PATIENCE = 20  # rounds of drawing more families before a size is given up
+_MARK = "synthetic.json"  # marks a dataset as drawn, not published
+_PATIENCE = 20  # rounds of drawing more families before we give up a size
 
 
 def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
@@ -65,8 +65,9 @@ def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[s
 
 
 def write_fashioniq(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
-    """Garments in FashionIQ's layout; a third of train's size, and all of val's and test's, for
-    each category. Otherwise as `write_cirr`.
+    """Garments in FashionIQ's layout, otherwise as `write_cirr`.
+
+    Each category gets a third of train's size, and the full sizes of val and test.
     """
     _check(sizes)
     names = _product_names(random.Random(f"{seed}/names"))
@@ -84,7 +85,7 @@ def write_fashioniq(root: Path, sizes: Mapping[str, int], *, seed: int) -> Itera
         _write_json(root / "captions" / f"cap.{category}.{split}.json", entries)
         listed = sorted(products.values())
         _write_json(root / "image_splits" / f"split.{category}.{split}.json", listed)
-        # The published images come with either ending; so do these.
+        # The published images have either ending, so these have both too.
         pictures = [
             (root / "images" / f"{name}.{'png' if name[-1] in string.digits else 'jpg'}", garment)
             for garment, name in products.items()
@@ -193,7 +194,7 @@ def _in_parallel(call: Callable[[Any], Any], tasks: Iterable[Any], *, at_a_time:
 
 
 def _write_mark(root: Path, what: str, sizes: Mapping[str, int], seed: int) -> None:
-    """Say in the dataset's folder that it was drawn."""
+    """Record in the dataset's folder that it was drawn."""
     _write_json(root / _MARK, {"synthetic": what, "sizes": dict(sizes), "seed": seed})
 
 

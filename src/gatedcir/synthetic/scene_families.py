@@ -1,10 +1,10 @@
-"""Families of near-identical scenes, so that neither the picture nor the text alone finds a target.
+"""Families of near-identical scenes, so that a search needs both the picture and the text.
 
 A family is the full grid of a scene's factors (`Factor`): parts that may take two or three states
 each, independently of one another. A request leads from one point of the grid to another that
-differs in one or two factors. The text alone then fits every point with the asked states, whatever
-the other factors are; the picture alone fits all the reference's neighbours; and every neighbour of
-the target breaks exactly one part of the request: those are the hard negatives.
+differs in one or two factors. The text alone then fits every point with the requested states, for
+all values of the other factors. The picture alone fits all the reference's neighbours. Every
+neighbour of the target breaks exactly one part of the request. These are the hard negatives.
 """
 
 import itertools
@@ -66,15 +66,15 @@ class Family:
 def sample_family(split: str, rng: random.Random, *, queries: int) -> Family:
     """A random family for train, val or test with that many distinct (reference, target) pairs.
 
-    Every query of val and test shows a combination that the split holds out.
+    Every query of val and test shows a combination that belongs to the split alone.
     """
     factors, grid, scenes = _sample_grid(split, rng)
     index = {point: number for number, point in enumerate(grid)}
     found: dict[tuple[int, int], Query] = {}
     while len(found) < queries:
         start = rng.choice(grid)
-        # A single change leaves the target among the reference's six nearest, a compound one among
-        # the three scenes that the text fits: some of each, so that neither input is enough.
+        # After a single change, the target is one of the reference's six nearest scenes. After a
+        # compound one, it is one of three that fit the text. With some of each, both inputs count.
         asked = rng.sample(range(FACTORS), rng.choice((1, 2)))
         end = list(start)
         for number in asked:
@@ -99,7 +99,7 @@ def sample_near_scenes(split: str, rng: random.Random, count: int) -> list[Scene
 def _sample_grid(
     split: str, rng: random.Random
 ) -> tuple[list[Factor], list[tuple[int, ...]], tuple[Scene, ...]]:
-    """Factors, all points of their grid, and the scenes there, none of them twice."""
+    """Factors, all points of their grid, and the scenes there, all different."""
     while True:
         factors = _sample_factors(split, rng)
         grid = list(itertools.product(*(range(len(factor.states)) for factor in factors)))
@@ -109,10 +109,10 @@ def _sample_grid(
 
 
 def _sample_factors(split: str, rng: random.Random) -> list[Factor]:
-    """Three factors on disjoint slots; together with the background's they fill a whole scene."""
+    """Three factors on disjoint slots. Together with the background's they fill a whole scene."""
     cells = rng.sample(range(len(CELLS)), len(CELLS))
     backgrounds = tuple((name,) for name in rng.sample(list(BACKGROUNDS), 3))
-    # Where the background is no factor it has a single state and cannot be asked for.
+    # If the background is no factor, it has a single state and no request changes it.
     factors = [Factor((BACKGROUND_SLOT,), backgrounds if rng.random() < 0.6 else backgrounds[:1])]
     if rng.random() < 0.7:
         factors.append(_sample_layout(split, cells, rng))
@@ -123,7 +123,7 @@ def _sample_factors(split: str, rng: random.Random) -> list[Factor]:
 
 
 def _sample_layout(split: str, cells: list[int], rng: random.Random) -> Factor:
-    """A thing that moves or multiplies, or two that change places; takes its cells off the list."""
+    """A thing that moves or multiplies, or two that swap. It removes its cells from the list."""
     thing, other = sample_thing(rng, split, held_out=True), sample_thing(rng, split)
     one, two, three = cells.pop(), cells.pop(), cells.pop()
     kind = rng.choice(("move", "count", "swap"))
@@ -176,7 +176,7 @@ def _make_query(
     asked: list[int],
     rng: random.Random,
 ) -> Query | None:
-    """The request that leads from one scene of a family to another; None if it is not sound."""
+    """The request that leads from one scene of a family to another; None if it is unsuitable."""
     reference, target = (scenes[number] for number in pair)
     edits = [
         between(reference, slots, tuple(target[slot] for slot in slots))
@@ -187,7 +187,7 @@ def _make_query(
     edits = [_loosen(reference, edit, edits, rng) for edit in edits]
     open_things = [edit.thing for edit in edits if edit.copies]
     if len(set(open_things)) < len(open_things):
-        return None  # one thing in a place that both leave open would satisfy both
+        return None  # both leave the place open, so one thing would satisfy both
     if any(_is_miscounted(edit, scene) for edit in edits for scene in (reference, target)):
         return None
     broken = [broken_parts(reference, edits, scene) for scene in scenes]
@@ -204,13 +204,13 @@ def _make_query(
 
 
 def _is_miscounted(edit: Edit, scene: Scene) -> bool:
-    """Whether a scene shows a counted thing elsewhere too, so that the number said is wrong."""
+    """Whether a scene shows a counted thing elsewhere too, so that the stated number is wrong."""
     counted = sum(scene[slot] == edit.thing for slot in edit.slots)
     return edit.kind == "count" and scene.cells.count(edit.thing) != counted
 
 
 def _loosen(reference: Scene, edit: Edit, edits: list[Edit], rng: random.Random) -> Edit:
-    """The edit as its words will have it: counts, and some additions, leave the place open."""
+    """The edit as its words state it. Counts, and some additions, leave the place open."""
     loose = edit.kind == "count" or (edit.kind == "add" and rng.random() < 0.3)
     elsewhere = {slot for other in edits if other is not edit for slot in other.slots}
     if not loose:
@@ -226,7 +226,7 @@ def _loosen(reference: Scene, edit: Edit, edits: list[Edit], rng: random.Random)
 def drop_ambiguous(families: list[Family]) -> list[Family]:
     """The families without the queries that a scene of another family satisfies too.
 
-    After this, over all scenes of all families, exactly one satisfies each query.
+    After this, exactly one scene of all families satisfies each query.
     """
     alike: dict[Inventory, list[tuple[int, Scene]]] = defaultdict(list)
     for owner, family in enumerate(families):
@@ -235,7 +235,7 @@ def drop_ambiguous(families: list[Family]) -> list[Family]:
 
     def is_answered_by_others(owner: int, query: Query) -> bool:
         reference, target = (families[owner].scenes[n] for n in (query.reference, query.target))
-        # A request leaves nothing open but places: whatever satisfies it shows the same things.
+        # A request leaves only places open, so all scenes that satisfy it show the same things.
         return any(
             other != owner and broken_parts(reference, query.edits, scene) == 0
             for other, scene in alike[_inventory(target)]
@@ -251,5 +251,5 @@ def drop_ambiguous(families: list[Family]) -> list[Family]:
 
 
 def _inventory(scene: Scene) -> Inventory:
-    """What a scene shows, wherever: its background, and how often each thing."""
+    """The content of a scene without places: its background, and the count of each thing."""
     return scene.background, frozenset(Counter(scene.things()).items())

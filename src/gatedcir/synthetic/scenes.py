@@ -1,7 +1,7 @@
-"""Scenes of coloured shapes on a 3 x 3 grid: what they are, how they look, how they are described.
+"""Scenes of coloured shapes on a 3 x 3 grid: their content, their pictures, their descriptions.
 
 A scene is ten slots: nine cells (row by row, each empty or holding one `Thing`) and the background.
-Slots are what a modification may touch and what it must leave alone.
+A modification changes some slots and must leave the others as they are.
 """
 
 import functools
@@ -42,7 +42,7 @@ BACKGROUND_SLOT = len(CELLS)
 
 @dataclass(frozen=True)
 class Thing:
-    """One shape: what it is, without where it is."""
+    """One shape with its attributes, without its place."""
 
     shape: str
     colour: str
@@ -83,8 +83,8 @@ class Scene:
 def split_of(thing: Thing) -> str:
     """The split that owns a combination of shape, colour and texture: train, val or test.
 
-    A Latin square: one eighth of the 256 combinations is held out for val and one eighth for test,
-    while every pair of values still occurs in train.
+    The rule is a Latin square. It holds out one eighth of the 256 combinations for val and one
+    eighth for test, while every pair of values still occurs in train.
     """
     rank = (
         SHAPES.index(thing.shape)
@@ -95,12 +95,12 @@ def split_of(thing: Thing) -> str:
 
 
 def allowed_in(thing: Thing, split: str) -> bool:
-    """Whether a split may show a thing: its own combinations and those of train, no other's."""
+    """Whether a split may show a thing. Only its own combinations and train's are allowed."""
     return split_of(thing) in ("train", split)
 
 
 def sample_thing(rng: random.Random, split: str, *, held_out: bool = False) -> Thing:
-    """A random thing that `split` may show; `held_out` asks for a combination that it owns."""
+    """A random thing that `split` may show. `held_out` asks for a combination that it owns."""
     while True:
         thing = Thing(
             rng.choice(SHAPES), rng.choice(list(COLOURS)), rng.choice(TEXTURES), rng.choice(SIZES)
@@ -110,7 +110,7 @@ def sample_thing(rng: random.Random, split: str, *, held_out: bool = False) -> T
 
 
 def sample_scene(rng: random.Random, split: str) -> Scene:
-    """Two to four things on random cells; at least one of them is of the split's own kind."""
+    """Two to four things on random cells. At least one of them is of the split's own kind."""
     cells: list[Thing | None] = [None] * len(CELLS)
     for number, cell in enumerate(rng.sample(range(len(CELLS)), rng.choice((2, 3, 3, 4)))):
         cells[cell] = sample_thing(rng, split, held_out=number == 0)
@@ -118,7 +118,7 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
 
 
 def draw(scene: Scene, rng: random.Random, *, size: int = 128) -> Image.Image:
-    """The scene as an RGB picture of `size` x `size` pixels; `rng` moves each thing a little."""
+    """The scene as an RGB picture of `size` x `size` pixels. `rng` moves each thing a little."""
     picture = Image.new("RGB", (size, size), BACKGROUNDS[scene.background])
     step = size / 3
     wobble = size / 96
@@ -153,7 +153,7 @@ def _glyph(thing: Thing, picture_size: int) -> Image.Image:
         eroded = ImageOps.expand(mask.reduce(4), width).filter(ImageFilter.MinFilter(2 * width + 1))
         ink = ImageChops.invert(ImageOps.crop(eroded, width).resize((side, side)))
     glyph = Image.new("RGBA", (side, side), (*COLOURS[thing.colour], 255))
-    # What a texture leaves out is white inside the shape, so that it is seen on every background.
+    # Gaps of a texture are white inside the shape, so that they are visible on every background.
     light = Image.new("RGBA", (side, side), (255, 255, 255, 255))
     glyph = Image.composite(glyph, light, ink)
     if thing.texture == "outlined":
@@ -201,7 +201,7 @@ def _fill_shape(pen: ImageDraw.ImageDraw, shape: str, side: int) -> None:
 
 
 def name_thing(thing: Thing, *, attributes: tuple[str, ...]) -> str:
-    """'large red striped circle' from the attributes asked for; the shape is always named."""
+    """'large red striped circle' from the given attributes. The shape is always named."""
     words = [getattr(thing, name) for name in ("size", "colour", "texture") if name in attributes]
     return " ".join([*words, thing.shape])
 
@@ -220,7 +220,7 @@ def describe(scene: Scene, rng: random.Random, *, keep: float = 1.0) -> str:
 
 
 def describe_change(before: Scene, after: Scene, rng: random.Random, *, keep: float = 1.0) -> str:
-    """What a caption of `after` would say that one of `before` would not, and what is gone.
+    """A caption of all that is new in `after`, and of the things of `before` that are gone.
 
     With `keep` below 1, words are left out as in `describe`.
 

@@ -61,7 +61,7 @@ def load(name: str) -> Pretrained:
 
     Raises:
         UserError: the weights are not there, are unreadable, are incomplete, or are not those of
-    BLIP-2's image-text model.
+            BLIP-2's image-text model.
     """
     source = locate(name)
     if source in RANDOM:

@@ -91,7 +91,7 @@ class ScaleAwareLoss(nn.Module):
             criterion: a prediction and its target -> a scalar.
 
         Returns:
-            The total to train on, and detached terms for the log. These are `loss_scale_0` and so on,
+            The total to train on, and detached terms for the log: `loss_scale_0` and so on,
             `weighted_loss_scale_0` and so on, `total_loss`, and `consistency_loss` if it counts.
 
         Raises:
