@@ -1,4 +1,4 @@
-"""What a data set is: how it is read, how its answers are measured, and where they may be sent."""
+"""The definition of a data set: how to read it, measure its answers, and submit them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ CUTOFFS = (1, 5, 10, 50)
 
 @dataclass(frozen=True)
 class Choice:
-    """Which part of a dataset is read, and what its galleries are.
+    """The part of a dataset to read, and the kind of its galleries.
 
     Attributes:
         protocol: FashionIQ's gallery: "original" or "val-split".
         categories: FashionIQ's, in any order; None for all.
         gallery: "split", or "all" for the images of all splits.
-        ranked: whether a training split is ranked too, so that its gallery is whole.
+        ranked: whether a training split is ranked too. Its gallery is then whole.
     """
 
     protocol: str = "original"
@@ -38,7 +38,7 @@ WHOLE = Choice()
 
 
 class Read(Protocol):
-    """Reads a split: the parts of it that are ranked apart, mostly one."""
+    """Reads a split: the parts of it that are ranked separately, mostly one."""
 
     def __call__(  # noqa: D102
         self, root: Path, split: str, *, choice: Choice, listings: Listings
@@ -46,7 +46,10 @@ class Read(Protocol):
 
 
 class Answers(Protocol):
-    """What the queries of one part of a split retrieved; see `evaluation.ranking.Ranking`."""
+    """The images that the queries of one part of a split retrieved.
+
+    See `evaluation.ranking.Ranking`.
+    """
 
     @property
     def split(self) -> Split:
@@ -69,11 +72,11 @@ class Answers(Protocol):
 
 @dataclass(frozen=True)
 class Copies:
-    """How resized copies of a data set are laid out.
+    """The layout of resized copies of a data set.
 
     Attributes:
         parts: the data set's folder -> what the names of a part's files share -> its reader.
-        places: images and their files, and the folder -> where each copy goes.
+        places: images and their files, and the folder -> the place of each copy.
     """
 
     parts: Callable[[Path], Mapping[str, Callable[[], Split]]]
@@ -90,9 +93,9 @@ def recalls(answers: Sequence[Answers]) -> dict[str, float]:
 class Benchmark:
     """One data set. Only `name` and `read` must be given.
 
-    `read` takes one of the data set's own names of splits, which `splits` lists: that of training,
-    of validation, and of the test without published targets. Of the last two it should keep the
-    order of images, in which ties are broken.
+    `read` takes one of the data set's own names of splits. `splits` lists them: training,
+    validation, and the test without published targets. For the last two `read` should keep the
+    order of images, because ties are broken in this order.
     """
 
     name: str
@@ -120,11 +123,11 @@ class Benchmark:
 
     @property
     def training_split(self) -> str:
-        """Its own name for it."""
+        """The data set's own name of its training split."""
         return self.splits[0]
 
     def split_named(self, name: str) -> str:
-        """Its own name of a split: of train, val and test, or what is its own name already."""
+        """Its own name of train, val or test. Its own names stay as they are."""
         return dict(zip(("train", "val", "test"), self.splits, strict=True)).get(name, name)
 
     def measure(self, answers: Sequence[Answers]) -> dict[str, float]:
@@ -148,6 +151,6 @@ class Benchmark:
         return found
 
     def columns(self, metrics: Sequence[str]) -> dict[str, str]:
-        """Which of some metrics a table shows, and their headings; all where none is known."""
+        """The metrics that a table shows, and their headings. It shows all if none is known."""
         known = {name: title for name, title in self.headings.items() if name in metrics}
         return known or {name: name for name in metrics}

@@ -22,7 +22,7 @@ LAYOUT = (
     "ROOT/cirr/captions/cap.rc2.SPLIT.json, ROOT/cirr/image_splits/split.rc2.SPLIT.json, "
     "ROOT/{train,dev,test1}/*.png"
 )
-RECALL_NAMES, SUBSET_NAMES = 50, 3  # that the server wants of each query
+RECALL_NAMES, SUBSET_NAMES = 50, 3  # the names that the server needs of each query
 MOST_BYTES = 5_000_000
 FILES = {"recall": "recall_submission.json", "recall_subset": "recall_subset_submission.json"}
 
@@ -30,11 +30,11 @@ FILES = {"recall": "recall_submission.json", "recall_subset": "recall_subset_sub
 def parse_cirr(
     root: Path, split: str, *, gallery: str = "split", listings: Listings | None = None
 ) -> Split:
-    """The split train, val or test1 of the CIRR release rc2 below `root`; images need not exist.
+    """The split train, val or test1 of the CIRR release rc2 below `root`. Images need not exist.
 
-    The target is `target_hard` alone; test1 publishes none. The gallery is that of the split, or
-    with `gallery` "all" the images of the other two splits follow. An image set that names a
-    member twice counts it once, and the protocol line says how many sets do. `listings` may be
+    The target is `target_hard` alone; test1 publishes none. The gallery is that of the split. With
+    `gallery` "all" the images of the other two splits follow. If an image set names a member
+    twice, it counts once, and the protocol line gives the number of such sets. `listings` may be
     shared with other readers.
 
     Raises:
@@ -48,7 +48,7 @@ def parse_cirr(
     captions_file = root / "cirr" / "captions" / f"cap.rc2.{split}.json"
     entries = read_json(captions_file, list, layout=LAYOUT)
     relative = _image_split(root, split)
-    if len(relative) < 2:  # where no entry could have a reference and a target
+    if len(relative) < 2:  # too few for a reference and a target
         raise too_few(f"CIRR {split}", len(relative))
     triplets = tuple(
         _triplet(entry, relative, split=split, where=f"entry {number} of {captions_file}")
@@ -102,14 +102,14 @@ def _triplet(entry: object, images: dict[str, Path], *, split: str, where: str) 
 
 
 def _image_split(root: Path, split: str) -> dict[str, Path]:
-    """The images of a split, and where each should be."""
+    """The images of a split, and the file where each should be."""
     file = root / "cirr" / "image_splits" / f"split.rc2.{split}.json"
     images = read_json(file, dict, layout=LAYOUT)
     return {name: Path(field(images, name, str, where=f"file {file}")) for name in images}
 
 
 def _once(members: list) -> list:
-    """The members in their order, each of them once."""
+    """The members in their order, each only once."""
     return [member for place, member in enumerate(members) if member not in members[:place]]
 
 
@@ -120,9 +120,9 @@ def _repeats(members: list) -> bool:
 def _files(root: Path, images: Mapping[str, Path], listings: Listings) -> dict[str, Path]:
     """The file of each image.
 
-    The first of IMAGE_FOLDERS that holds the very file that the split names wins. Else the image
-    may have another ending, or lie in a folder above. What is found nowhere should be where most
-    of the others are.
+    The first of IMAGE_FOLDERS that holds the exact file of the split wins. Else the image may
+    have another ending, or lie in a folder above. A missing image gets the place where most of
+    the others are.
     """
     bases = [root / folder for folder in IMAGE_FOLDERS]
     found: dict[str, Path] = {}
@@ -142,7 +142,7 @@ def _files(root: Path, images: Mapping[str, Path], listings: Listings) -> dict[s
 
 
 def _other_places(bases: list[Path], path: Path, listings: Listings) -> list[Index]:
-    """What lies in the folder of an image and in those above it, up to the bases."""
+    """The image files in the folder of an image and in those above it, up to the bases."""
     if path.is_absolute() or ".." in path.parts:
         return []
     return [listings.images(base / folder) for base in bases for folder in path.parents]
@@ -156,8 +156,8 @@ def _listed(root: Path) -> str:
 def cirr_metrics(ranks: Indices, group_ranks: Indices) -> dict[str, float]:
     """CIRR's recalls and their means, in the column order of published result files.
 
-    `mean(R@5+R_s@1)` is the headline; the arithmetic, harmonic and geometric means are those of
-    the seven recalls before it, and a recall of zero makes the last two zero.
+    `mean(R@5+R_s@1)` is the headline. The arithmetic, harmonic and geometric means are those of
+    the seven recalls before it. A recall of zero makes the last two zero.
 
     Args:
         ranks: [M], from the whole gallery without the reference.
@@ -192,10 +192,10 @@ def write_submission(
     retrieved: Sequence[Sequence[str]],
     group_retrieved: Sequence[Sequence[str]],
 ) -> list[Path]:
-    """Write CIRR's two files, or neither; their paths.
+    """Write CIRR's two files, or neither of them, and return their paths.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it is missing.
         pair_ids: one a query.
         references: one a query; must not be in its own lists.
         retrieved: names, best first, at least 50 a query.
@@ -224,7 +224,7 @@ def write_submission(
 def check_rankings(
     rankings: dict[str, list[str]], references: dict[str, str], *, length: int
 ) -> None:
-    """UserError unless every query has `length` different names, its own reference not one."""
+    """UserError unless every query has `length` different names, without its own reference."""
     for pair_id, names in rankings.items():
         if len(names) != length or len(set(names)) != length:
             raise UserError(

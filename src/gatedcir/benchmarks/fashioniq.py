@@ -35,7 +35,7 @@ def parse_fashioniq(
     gallery: str = "split",
     listings: Listings | None = None,
 ) -> Split:
-    """One category of the split train, val or test below `root`; images need not exist.
+    """One category of the split train, val or test below `root`. Images need not exist.
 
     The gallery is all of the split file ("original": 3817/6346/5373 images on val) or only its
     references and targets ("val-split": 2628/3089/2902). With `gallery` "all" the images of the
@@ -88,7 +88,7 @@ def parse_fashioniq(
 
 
 def _check_category(file: Path, category: str, split: str) -> None:
-    """UserError if the annotations of a category are missing and those of others are there."""
+    """UserError if the annotations of a category are missing but those of others exist."""
     there = [c for c in CATEGORIES if file.with_name(f"cap.{c}.{split}.json").is_file()]
     if there and category not in there:
         raise UserError(
@@ -127,7 +127,7 @@ def _triplet(entry: object, category: str, split: str, number: int, *, where: st
 def _check_targets(
     triplets: tuple[Triplet, ...], gallery: tuple[str, ...], *, split: str, category: str
 ) -> None:
-    # Training ranks nothing, and a reference outside of the gallery is still a valid query.
+    # Training needs no ranking, and a reference outside of the gallery is still a valid query.
     known = set(gallery)
     for triplet in triplets if split == "val" else ():
         if triplet.target not in known:
@@ -142,8 +142,8 @@ def _files(
 ) -> dict[str, Path]:
     """The file of each image: in the folder itself, in that of the category, or in another one.
 
-    An image may lie in the folders of two categories, as shirts and tops share images. What is
-    found nowhere should be a .jpg.
+    An image may lie in the folders of two categories, because shirts and tops share images. A
+    missing image gets the ending .jpg.
     """
 
     def find(name: str) -> Path:
@@ -192,10 +192,10 @@ def fashioniq_metrics(ranks_by_category: Mapping[str, Indices]) -> dict[str, flo
 def write_rankings(
     folder: Path, split: str, rankings: Mapping[str, Sequence[Mapping[str, object]]]
 ) -> list[Path]:
-    """Write FashionIQ's answers, `CATEGORY.SPLIT.pred.json` for each category; their paths.
+    """Write FashionIQ's answers, `CATEGORY.SPLIT.pred.json` for each category; return their paths.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it is missing.
         split: its name.
         rankings: category -> the queries in the order of the captions file, each with its
             candidate, its captions and its ranking (names, best first).
@@ -212,7 +212,7 @@ def write_rankings(
 
 
 def _read(root: Path, split: str, *, choice: Choice, listings: Listings) -> list[Split]:
-    """The categories that are asked for, in their own order; their protocol says if some lack."""
+    """The requested categories, in their own order. Their protocol says if some are left out."""
     asked = CATEGORIES if choice.categories is None else choice.categories
     chosen = [category for category in CATEGORIES if category in asked]
     if not chosen:

@@ -1,4 +1,4 @@
-"""Whether a folder can be a dataset in its published layout, and what it is if it cannot."""
+"""The check that a folder can be a dataset in its published layout, with a clear error."""
 
 from pathlib import Path
 

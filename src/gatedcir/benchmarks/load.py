@@ -31,17 +31,17 @@ def load_splits(
     num_workers: int = 0,
     folder: Path | None = None,
 ) -> list[list[Split]]:
-    """For each name the parts that are ranked apart: one for CIRR, one a category for FashionIQ.
+    """For each name the separately ranked parts: one for CIRR, one a category for FashionIQ.
 
     Args:
         dataset: a name of `BENCHMARKS`, or a path like my_file:MyData.
         root: its folder.
         names: of splits; train, val and test, or the data set's own names.
-        choice: which part of it.
+        choice: the part of it to read.
         skip_missing: leave out images without a file.
         skip_unreadable: read all images, and leave out those that are missing or cannot be read.
         num_workers: threads that read them.
-        folder: where a list of these is written, and a note of what was read.
+        folder: the place for a list of these, and for a note of the files that were read.
 
     Raises:
         UserError: as the readers do, once for the files of all.
@@ -73,7 +73,7 @@ def _parse(
     found: Benchmark, root: Path, name: str, choice: Choice, listings: Listings
 ) -> list[Split]:
     train = name == found.training_split and not choice.ranked
-    if train:  # nothing is ranked in training
+    if train:  # training needs no ranking
         choice = replace(choice, gallery="split")
     parsed = list(found.read(root, name, choice=choice, listings=listings))
     for part in parsed:
@@ -103,7 +103,7 @@ def check_split(split: Split, *, ranked: bool) -> None:
 def _find_unreadable(
     files: list[Path], *, num_workers: int, folder: Path | None
 ) -> dict[Path, str]:
-    """What cannot be read of some files, found and said by one process for all."""
+    """The unreadable ones among some files. One process finds and reports them for all."""
     found: list[dict[Path, str]] = [{}]
     if processes.is_main():
         found = [find_unreadable(files, num_workers=num_workers, folder=folder)]
@@ -124,9 +124,9 @@ def check_gallery(split: Split) -> None:
 
 
 def check_caption(caption: str, *, where: str) -> None:
-    """Refuse a caption that is no modification sentence; UserError names where it stands.
+    """Refuse a caption that is no modification sentence; UserError names its place.
 
-    The model reads the first 32 tokens. The longest published one has 53 words.
+    The model reads the first 32 tokens. The longest published caption has 53 words.
     """
     if not caption.isascii() and any("\ud800" <= letter <= "\udfff" for letter in caption):
         raise UserError(

@@ -1,4 +1,4 @@
-"""Where the copies of a data set's images go, relative to the copied folder."""
+"""The places of the copies of a data set's images, relative to the copied folder."""
 
 import os
 from itertools import chain, count
@@ -19,7 +19,7 @@ def places_by_path(paths: list[tuple[str, Path]], source: Path) -> Places:
         file = _without_dots(path)
         inside = file.is_relative_to(folder)
         place = file.relative_to(folder) if inside else Path("outside", *file.parts[1:])
-        # Two names may differ in their endings alone.
+        # Two names may differ only in their endings.
         longer = (place.with_name(place.name + ".png" * n) for n in count(1))
         tries = chain([place.with_suffix(".png")], longer)
         places[path] = next(place for place in tries if place not in taken)
@@ -28,7 +28,7 @@ def places_by_path(paths: list[tuple[str, Path]], source: Path) -> Places:
 
 
 def places_by_name(paths: list[tuple[str, Path]], source: Path) -> Places:
-    """In the folder images, under the images' names, by which they are found.
+    """Places in the folder images, under the images' names, because readers search by name.
 
     Raises:
         UserError: a name leads out of the folder or has two files.

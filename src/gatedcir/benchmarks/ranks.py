@@ -13,7 +13,7 @@ Indices = npt.NDArray[np.integer]
 Scores = npt.NDArray[np.floating]
 Ranks = npt.NDArray[np.int64]
 
-# Entries of the similarity matrix compared at once: the masks then stay inside the CPU's cache.
+# Entries of the similarity matrix compared at once. The masks then fit in the CPU's cache.
 _BLOCK_ENTRIES = 1 << 19
 
 
@@ -21,7 +21,7 @@ def target_ranks(similarity: Scores, target: Indices, *, excluded: Indices | Non
     """Rank of each query's target in the whole gallery, [M] int64, without sorting.
 
     The rank is the number of images that are more similar, plus the number of equally similar
-    ones with a smaller gallery index; the excluded image is not counted.
+    ones with a smaller gallery index. The excluded image does not count.
 
     Args:
         similarity: [M, G], higher is closer.
@@ -31,7 +31,7 @@ def target_ranks(similarity: Scores, target: Indices, *, excluded: Indices | Non
 
     Raises:
         ValueError: shapes disagree, an index lies outside the gallery, or a target is excluded.
-        UserError: a similarity is NaN, which would otherwise rank its target first.
+        UserError: a similarity is NaN. It would otherwise rank its target first.
 
     >>> similarity = np.array([[0.5, 0.9, 0.5, 0.1]], dtype=np.float32)
     >>> target_ranks(similarity, np.array([2])).tolist()
@@ -112,8 +112,8 @@ def ranks_in_lists(
 ) -> Ranks:
     """Rank of each target in a list of retrieved images, [M] int64; K where it is absent.
 
-    With `excluded`, ask the index for one image more than the largest cutoff: a list of 51
-    still holds 50 after the reference is taken out.
+    With `excluded`, ask the index for one image more than the largest cutoff. A list of 51 still
+    holds 50 after the reference is removed.
 
     Args:
         retrieved: [M, K] gallery indices, best first, -1 for none.

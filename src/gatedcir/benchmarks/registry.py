@@ -1,4 +1,4 @@
-"""Every data set by its name, and those of one's own by a dotted path."""
+"""Every data set by its name, and your own by a path."""
 
 from gatedcir.benchmarks.base import Benchmark
 from gatedcir.benchmarks.cirr import CIRR

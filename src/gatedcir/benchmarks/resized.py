@@ -1,7 +1,7 @@
-"""Copies of a dataset's images that are already what the transform makes of them.
+"""Copies of a dataset's images that are already padded, resized and cropped.
 
-A copy is the padded, resized and cropped square, stored without loss: the transform changes nothing
-on it, so that the model's input is the same bit for bit and only the work is saved.
+A copy is the square that the transform makes of an image, stored without loss. The transform leaves
+a copy as it is. This saves work, and the model's input stays exactly the same.
 """
 
 import json
@@ -32,7 +32,7 @@ class Copy(NamedTuple):
 
 
 def annotation_files(source: Path) -> list[Path]:
-    """All JSON files of a dataset's folder, those in linked folders too.
+    """All JSON files of a dataset's folder, also those in linked folders.
 
     Folders below it that hold resized copies are left out.
     """
@@ -43,7 +43,7 @@ def annotation_files(source: Path) -> list[Path]:
             folders.clear()
             continue
         above = {path.resolve() for path in (here, *here.parents)}
-        # A link to a folder above has no end.
+        # Following a link to a folder above would never end.
         folders[:] = [name for name in folders if (here / name).resolve() not in above]
         files = [here / name for name in names if name.endswith(".json") and name != NOTE]
         found += [file for file in files if file.is_file()]
@@ -51,19 +51,19 @@ def annotation_files(source: Path) -> list[Path]:
 
 
 def read_parts(dataset: str, source: Path, annotations: Iterable[Path]) -> dict[str, Split]:
-    """Every split, or category of a split, that has its files, by what their names share.
+    """Every split, or category of a split, that has its files, by the common part of their names.
 
     Images need not exist. Raises UserError as the readers do, and if no split has its files.
     """
     names = {path.name for path in annotations}
     readers = _copies_of(dataset).parts(source)
     there = {key for key in readers if {f"cap.{key}.json", f"split.{key}.json"} <= names}
-    # Where there are none, the first reader says what is expected.
+    # If there are none, the first reader's error says what is expected.
     return {key: read() for key, read in readers.items() if key in there or not there}
 
 
 def choose_places(dataset: str, source: Path, parts: Iterable[Split]) -> Places:
-    """Where the copy of every image file that exists goes; no two files share a place.
+    """The place for the copy of every existing image file. Each file has its own place.
 
     Raises:
         UserError: none exists, or an image's name or file has no place.
@@ -77,7 +77,7 @@ def choose_places(dataset: str, source: Path, parts: Iterable[Split]) -> Places:
 def write_annotations(
     source: Path, target: Path, files: Iterable[Path], parts: Mapping[str, Split], places: Places
 ) -> None:
-    """Copy annotation files to the same places; CIRR's split files then name the copied images."""
+    """Copy annotation files to the same places. CIRR's split files then name the copied images."""
     moved = {
         f"split.{key}.json": {
             name: f"./{places[name, path].as_posix()}"
@@ -131,7 +131,7 @@ def check_copy(dataset: str, target: Path, parts: Mapping[str, Split], places: P
 
 
 def write_note(target: Path, transform: Transform) -> None:
-    """Say which transform the copies are for, so that `check_note` refuses any other."""
+    """Note the transform that the copies are for, so that `check_note` refuses any other."""
     (target / NOTE).write_text(json.dumps({"transform": repr(transform)}) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Batches that are made while those before them are learnt from."""
+"""Make the next batches while the model trains on the present one."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,8 @@ _END = object()
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
     """The same items in order, the next one fetched by a thread while one is in use.
 
-    What a GPU computes leaves the processor free to gather features and to pin them. Errors of
-    the items come where the item would have come.
+    While a GPU computes, the processor is free to gather features and to pin them. An item's error
+    is raised at the item's place in the order.
 
     >>> list(ahead(range(3)))
     [0, 1, 2]

@@ -1,4 +1,4 @@
-"""JSON files of annotations, and what is wrong with them in words."""
+"""JSON files of annotations, and errors in words for the broken ones."""
 
 import json
 from pathlib import Path
@@ -13,11 +13,11 @@ CORRECT = "correct the file, or download it again"
 def read_json(path: Path, kind: type[Value], *, layout: str) -> Value:
     """The `kind` (list or dict) in an annotation file, in UTF-8, UTF-16 or UTF-32.
 
-    A byte order mark is allowed. `layout` is the expected layout of the dataset, shown where the
+    A byte order mark is allowed. `layout` is the expected layout of the dataset, shown if the
     file is missing. Raises UserError on a missing file, on invalid JSON and on another type.
     """
     try:
-        content = json.loads(path.read_bytes())  # bytes: json finds out the encoding
+        content = json.loads(path.read_bytes())  # bytes, so that json detects the encoding
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"The annotation file {path} does not exist; the expected layout is {layout}, "
@@ -35,7 +35,7 @@ def read_json(path: Path, kind: type[Value], *, layout: str) -> Value:
 
 
 def field(entry: object, key: str, kind: type[Value], *, where: str) -> Value:
-    """`entry[key]` of type `kind`; UserError names `where`, the place of the entry, if it is not.
+    """`entry[key]` of type `kind`. Else a UserError names `where`, the place of the entry.
 
     >>> field({"caption": "is red"}, "caption", str, where="entry 0 of cap.json")
     'is red'

@@ -21,9 +21,9 @@ class Batch(NamedTuple):
 
     images: Visual  # [U, ...]
     references: Tensor  # [B], which of the images
-    targets: Tensor  # [B], likewise
+    targets: Tensor  # [B], the same for the targets
     texts: list[str]
-    target_ids: Tensor  # [B], equal for equal targets, in all batches alike
+    target_ids: Tensor  # [B], equal for equal targets, the same way in all batches
 
     @classmethod
     def all_different(cls, images: Visual, texts: list[str]) -> "Batch":
@@ -35,9 +35,9 @@ class Batch(NamedTuple):
 class TripletDataset(Dataset):
     """Training triplets by the batch: a list of indices gives a `Batch`.
 
-    Every image is read once a batch, however many of its triplets show it. A triplet's text is
-    drawn anew every epoch, from the seed, the epoch and its index alone, so that a resumed run
-    draws what an uninterrupted one does. `text` draws it.
+    Every image is read once a batch, even if several of its triplets show it. `text` draws a
+    triplet's text again in every epoch, from the seed, the epoch and its index alone. A resumed run
+    therefore draws the same texts as an uninterrupted one.
     """
 
     def __init__(

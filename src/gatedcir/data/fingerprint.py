@@ -1,7 +1,7 @@
 """A data set's fingerprint: it tells whether two runs saw the same triplets and galleries.
 
-It does not depend on where the files are, so that a data set that was moved or resized stays the
-same. The content of images is not part of it.
+It covers triplets and galleries only. It stays the same if a data set is moved or resized, because
+it depends neither on the places of files nor on the content of images.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ def fingerprints(splits: Iterable[Split]) -> dict[str, str]:
 
 
 def changed_split(before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """The first split that both know and that is not the same in both.
+    """The first split that both have but that differs between them.
 
     >>> changed_split({"train": "a", "val": "b"}, {"val": "c", "test": "d"})
     'val'

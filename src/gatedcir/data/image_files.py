@@ -1,4 +1,4 @@
-"""Which file holds an image: the published one, or the only one of its name in a known place."""
+"""Find the file of an image: the published one, or the only one of its name in a known place."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ def endings() -> frozenset[str]:
 
 
 class Listings:
-    """The folders of a dataset. Each of them is listed once, when it is first asked for."""
+    """The folders of a dataset. Each one is listed once, at its first use."""
 
     def __init__(self) -> None:
         self._listed: dict[Path, tuple[frozenset[str], list[Path]]] = {}
@@ -82,7 +82,7 @@ def only_file(stem: str, places: Iterable[Index]) -> Path | None:
     """The image file of a name in some places; None if there is none.
 
     Raises:
-        UserError: there are two, which are not the same file through a link.
+        UserError: there are two different files. Links to one file count as one.
     """
     found = [file for place in places for file in place.get(stem, ())]
     if len(found) > 1:

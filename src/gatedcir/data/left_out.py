@@ -28,12 +28,13 @@ def check_files(
 ) -> list[Split]:
     """Make sure that every image of the splits has its file.
 
-    With `skip_missing` the missing images leave the gallery, the paths and the groups. With
-    `find_unreadable` those do for which it gives a reason. Triplets that need one are dropped, and
-    the protocol line gives the counts. All are written to a list in `list_folder`.
+    `skip_missing` removes the missing images from the gallery, the paths and the groups.
+    `find_unreadable` removes each image for which it gives a reason. Triplets that need one of
+    these images are dropped, and the protocol line gives the counts. A list of all the images is
+    written to `list_folder`.
 
     Raises:
-        UserError: files are missing and are not to be left out (one error for all of them), or a
+        UserError: files are missing but must not be left out (one error for all of them), or a
             split has no triplets left.
     """
     listings = listings or Listings()
@@ -50,10 +51,10 @@ def check_files(
 
 
 def write_list(reasons: Mapping[Path, str], folder: Path | None = None) -> Path:
-    """Write files and reasons to a table; where it is.
+    """Write files and reasons to a table, and return its path.
 
-    It goes to `folder`, or to the folder for temporary files if none is given or it may not be
-    written.
+    It goes to `folder`. If none is given, or if that is not writable, it goes to the folder for
+    temporary files.
     """
     rows = [("file", "reason"), *sorted((str(path), reason) for path, reason in reasons.items())]
     if folder is not None:
@@ -66,14 +67,14 @@ def write_list(reasons: Mapping[Path, str], folder: Path | None = None) -> Path:
 
 
 def _write_rows(file: Path, rows: Iterable[tuple[str, str]]) -> Path:
-    # A name that is no valid text is written as Python shows it.
+    # A name with invalid characters is written as Python shows it.
     with file.open("w", encoding="utf-8", errors="backslashreplace", newline="") as opened:
         csv.writer(opened).writerows(rows)
     return file
 
 
 def count_reasons(reasons: Iterable[str]) -> str:
-    """How often each reason was given.
+    """The count of each reason.
 
     >>> count_reasons(["empty", "damaged", "empty"])
     '2 empty, 1 damaged'
@@ -125,7 +126,7 @@ def _without(split: Split, left_out: Mapping[Path, str]) -> Split:
         )
     if not reasons:
         return split
-    # Fewer distractors raise recall, so the line printed beside the numbers has to say it.
+    # Fewer distractors raise recall, so the line printed next to the numbers must say it.
     skipped = len(split.triplets) - len(triplets)
     return replace(
         split,

@@ -10,17 +10,17 @@ from gatedcir.data.triplets import Triplet
 
 
 class TripletBatches(Sampler[list[int]]):
-    """Indices of the triplets of every batch, drawn anew from the seed and the epoch alone.
+    """Indices of the triplets of every batch, drawn from the seed and the epoch alone.
 
-    Triplets of one pool stand `related` at a time behind one another, so that a batch holds the
-    near-identical images among which a query must find its own; the runs come in random order.
-    With 1 the order is plainly random. Several processes divide the batch that they make together,
-    each with its runs in one piece; the triplets of a last partial one are left out.
+    `related` triplets of one pool follow one another as a run. A batch then holds near-identical
+    images, and a query must find its own among them. The runs come in random order. With
+    `related` 1 the order is random. Several processes divide a common batch, each with its runs in
+    one piece. The triplets of a last partial batch are left out.
 
     Args:
-        triplets: what the indices count.
+        triplets: the indices count these.
         batch_size: triplets of each process in a batch.
-        related: triplets of a pool in a run; a pool's last run may be shorter.
+        related: triplets of a pool in a run. A pool's last run may be shorter.
         seed: of all epochs.
         process: the number of this process.
         processes: how many there are.

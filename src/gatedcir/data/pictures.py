@@ -26,14 +26,14 @@ _SIXTEEN_BITS = ("PNG", "PPM")  # formats without 32-bit integers; Pillow reads 
 
 
 def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
-    """The image in a file, decoded, upright, in RGB; transparency is dropped.
+    """The image in a file, decoded, upright, in RGB, without transparency.
 
-    Of several frames or pages the first one is read.
+    If there are several frames or pages, the first one is read.
 
     Args:
         path: the file.
-        at_least: pixels that its sides must keep; a JPEG is then decoded at the smallest of the
-            whole, a half, a quarter and an eighth that does. In full size when not given.
+        at_least: pixels that its sides must keep. A JPEG is then decoded at the smallest size that
+            keeps them: full, a half, a quarter or an eighth. By default the size is full.
 
     Raises:
         UserError: the file is missing, closed, broken, truncated or of a kind without a reading in
@@ -41,7 +41,7 @@ def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
     """
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # to open a pipe would wait for ever
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
             kind = "a folder" if stat.S_ISDIR(mode) else "not a file"
             raise UserError(f"The image {path} cannot be read: it is {kind}; name an image file.")
         return _decode(path, at_least)
@@ -58,7 +58,7 @@ def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
         raise UserError(
             f"The image {path} cannot be read: it needs more memory than there is; make it smaller."
         ) from error
-    # Pillow's decoders tell of broken files by errors of any kind.
+    # Pillow's decoders raise errors of any kind for broken files.
     except Exception as error:
         raise UserError(
             f"The image {path} cannot be read ({reason_of(error)}); replace the file by a JPEG or "
@@ -69,7 +69,7 @@ def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any mode in RGB with 8 bits.
 
-    Grey of 16 bits is divided by 257, floats from 0 to 1 are multiplied by 255, both are rounded.
+    Grey of 16 bits is divided by 257. Floats from 0 to 1 are multiplied by 255. Both are rounded.
     Integers of 32 bits count as 16 bits if they fit and some need more than 8.
 
     Raises:
@@ -92,7 +92,7 @@ def _decode(path: Path, at_least: int | None) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes a decoded image upright; nothing where the EXIF block is broken."""
+    """The turn that makes a decoded image upright; None if the EXIF block is broken."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # as with decoders: errors of any kind

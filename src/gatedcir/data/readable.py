@@ -1,4 +1,4 @@
-"""Which image files cannot be read, and why: one pass over all of them."""
+"""Find the image files that cannot be read, and the reasons, in one pass over all of them."""
 
 import json
 import stat
@@ -26,7 +26,7 @@ def why_unreadable(path: Path) -> str | None:
     """Why a file cannot be read as an image, in a few words; None if it can be."""
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # to open a named pipe would wait for ever
+        if not stat.S_ISREG(found.st_mode):  # opening a named pipe would wait for ever
             return "folder" if path.is_dir() else "special file"
         if found.st_size == 0:
             return "empty"
@@ -50,13 +50,13 @@ def why_unreadable(path: Path) -> str | None:
 def find_unreadable(
     paths: Collection[Path], *, num_workers: int, folder: Path | None = None, progress: bool = True
 ) -> dict[Path, str]:
-    """Read every file in full; those that cannot be read, each with the reason.
+    """Read every file in full, and return those that cannot be read, each with the reason.
 
     Args:
         paths: the files.
         num_workers: threads that read; at least one does.
-        folder: where to note which files can be read, with size and time of each. The next pass
-            does not read them again unless these have changed.
+        folder: the place to note the readable files, with size and time of each. The next pass
+            reads a file again only if these have changed.
         progress: show a bar.
     """
     noted = {} if folder is None else _read_record(folder / RECORD)
@@ -71,7 +71,7 @@ def find_unreadable(
                     noted[str(path.absolute())] = list(stamp(path))
                 else:
                     found[path] = reason
-        finally:  # a stopped pass goes on where it was
+        finally:  # the next pass continues where a stopped one was
             if folder is not None and unread:
                 _write_record(folder / RECORD, noted)
     return found
@@ -80,7 +80,7 @@ def find_unreadable(
 def refuse_unreadable(
     paths: Collection[Path], *, num_workers: int, folder: Path | None = None
 ) -> None:
-    """Read every file in full, whatever is noted of it.
+    """Read every file in full, even if a note says that it is readable.
 
     Raises:
         UserError: some cannot be read, as `refusal_of` says.
@@ -108,7 +108,7 @@ def refusal_of(found: Mapping[Path, str], total: int, folder: Path | None = None
 def all_unreadable_told(
     paths: Collection[Path], *, num_workers: int, folder: Path | None = None
 ) -> Iterator[None]:
-    """Where one image turns out to be unreadable, look for all others and tell of them at once.
+    """After one unreadable image, look for all others and report them together.
 
     Raises UserError as `refuse_unreadable`.
     """
@@ -120,7 +120,7 @@ def all_unreadable_told(
 
 
 def _read_record(file: Path) -> dict[str, list[int]]:
-    """Path -> size and time; nothing where there is no such file or no sense in it."""
+    """Path -> size and time; empty if the file is missing or broken."""
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError):
@@ -137,5 +137,5 @@ def _is_noted(path: Path, noted: dict[str, list[int]]) -> bool:
 
 
 def _write_record(file: Path, noted: dict[str, list[int]]) -> None:
-    with suppress(OSError):  # in a folder that may only be read, every pass reads all files
+    with suppress(OSError):  # in a read-only folder, every pass reads all files
         write_text(file, json.dumps(noted))

@@ -35,7 +35,7 @@ class Source(Protocol):
 class PixelSource:
     """Reads and transforms an image whenever it is asked for.
 
-    `list_folder` is where a list of unreadable images goes, a temporary folder when not given.
+    A list of unreadable images goes to `list_folder`, or else to a temporary folder.
     """
 
     reads_files: ClassVar[bool] = True
@@ -88,7 +88,7 @@ def batches(
 ) -> Iterator[Visual]:
     """The images of `names` in order, B at a time.
 
-    Raises UserError that names all images of the source that cannot be read, if it meets one.
+    After one unreadable image, raises a UserError that names all unreadable ones of the source.
     """
     loader = DataLoader(
         _Images(source, names),

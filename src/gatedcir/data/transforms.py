@@ -21,7 +21,7 @@ AFFORDABLE = 2**25  # pixels, 128 MiB
 def target_padding(width: int, height: int, target_ratio: float) -> tuple[int, int]:
     """Pixels on each side (left and right, top and bottom) that bring the ratio to `target_ratio`.
 
-    Nothing is added below that ratio. Source: TargetPad of CLIP4Cir (Baldrati et al., 2022).
+    Images below that ratio stay as they are. Source: TargetPad of CLIP4Cir (Baldrati et al., 2022).
 
     >>> target_padding(200, 100, 1.25), target_padding(110, 100, 1.25)
     ((0, 30), (0, 0))
@@ -36,7 +36,7 @@ def target_padding(width: int, height: int, target_ratio: float) -> tuple[int, i
 def square_padding(width: int, height: int, target_ratio: float) -> tuple[int, int]:
     """Pixels on each side (left and right, top and bottom) that make the image a square.
 
-    The ratio is not used; an odd difference leaves the square one pixel short, as published.
+    The ratio is not used. An odd difference leaves the square one pixel short, as published.
 
     >>> square_padding(101, 200, 1.25)
     (49, 0)
@@ -73,7 +73,7 @@ class Transform:
     reading: int = field(default=READING, init=False)
 
     def open(self, path: Path) -> Image.Image:
-        """The image in a file, as `open_image`; a draft has at least twice the input's side."""
+        """The image in a file, as `open_image`. A draft has at least twice the input's side."""
         return open_image(path, at_least=2 * self.size if self.draft else None)
 
     def __call__(self, image: Image.Image) -> Tensor:
@@ -87,10 +87,10 @@ class Transform:
     def square(self, image: Image.Image) -> Image.Image:
         """An image of any mode and size, padded, resized and cropped: size x size pixels in RGB.
 
-        It does not change its own results. Memory is bounded by the sizes of the image and of the
-        result, whatever the aspect.
+        A second pass leaves the result as it is. Memory is bounded by the sizes of the image and of
+        the result, for any aspect ratio.
         """
-        # RGB comes first: to pad or to interpolate palette indices or alpha makes false colours.
+        # RGB comes first. To pad or interpolate palette indices or alpha would give false colours.
         image = image if image.mode == "RGB" else to_rgb(image)
         padding = TRANSFORMS[self.kind](*image.size, self.target_ratio)
         return _pad_resize_crop(image, padding, self.size)
@@ -107,9 +107,9 @@ def make_transform(
 ) -> Transform:
     """The transform `kind`, a key of TRANSFORMS: a PIL image to [3, size, size] float32.
 
-    `size` is in pixels, `mean` and `std` are those of values in [0, 1]. The result can be
-    pickled; with `draft` it opens JPEGs at a fraction of their size. Raises UserError on an unknown
-    kind, a size below 1 or a ratio below 1.
+    `size` is in pixels. `mean` and `std` are those of values in [0, 1]. The result can be pickled.
+    With `draft` it opens JPEGs at a fraction of their size. Raises UserError on an unknown kind, a
+    size below 1 or a ratio below 1.
 
     >>> white = Image.new("RGB", (8, 4), "white")
     >>> to_tensor = make_transform("squarepad", size=4, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -128,11 +128,10 @@ def make_transform(
 
 
 def _pad_resize_crop(image: Image.Image, padding: tuple[int, int], size: int) -> Image.Image:
-    """Black on each side (left and right, top and bottom), the shorter side to `size`, the centre.
+    """Pad with black on each side, resize the shorter side to `size`, and crop the centre.
 
-    Pictures on the way that have many more pixels than the image are not made. The result is the
-    same, save for images so thin that it must be taken from fewer pixels: there it differs by a
-    few levels of 255.
+    This avoids intermediate pictures with many more pixels than the image. The result is the same,
+    except for very thin images. These use fewer pixels and differ by a few levels of 255.
     """
     (horizontal, vertical), (width, height) = padding, image.size
     padded = (width + 2 * horizontal, height + 2 * vertical)
@@ -153,9 +152,9 @@ def _pad_resize_crop(image: Image.Image, padding: tuple[int, int], size: int) ->
 def _thin(
     image: Image.Image, padding: tuple[int, int], resized: tuple[int, int], size: int
 ) -> Image.Image:
-    """The same in rows and then in columns, as Pillow does it, where that is not too much work.
+    """The same in rows and then in columns, as Pillow does it.
 
-    The longer side, which has no padding, goes first where it is.
+    If this order is too much work, the longer side goes first. It has no padding.
     """
     sides = list(zip(padding, resized, strict=True))
     work = image.height * max(image.width + 2 * padding[0], 32 * size)
@@ -171,7 +170,7 @@ def _shrink_rows(image: Image.Image, pad: int, length: int, size: int) -> Image.
     side = image.width + 2 * pad
     scale = side / length
     first = _offset(length, size)
-    # All of the row is exact; of a very long row only what is kept can be afforded.
+    # The whole row gives the exact result. For a very long row, only the kept part is affordable.
     start, stop = (0, length) if length <= 16 * size else (first, first + size)
     support = 2 * max(scale, 1) + 1  # of the bicubic filter
     low = max(math.floor(start * scale - support), 0)

@@ -1,4 +1,4 @@
-"""What every dataset becomes: triplets, a gallery in ranking order, and the file of each image."""
+"""The common form of every dataset: triplets, a gallery in ranking order, and image files."""
 
 import random
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from gatedcir.errors import UserError
 class Triplet:
     """One query and its answers.
 
-    `targets` are the right images, mostly one, and empty where the split publishes none. `target`
-    is the first, on which is trained and by which recall counts. `group` holds CIRR's image set as
-    published, the reference included, and is empty elsewhere. `pool` names what triplets with much
-    the same images share: the number of CIRR's image set, FashionIQ's category.
+    `targets` are the right images, mostly one. It is empty if the split publishes none. `target`
+    is the first; training and recall use it. `group` holds CIRR's image set as published, the
+    reference included, and is empty for other data. `pool` is the same for triplets with similar
+    images: the number of CIRR's image set, or FashionIQ's category.
     """
 
     query_id: str
@@ -35,9 +35,9 @@ class Triplet:
 class Split:
     """The triplets of one split and the gallery, in the order in which ties are broken.
 
-    `searched` says, for the message of a missing image, which names were looked for where.
-    `note` ends the protocol line, that of a training split too. `skipped` counts the triplets that
-    were left out because an image of theirs was.
+    `searched` gives the names and places of the search, for the message of a missing image.
+    `note` ends the protocol line, also that of a training split. `skipped` counts the triplets
+    that were left out because one of their images was.
     """
 
     name: str
@@ -56,7 +56,7 @@ def evaluation_text(captions: tuple[str, ...]) -> str:
     """The text of a query at evaluation: one caption as it is, two joined by "and".
 
     A blank one of two is left out. Raises ValueError unless there are one or two captions.
-    Source: FashionIQ evaluation of CLIP4Cir and SPRC; `capitalize` lowers the rest, as there.
+    Source: FashionIQ evaluation of CLIP4Cir and SPRC. As there, `capitalize` lowers the rest.
 
     >>> evaluation_text(("Is Red.", " has a V-neck, "))
     'Is red and has a V-neck'
@@ -69,9 +69,9 @@ def evaluation_text(captions: tuple[str, ...]) -> str:
 
 
 def training_text(captions: tuple[str, ...], rng: random.Random) -> str:
-    """The text of a query in training: one caption as it is; two give one of four texts, each
-    with probability 1/4: first and second, second and first, the first alone, the second alone.
+    """The text of a query in training: one caption as it is, two in one of four forms.
 
+    Each form has probability 1/4: first and second, second and first, first alone, second alone.
     A blank one of two is left out. Raises ValueError unless there are one or two captions.
     Source: FashionIQ training of CLIP4Cir and SPRC.
 
@@ -92,7 +92,7 @@ TrainingText = Callable[[tuple[str, ...], random.Random], str]
 
 
 def only_used(split: Split) -> Split:
-    """A training split without what training does not use: nothing is ranked in it.
+    """A training split with only the parts that training uses. Training needs no ranking.
 
     Each triplet keeps its reference and its first target.
     """
@@ -105,9 +105,9 @@ def only_used(split: Split) -> Split:
 
 
 def first(split: Split, limit: int, *, train: bool) -> Split:
-    """A split with only the first triplets of it, as its protocol says; its gallery is whole.
+    """A split with only its first triplets, as its protocol says. The gallery stays whole.
 
-    A training split keeps only the images that these use.
+    A training split keeps only the images that these triplets use.
     """
     if limit >= len(split.triplets):
         return split
