@@ -75,7 +75,7 @@ class Copies:
     """The layout of resized copies of a data set.
 
     Attributes:
-        parts: the data set's folder -> what the names of a part's files share -> its reader.
+        parts: the data set's folder -> the common part of a part's file names -> its reader.
         places: images and their files, and the folder -> the place of each copy.
     """
 
@@ -114,11 +114,11 @@ class Benchmark:
     origin: str = ""
     """The address that it comes from."""
     sign: str = ""
-    """A folder in it that other data sets have not."""
+    """A folder in it that other data sets lack."""
     evaluation_text: Callable[[tuple[str, ...]], str] = triplets.evaluation_text
     training_text: triplets.TrainingText = triplets.training_text
     submission: Callable[[Path, str, Sequence[Answers]], list[Path]] | None = None
-    """Writes what its test server takes into a folder: the files' paths."""
+    """Writes the files for its test server into a folder, and returns their paths."""
     copies: Copies | None = None
 
     @property

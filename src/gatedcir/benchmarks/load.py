@@ -118,7 +118,7 @@ def _find_unreadable(
 
 
 def check_gallery(split: Split) -> None:
-    """Refuse a gallery that leaves no choice once the reference is taken out; UserError."""
+    """Raise a UserError for a gallery that leaves no choice without the reference."""
     if len(split.gallery) < 2 + split.reference_removed:
         raise too_few(split.name, len(split.gallery))
 

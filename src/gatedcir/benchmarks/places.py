@@ -11,7 +11,7 @@ Places = dict[tuple[str, Path], Path]
 
 
 def places_by_path(paths: list[tuple[str, Path]], source: Path) -> Places:
-    """The images' own places; "outside" for those outside of the dataset's folder."""
+    """The images' own places. Images outside of the dataset's folder go to "outside"."""
     folder = _without_dots(source)
     places: dict[Path, Path] = {}
     taken: set[Path] = set()

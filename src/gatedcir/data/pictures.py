@@ -22,7 +22,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SIXTEEN_BITS = ("PNG", "PPM")  # formats without 32-bit integers; Pillow reads some as mode I
+_SIXTEEN_BITS = ("PNG", "PPM")  # formats without 32-bit integers, which Pillow may read as mode I
 
 
 def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
@@ -36,8 +36,8 @@ def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
             keeps them: full, a half, a quarter or an eighth. By default the size is full.
 
     Raises:
-        UserError: the file is missing, closed, broken, truncated or of a kind without a reading in
-            8 bits; it is named.
+        UserError: the file is missing, closed, broken, truncated, or of a kind without a reading
+            in 8 bits. The error names the file.
     """
     try:
         mode = path.stat().st_mode

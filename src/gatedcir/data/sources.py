@@ -19,7 +19,7 @@ from gatedcir.visual import Visual
 
 
 class Source(Protocol):
-    """Where images come from, by name."""
+    """A source of images by name."""
 
     reads_files: ClassVar[bool]
     """Whether worker processes help."""

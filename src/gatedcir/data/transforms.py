@@ -46,7 +46,7 @@ def square_padding(width: int, height: int, target_ratio: float) -> tuple[int, i
 
 
 def no_padding(width: int, height: int, target_ratio: float) -> tuple[int, int]:
-    """No pixels: CLIP's own transform crops what does not fit."""
+    """No pixels, because CLIP's own transform crops the rest."""
     return 0, 0
 
 

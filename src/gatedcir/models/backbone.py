@@ -257,7 +257,7 @@ class Backbone(nn.Module):
         return self.vision_model.post_layernorm(level)
 
     def embed_words(self, input_ids: Tensor) -> Tensor:
-        """Word embeddings, wherever the words stand: [B, T] -> [B, T, D]."""
+        """Word embeddings without positions: [B, T] -> [B, T, D]."""
         return self.embeddings.word_embeddings(input_ids)
 
     def at_positions(self, words: Tensor) -> Tensor:
@@ -276,7 +276,7 @@ class Backbone(nn.Module):
         mask: Tensor | None = None,
         kept: slice = slice(None),
     ) -> Tensor:
-        """Queries, and the text behind them, through the Q-Former. The queries look at the image.
+        """Queries, and the text after them, through the Q-Former. The queries look at the image.
 
         Args:
             sequence: [B, Q + T, D]; the first Q are query tokens.

@@ -34,8 +34,8 @@ def qformer_pass(
             others use those of the text.
         mask: [B, S], 1 where a token counts; queries always count. None when all do.
         image: [B, L, Dv]; the cross-attention layers attend to it.
-        kept: tokens whose outputs are wanted, queries alone or words alone, all of which count;
-            everything by default.
+        kept: tokens whose outputs are needed: only queries or only words, all of which count. By
+            default all tokens.
 
     Returns:
         [B, K, D]. The values are arbitrary where a token does not count.

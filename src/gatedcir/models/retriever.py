@@ -75,7 +75,7 @@ class ComposedRetriever(nn.Module):
         return self.backbone.vision_projection.out_features
 
     def feature_bytes(self, dtype: torch.dtype) -> int:
-        """Size in memory of what `levels` makes of one image."""
+        """Size in memory of the output of `levels` for one image."""
         tokens = sum(self.backbone.token_count(scale) for scale in self.scales)
         return tokens * len(self.layers) * self.backbone.vision_width * dtype.itemsize
 
@@ -98,7 +98,7 @@ class ComposedRetriever(nn.Module):
         return found
 
     def normalised_levels(self, visual: Visual) -> list[Tensor]:
-        """All levels behind the tower's last LayerNorm, in the Q-Former's precision."""
+        """All levels after the tower's last LayerNorm, in the Q-Former's precision."""
         return [self.backbone.normalise(x.to(self.temp.dtype)) for x in self.levels(visual)]
 
     def visual_tokens(self, visual: Visual) -> tuple[Tensor, Aux]:
@@ -136,20 +136,20 @@ class ComposedRetriever(nn.Module):
         mask = _with_queries(text_mask, count)
         both = torch.cat([queries, words], 1)
         prompts = self.backbone.query_pass(both, image=image, mask=mask, kept=slice(0, count))
-        # The text's [CLS] stands behind the Q prompts.
+        # The text's [CLS] comes after the Q prompts.
         second = torch.cat([prompts, words], 1)
         cls = self.backbone.text_pass(second, mask=mask, kept=slice(count, count + 1))
         query = _project(self.backbone.text_projection, cls[:, 0])
         return query, {**aux, "prompts": prompts}
 
     def encode_text(self, text: Tokens) -> Tensor:
-        """Features of B texts behind the learned prompts, without an image: [B, E] of norm 1."""
+        """Features of B texts with the learned prompts, without an image: [B, E] of norm 1."""
         return self._text(self.backbone.embed_words(text.input_ids), text.attention_mask)
 
     def _text(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """Word embeddings [B, T, D] and their mask [B, T] -> [B, E]."""
         prompts = self.prompt_tokens.expand(len(words), -1, -1)  # [B, Q, D]
-        # The prompts stand behind the [CLS].
+        # The prompts come after the [CLS].
         sequence = torch.cat([words[:, :1], prompts, words[:, 1:]], 1)  # [B, Q + T, D]
         sequence = self.backbone.at_positions(sequence)
         mask = _with_queries(text_mask, prompts.shape[1])

@@ -3,7 +3,7 @@
 The maps may differ in size and width. Shapes: B batch, C_i channels of the i-th map, H and W height
 and width of a map, S maps.
 
-`forward` gives the fused map alone; `compute` gives it with its aux, which holds `weights`
+`forward` gives the fused map alone. `compute` gives it with its aux, which holds `weights`
 [B, S, H, W] where the maps are weighted.
 """
 

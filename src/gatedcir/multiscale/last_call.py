@@ -1,4 +1,4 @@
-"""Modules that can be asked afterwards for what their last `forward` computed on the way."""
+"""Modules that can give the intermediate results of their last `forward` afterwards."""
 
 from abc import abstractmethod
 from typing import Any

@@ -36,7 +36,7 @@ def distinct_scales(scales: Sequence[float]) -> list[float]:
 
 
 def main_scale(scales: Sequence[float]) -> int:
-    """Index of the scale nearest to 1, whose map sets the size of what is fused.
+    """Index of the scale nearest to 1. Its map sets the size of the fused map.
 
     >>> main_scale([0.25, 1.0, 2.0]), main_scale([0.5, 1.5])
     (1, 0)

@@ -25,7 +25,7 @@ _PATIENCE = 20  # rounds of drawing more families before we give up a size
 
 
 def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
-    """Scenes in CIRR's layout; yields a line a split.
+    """Write scenes in CIRR's layout, and yield a line for each split.
 
     Args:
         root: a new or empty folder.
@@ -65,7 +65,7 @@ def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[s
 
 
 def write_fashioniq(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
-    """Garments in FashionIQ's layout, otherwise as `write_cirr`.
+    """Write garments in FashionIQ's layout, otherwise as `write_cirr`.
 
     Each category gets a third of train's size, and the full sizes of val and test.
     """

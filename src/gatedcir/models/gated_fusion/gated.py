@@ -23,7 +23,7 @@ def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
 
 
 class TextFusion(nn.Module):
-    """What the strategies share: the mean text, projected, and the direction of change it gives.
+    """The base class of the strategies: the projected mean text, and its direction of change.
 
     `start="identity"` zeroes the last layer of the direction. The fused tokens then equal the
     image's at step 0, and a pretrained Q-Former sees tokens that it knows. A subclass whose aux

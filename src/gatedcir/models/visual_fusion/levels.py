@@ -213,7 +213,7 @@ class TokenLevels(nn.Module):
         """N levels [B, L, Dv] -> [B, L, Dv], and the fusion's aux.
 
         Raises:
-            ValueError: the levels are not what the fusion was built for.
+            ValueError: the levels do not fit the fusion.
         """
         maps = [level.transpose(1, 2)[..., None] for level in levels]  # [B, Dv, L, 1]
         fused, aux = self.fusion(maps)

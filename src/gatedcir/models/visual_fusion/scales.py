@@ -93,7 +93,7 @@ class IntegratedScaleFusion(ScaleTokens):
         options: further arguments of the integration, such as `start`.
 
     Raises:
-        ValueError: what the integration refuses.
+        ValueError: the integration refuses its arguments.
     """
 
     def __init__(

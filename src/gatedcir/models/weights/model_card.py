@@ -1,4 +1,4 @@
-"""The README.md of a trained model: what it is, its metrics and how they were measured."""
+"""The README.md of a trained model: its description, its metrics and their protocol."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Where weights come from: the hub, LAVIS' and SPRC's files, this project's own runs.
+"""The sources of weights: the hub, LAVIS' and SPRC's files, this project's own runs.
 
 There is one function for each kind, and all give the same type of result. The loader looks at the
 content of a file, not at its name, to decide what kind of weights it holds.
