@@ -12,7 +12,7 @@ from gatedcir.errors import UserError
 class Triplet:
     """One query and its answers.
 
-    `targets` are the right images, mostly one. It is empty if the split publishes none. `target`
+    `targets` holds the right images, mostly one, or none if the split publishes none. `target`
     is the first; training and recall use it. `group` holds CIRR's image set as published, the
     reference included, and is empty for other data. `pool` is the same for triplets with similar
     images: the number of CIRR's image set, or FashionIQ's category.
