@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 Start = Literal["seed", "identity"]
-"""seed: act from random weights; identity: change nothing at step 0."""
+"""With "seed" a fusion acts from random weights. With "identity" it changes nothing at step 0."""
 Aux = dict[str, Tensor]
 """Gates, weights and figures by name, beside a fusion's output."""
 

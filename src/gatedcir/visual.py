@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 Visual = Tensor | list[Tensor]
-"""A batch of images: pixels [B, 3, H, W], or one feature map [B, L, Dv] for each layer that is read
-at the first scale, then at the next. Without the leading B it is a single image."""
+"""A batch of images. It is pixels [B, 3, H, W], or one feature map [B, L, Dv] for each layer that
+is read at the first scale, then at the next. Without the leading B it is a single image."""
 
 
 def take(images: Visual, places: Tensor) -> Visual:
