@@ -1,4 +1,4 @@
-"""Draw what the visual fusion makes of an image, and which words its places attend to."""
+"""Draw the output of the visual fusion for an image, and the words that its places attend to."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

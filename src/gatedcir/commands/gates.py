@@ -1,4 +1,4 @@
-"""Draw where the text opens the gate: for one image and text, or for queries of a dataset."""
+"""Draw where the text opens the gate, for one image and text or for queries of a dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -35,9 +35,7 @@ MaybeDataset = Annotated[str | None, DATASETS, tyro.conf.arg(metavar=DATASETS.me
 DataPath = Annotated[
     Path | None,
     FREE_ON_RESUME,
-    tyro.conf.arg(
-        help="The dataset's folder. Without it: ./cirr_dataset or ./fashionIQ_dataset."
-    ),
+    tyro.conf.arg(help="The dataset's folder. Without it: ./cirr_dataset or ./fashionIQ_dataset."),
 ]
 _STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
 StrategyName = Annotated[
