@@ -1,4 +1,4 @@
-"""One type for a batch of images: pixels, or what the vision tower makes of them.
+"""One type for a batch of images: pixels, or features of the vision tower.
 
 Shapes: B batch, L visual tokens, Dv vision width, H x W pixels.
 """
@@ -8,7 +8,7 @@ from torch import Tensor
 
 Visual = Tensor | list[Tensor]
 """A batch of images: pixels [B, 3, H, W], or one feature map [B, L, Dv] for each layer that is read
-at the first scale, then at the next. Without the leading B it is a single image."""
+at the first scale, then for each at the next. Without the leading B it is a single image."""
 
 
 def take(images: Visual, places: Tensor) -> Visual:

@@ -34,7 +34,7 @@ class _Query(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw; print the files."""
+    """Draw the pictures and print their files."""
     options = parse(Options, argv, description=COMMANDS["fusion"])
     check(options, needs_text=False)
     if options.image is None:

@@ -13,7 +13,7 @@ MOST_SEED = 2**32  # what NumPy takes
 
 
 def check_ranges(config: Config) -> None:
-    """Refuse numbers that no run can work with; UserError names the flag."""
+    """Refuse numbers that no run can work with. UserError names the flag."""
     for flag, value, least in (
         ("num-epochs", config.optim.num_epochs, 1),
         ("batch-size", config.optim.batch_size, 1),

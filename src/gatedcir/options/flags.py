@@ -23,7 +23,7 @@ GENERAL = {
     "--help": "",
     "--help-all": "",
 }  # of every command: flag -> its value
-PREFIXED = ("model", "gated_fusion")  # groups that stand in their options' names; others do not
+PREFIXED = ("model", "gated_fusion")  # the only groups that are part of their options' names
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +62,11 @@ class Option:
     text: str = ""
     """What it does."""
     group: str = ""
-    """The field of the outermost group that it stands in; "" for a command's own options."""
+    """The field of its outermost group, or "" for a command's own options."""
 
     @property
     def names(self) -> list[str]:
-        """All its flags; a switch has two for each, `--save` and `--no-save`."""
+        """All its flags. A switch has two for each, `--save` and `--no-save`."""
         flags = [self.flag, *self.aliases]
         return flags + [switched_off(flag) for flag in flags] * (self.kind is bool)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from gatedcir.options.flags import GENERAL, Option, options_of, switched_off
 
-TITLES = {  # a group's field in the options -> its title; groups of one title stand together
+TITLES = {  # a group's field in the options -> its title. Groups with one title go together.
     "": "options",
     "data": "data",
     "transform": "data",

@@ -87,7 +87,7 @@ def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
 
 
 def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = None) -> Options:
-    """Flags to a dataclass; UserError where tyro refuses them."""
+    """Flags to a dataclass. UserError if tyro refuses them."""
     known = by_name(options)
     given = [normal(one, known.get(one.flag)) for one in split(words)]
     for one in given:
