@@ -1,7 +1,7 @@
 """Train one small fixed run, and fail if its recall leaves the band where it has been.
 
-A change that costs recall is not seen by tests of single parts. The run takes less than a minute
-on two cores: 3,000 triplets of scenes, one epoch, float32.
+Tests of single parts do not see a change that costs recall. The run takes less than a minute on two
+cores: 3,000 triplets of scenes, one epoch, float32.
 """
 
 import sys

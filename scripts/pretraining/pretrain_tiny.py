@@ -1,10 +1,10 @@
 """Pretrain the embedded tiny BLIP-2 on captioned synthetic scenes and garments.
 
-First the vision tower learns to name what every place shows, then, with the tower frozen, the
+First, the vision tower learns to name the content of every place. Then the tower is frozen, and the
 Q-Former learns to read captions: of single things, then of their places, then of whole pictures
-among near-identical ones, and what the caption of one picture says beyond another picture.
-Contrasted with whole pictures from the start, nothing learns where things are. Only combinations of
-the train split are shown. Writes a folder in the hub's layout; under two hours on two CPU cores.
+among near-identical ones. It also learns the details of a caption that another picture lacks. With
+whole pictures from the start, the model does not learn where things are. Only combinations of the
+train split are shown. Writes a folder in the hub's layout. Takes under two hours on two CPU cores.
 """
 
 import json
@@ -30,8 +30,8 @@ from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.options.parsing import parse
 from gatedcir.training.losses import token_similarity
 
-CAPTION_LENGTH = 56  # whole captions of four things; fine-tuning reads shorter texts
-WHOLE, NEARLY = 0.75, 0.8  # share of captions with every detail; what the others keep of them
+CAPTION_LENGTH = 56  # whole captions of four things. Fine-tuning reads shorter texts.
+WHOLE, NEARLY = 0.75, 0.8  # share of captions with every detail, and details that others keep
 _ENCODED = 256  # pictures that the frozen tower sees at a time
 _TESTED = 800  # pictures of an evaluation
 
@@ -41,7 +41,7 @@ class Options:
     """Where to, and how much."""
 
     output: Path
-    """Folder to write; made anew after every lesson."""
+    """Folder to write. It is written again after every lesson."""
     share: float = 1.0
     """Share of the steps and pictures of every lesson, for a trial."""
     seed: int = 0
@@ -50,17 +50,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Lesson:
-    """So many steps on batches with so many groups of each kind of picture."""
+    """A number of steps, on batches with a number of groups of each kind of picture."""
 
     name: str
     steps: int
     learning_rate: float
     groups: dict[str, int]
     beside: Literal["words", "changes"] = "words"
-    """What is read beside whole captions."""
+    """The second lesson, in addition to whole captions."""
 
 
-# How many groups of each kind there are to learn from.
+# Number of groups of each kind to learn from.
 DRAWN = {"few": 2500, "crowded": 5000, "moved": 2500, "near": 5000, "garments": 2000}
 NAMING = Lesson("naming", 1000, 1.2e-3, {"crowded": 7, "few": 3, "near": 4, "garments": 2})
 READING = (
@@ -87,7 +87,7 @@ class School:
         vision = self.model.config.vision_config
         side = vision.image_size // vision.patch_size
         with torch.no_grad():
-            # transformers leaves the queries at zero, where all of them would stay alike.
+            # transformers leaves the queries at zero. All of them would then stay equal.
             nn.init.normal_(self.model.query_tokens, std=0.02)
             positions = self.model.vision_model.embeddings.position_embedding
             positions[0, 1:] = split_places(vision.hidden_size, side)
@@ -152,7 +152,7 @@ class School:
     def _read(
         self, batch: dict[str, tuple[Tensor, list[Shown]]], lesson: Lesson
     ) -> dict[str, Tensor]:
-        """The losses of a lesson; kind by kind, as captions of one kind are about equally long."""
+        """The losses of a lesson, by kind, because captions of one kind have similar lengths."""
         reading = self.reading
         targets, captions, others = [], [], []
         for feature, shown in batch.values():
@@ -220,7 +220,7 @@ class School:
 
     @torch.no_grad()
     def _record(self, lesson: Lesson, steps: int) -> None:
-        """R@1 of whole captions among all tested pictures of a kind, in percent; saves."""
+        """Record R@1 in percent, of whole captions among all tested pictures of a kind. Save it."""
         row: dict = {"lesson": lesson.name, "steps": steps}
         for (kind, split), pictures in self.tests.items():
             rng = random.Random(0)

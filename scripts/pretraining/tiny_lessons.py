@@ -1,4 +1,4 @@
-"""What the embedded backbone is taught: to name what it sees, and to read captions.
+"""The lessons of the embedded backbone: to name what it sees, and to read captions.
 
 Shapes: B pictures, L visual tokens, T text tokens, C cells, D width, E embedding width.
 """
@@ -25,15 +25,15 @@ _OF_GARMENTS = {
     for category, attributes in ATTRIBUTES.items()
     for name, values in attributes.items()
 }
-_UNSAID = -100  # what cross_entropy leaves out
+_UNSAID = -100  # the label that cross_entropy leaves out
 MASKED = 0.4  # share of a caption's words
 
 
 def labels_of(shown: Sequence[Shown]) -> dict[str, Tensor]:
-    """What there is to name, for each head of `Naming`.
+    """The labels of pictures, for each head of `Naming`.
 
-    `shape` and so on: [B, C], for shape with one more value for an empty cell; `background` and
-    each attribute of garments: [B]. What a picture does not have is left out by cross_entropy.
+    `shape` and so on: [B, C]. `shape` has one more value for an empty cell. `background` and each
+    attribute of garments: [B]. cross_entropy leaves out attributes that a picture does not have.
     """
     count = len(shown)
     found = {name: torch.full((count, _SIDE**2), _UNSAID) for name in _OF_THINGS}
@@ -56,12 +56,12 @@ def labels_of(shown: Sequence[Shown]) -> dict[str, Tensor]:
 
 
 class Naming(nn.Module):
-    """Linear heads over the vision tower's tokens that name what every place shows.
+    """Linear heads over the vision tower's tokens that name the content of every place.
 
-    The captions of a whole picture teach a tower neither place nor shape nor texture: the
-    contrastive loss rests on colours, sizes and backgrounds, which an average over the picture
-    tells. Here each cell's tokens, averaged, must name the thing in it, each token must know its
-    place, the image's own token the background, and all tokens together a garment.
+    Captions of a whole picture do not teach a tower places, shapes and textures. Colours, sizes and
+    backgrounds are enough for the contrastive loss, and an average over the picture shows these.
+    Here the mean of each cell's tokens must name the thing in the cell. Each token must know its
+    place, the image's own token must name the background, and all tokens together a garment.
     """
 
     def __init__(self, width: int, *, side: int) -> None:
@@ -88,7 +88,7 @@ class Naming(nn.Module):
         }
 
     def losses(self, tokens: Tensor, labels: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Cross-entropies by name; those of garments as one mean, each attribute counted once."""
+        """Cross-entropies by name. Those of garments are one mean, each attribute counted once."""
         logits = self.forward(tokens)
         found = {
             name: F.cross_entropy(logits[name].flatten(0, -2), labels[name].flatten())
@@ -110,14 +110,14 @@ class Naming(nn.Module):
 
 
 class Reading(nn.Module):
-    """What the Q-Former learns from captions.
+    """The Q-Former's lessons from captions.
 
     `captions` is BLIP-2's image-text contrast: the best of an image's Q projected query tokens
-    against the caption's [CLS]. Beside it stands one of two: `words`, masked words of the caption
-    told by queries, words and image together, in place of BLIP-2's image-grounded generation; or
-    `changed`, the same contrast for the query that composed retrieval makes of another image and
-    what the caption says beyond it, so that what the text leaves out must come from the image, and
-    what it says must win over the image.
+    against the caption's [CLS]. One of two lessons is added to it. `words` replaces BLIP-2's
+    image-grounded generation: queries, words and image together must tell masked words of the
+    caption. `changed` is the same contrast for a composed query. This query is made of another
+    image and of a text with the caption's details that this image lacks. The model must take
+    details from the image if the text leaves them out. If the two differ, the text must win.
     """
 
     def __init__(self, backbone: Backbone, *, mask_id: int, special: int) -> None:
@@ -131,7 +131,7 @@ class Reading(nn.Module):
         self.bias = nn.Parameter(torch.zeros(backbone.embeddings.word_embeddings.num_embeddings))
 
     def own_parameters(self) -> list[nn.Parameter]:
-        """What is learnt beside the backbone."""
+        """Weights that are trained in addition to the backbone."""
         return [self.log_temperature, self.bias, *self.transform.parameters()]
 
     def targets(self, level: Tensor) -> Tensor:
@@ -146,7 +146,7 @@ class Reading(nn.Module):
         return F.normalize(backbone.text_projection(hidden[:, 0]).float(), dim=-1)
 
     def changed(self, level: Tensor, changes: Tokens) -> Tensor:
-        """Images and what captions say beyond them -> [B, E]."""
+        """Images, and texts with the captions' details that the images lack -> [B, E]."""
         return self.retriever.encode_query([level], changes)[0]
 
     def words(self, level: Tensor, captions: Tokens) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,8 @@ class Reading(nn.Module):
 def split_places(width: int, side: int, *, amplitude: float = 0.25) -> Tensor:
     """Fixed 2-D positions to start from, sines of row and column: [side * side, width].
 
-    Random ones of the usual size drown in the patches: no place is then learned for long.
+    Random positions of the usual size are too small next to the patches. The model then learns no
+    places for a long time.
     """
     quarter = width // 4
     rates = side ** -torch.linspace(0, 1, quarter)

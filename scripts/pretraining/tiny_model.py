@@ -15,7 +15,7 @@ from gatedcir.models.backbone import Backbone
 from gatedcir.synthetic import edits, garment_text, scenes
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]"]
-_MARKS = "‘’“”„–—…•€£¥§©®™°±×÷"  # what captions are typed with beyond ASCII
+_MARKS = "‘’“”„–—…•€£¥§©®™°±×÷"  # characters of captions beyond ASCII
 _NUMBERS = "¼½¾²³"
 
 
@@ -49,7 +49,7 @@ def tiny_config(vocabulary: int) -> dict:
             "intermediate_size": 512,
             "max_position_embeddings": 64,
             "use_qformer_text_input": True,
-            # Hardly a picture is seen twice: little to over-fit to, and dropout is slow on CPUs.
+            # Few pictures are seen twice, so there is little over-fitting. Dropout is slow on CPUs.
             "hidden_dropout_prob": 0.0,
             "attention_probs_dropout_prob": 0.0,
         },

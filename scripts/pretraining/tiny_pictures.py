@@ -1,7 +1,7 @@
 """Captioned synthetic pictures, in groups, for the pretraining of the embedded backbone.
 
-A group's pictures are told apart by what the group is about: anything, places alone, or one part of
-a whole scene. Only combinations of the asked split are shown. Shapes: P pictures, B of a batch.
+The pictures of a group differ in the group's subject: in anything, in places alone, or in one part
+of a whole scene. Only combinations of the given split are shown. Shapes: P pictures, B of a batch.
 """
 
 import multiprocessing
@@ -30,7 +30,7 @@ Shown = Scene | Garment
 
 
 def _scene(split: str, rng: random.Random, things: int) -> Scene:
-    """So many random things at random places, before a random background."""
+    """A number of random things at random places, before a random background."""
     cells: list[scenes.Thing | None] = [None] * len(scenes.CELLS)
     for cell in rng.sample(range(len(cells)), things):
         cells[cell] = scenes.sample_thing(rng, split)
@@ -43,7 +43,7 @@ def few(split: str, rng: random.Random) -> list[Shown]:
 
 
 def crowded(split: str, rng: random.Random) -> list[Shown]:
-    """Unrelated scenes of three to nine things: much to be named in one picture."""
+    """Unrelated scenes of three to nine things, so that one picture has much to name."""
     return [_scene(split, rng, rng.choice((3, 5, 6, 7, 8, 9))) for _ in range(GROUP)]
 
 
@@ -96,7 +96,7 @@ class Pictures:
 
 
 def draw(kind: str, split: str, *, groups: int, seed: int, processes: int = 2) -> Pictures:
-    """So many groups of a kind; the same seed gives the same pictures."""
+    """Draw a number of groups of a kind. The same seed gives the same pictures."""
     chunks = [
         (kind, split, min(_CHUNK, groups - start), f"{seed}/{kind}/{split}/{start}")
         for start in range(0, groups, _CHUNK)
@@ -133,9 +133,9 @@ def describe(shown: Shown, rng: random.Random, *, keep: float) -> str:
 
 
 def describe_change(before: Shown, after: Shown, rng: random.Random, *, keep: float) -> str:
-    """What a caption of `after` says that one of `before` would not; each detail as in `describe`.
+    """The details of `after` that `before` lacks, each with the probability that `describe` uses.
 
-    Garments are told apart by all their differences, whatever `keep` is.
+    For garments, all differences are named, whatever `keep` is.
     """
     if isinstance(before, Scene) and isinstance(after, Scene):
         return scenes.describe_change(before, after, rng, keep=keep)

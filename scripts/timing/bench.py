@@ -1,4 +1,4 @@
-"""What the benchmarks share: times, arithmetic, the machine's own limits, and their table."""
+"""Shared parts of the benchmarks: times, arithmetic, the machine's own limits, and their table."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ GIGA = 1e9
 
 @dataclass(frozen=True)
 class Limits:
-    """What the machine can do, measured in place."""
+    """The limits of the machine, measured in place."""
 
     product: float
     """Operations a second of matrix products."""
@@ -28,7 +28,7 @@ class Limits:
 
 
 def seconds(call: Callable[[], Any], *, repeats: int) -> float:
-    """The shortest of some calls: whatever else the machine does only makes a call longer."""
+    """The time of the shortest of some calls. Other work on the machine only makes calls longer."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -55,8 +55,8 @@ def limits(
 ) -> Limits:
     """The rate of a square matrix product of a type, and of a copy larger than any cache.
 
-    `side` is that of the product: 1,536 on a CPU and 8,192 on a GPU, which smaller ones do not
-    fill, when not given.
+    `side` is the side of the matrices. Without it: 1,536 on a CPU, and 8,192 on a GPU, because
+    smaller matrices do not keep a GPU busy.
     """
     side = side or (1536 if device.type == "cpu" else 8192)
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))

@@ -1,8 +1,8 @@
-"""How fast the feature cache writes and reads, beside what the disk and the memory can do.
+"""How fast the feature cache writes and reads, compared with the disk and the memory.
 
-Features are random and of a real size, so that no tower's time is in the figures. Everything is
-measured in one run on one disk: rates of a shared machine differ from one run to the next, and
-only the ratios tell about the cache.
+Features are random and of a real size, so that the figures do not include a tower's time. All rates
+are measured in one run on one disk. Rates of a shared machine differ between runs, so only the
+ratios tell about the cache.
 """
 
 import os
@@ -27,21 +27,21 @@ from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory
 
 MEGA = 1e6
-_REPEATS = 3  # the best counts: other work on the machine only ever slows down
+_REPEATS = 3  # the best counts, because other work on the machine only slows things down
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is written where."""
+    """The size of the features, and the place to write them."""
 
     folder: Path
-    """Existing folder on the disk to measure; what is written there is removed again."""
+    """Existing folder on the disk to measure. Files written there are removed again."""
     images: int = 384
     """Images whose features are written."""
     tokens: int = 257
-    """Visual tokens of an image; 257 is ViT-g at 224 px."""
+    """Visual tokens of an image. 257 is ViT-g at 224 px."""
     width: int = 1408
-    """Numbers a token, of two bytes each; 1408 is ViT-g's."""
+    """Numbers a token, of two bytes each. 1408 is ViT-g's."""
     batch_size: int = 64
     """Images a batch, drawn at random."""
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _measure(options: Options, folder: Path) -> list[tuple[str, float, float]]:
-    """What was done, its seconds, and the seconds of the plainest way to move as many bytes."""
+    """An action, its seconds, and the seconds of the simplest way to move as many bytes."""
     levels = torch.randn(options.images, options.tokens, options.width).to(torch.bfloat16)
     names = random.Random(0).sample(range(options.images), options.images)
     order = [f"{name:06}" for name in names]

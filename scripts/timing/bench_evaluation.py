@@ -1,8 +1,8 @@
 """Time and memory of ranking a gallery from features, against the naive expression.
 
-That one multiplies every query with every image by broadcasting, sorts all similarities, and finds
-references and targets by comparing matrices of names. It is measured on some of the queries, and
-its time for all of them is in proportion.
+The naive expression multiplies every query with every image by broadcasting and sorts all
+similarities. It finds references and targets by comparing matrices of names. It is measured on some
+of the queries, and its time for all of them is extrapolated in proportion.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ KEPT = 51  # the 50 that are reported, and the reference
 
 @dataclass(frozen=True)
 class Options:
-    """What is measured; the defaults are CIRR's validation split."""
+    """The size of the problem. The defaults are CIRR's validation split."""
 
     queries: int = 4181
     """Queries to rank for."""
@@ -41,12 +41,12 @@ class Options:
     naive_queries: int = 64
     """Queries of the naive expression."""
     repeats: int = 3
-    """Timed runs of each kind; the shortest counts."""
+    """Timed runs of each kind. The shortest counts."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Random features of M queries and G images, and what the queries are after."""
+    """Random features of M queries and G images, and the queries' targets."""
 
     queries: Tensor  # [M, E]
     gallery: Tensor  # [G, Q, E]

@@ -1,7 +1,7 @@
 """How fast files become the model's input: JPEGs in full, as drafts, and copies made beforehand.
 
 The pictures are noise at two frequencies. Files are decoded, resized and normalised one by one, in
-this process, from what the system keeps of the disk in memory.
+this process. They are read from the system's copy in memory.
 """
 
 import tempfile
@@ -35,7 +35,7 @@ class Options:
     size: int = 224
     """Side of the model's input in pixels."""
     repeats: int = 5
-    """Timed passes over the pictures; the shortest counts."""
+    """Timed passes over the pictures. The shortest counts."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -93,7 +93,7 @@ def _picture(path: Path, options: Options) -> Path:
 
 
 def _measure(files: list[Path], transform: Transform, repeats: int) -> tuple[float, Tensor]:
-    """Seconds to read all files, and what the model is given: [N, 3, size, size]."""
+    """Seconds to read all files, and the model's input: [N, 3, size, size]."""
 
     def read() -> Tensor:
         return torch.stack([transform(transform.open(file)) for file in files])

@@ -1,9 +1,9 @@
 """Time, arithmetic and memory of a training step, against the step of the published trainer.
 
-That one sends references and targets through the frozen vision tower in every step, pads every text
-to 32 tokens and computes all of them in every layer, in float32 with attention written out, and
-updates weight by weight. All steps train the same model on random data in the real shapes. Peak
-memory is the process' so far, except on a GPU.
+The published step sends references and targets through the frozen vision tower every time. It pads
+every text to 32 tokens and computes all of them in every layer, in float32 with attention written
+out. It updates weight by weight. All steps train the same model on random data in the real shapes.
+Peak memory is that of the process so far, except on a GPU.
 """
 
 import random
@@ -46,9 +46,9 @@ class Options:
     """What is measured."""
 
     training: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=_published)
-    """As for training, but no gated fusion unless it is asked for; no dataset is read."""
+    """As for training, but without gated fusion by default. No dataset is read."""
     repeats: int = 3
-    """Timed steps of each kind, after one that is not timed; the shortest counts."""
+    """Timed steps of each kind, after one that is not timed. The shortest counts."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -138,7 +138,7 @@ def every_row(
     image: Tensor | None = None,
     kept: slice = slice(None),
 ) -> Tensor:
-    """Transformers' own pass in the place of `qformer_pass`, padding and all."""
+    """Transformers' own pass instead of `qformer_pass`, including padding."""
     found = qformer(
         query_embeds=sequence,
         query_length=queries,
@@ -162,7 +162,7 @@ class Run:
 
 
 def images(model: ComposedRetriever, count: int, dtype: torch.dtype | None) -> Visual:
-    """Random images: what a cache of that type holds of them, or pixels where there is none."""
+    """Random images: features as in a cache of that type, or pixels without a cache."""
     backbone = model.backbone
     if dtype is None:
         return torch.randn(count, 3, backbone.image_size, backbone.image_size)
@@ -171,14 +171,14 @@ def images(model: ComposedRetriever, count: int, dtype: torch.dtype | None) -> V
 
 
 def captions(tokenizer: Tokenizer, count: int) -> list[str]:
-    """Texts of 5 to 18 words, one token each; CIRR's have 11 words on average."""
+    """Texts of 5 to 18 words, one token each. CIRR's have 11 words on average."""
     words = sorted(word for word in tokenizer.wordpiece.get_vocab() if word.isalpha())
     rng = random.Random(0)
     return [" ".join(rng.choices(words, k=rng.randint(5, 18))) for _ in range(count)]
 
 
 def peak(step: TrainingStep) -> int:
-    """Most memory so far; a GPU begins to count anew."""
+    """Peak memory so far. A GPU then starts to count again."""
     found = peak_memory(step.device)
     if step.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(step.device)

@@ -1,4 +1,4 @@
-"""Compare this project's BLIP-2 with what salesforce-lavis itself gave: `make test-lavis`."""
+"""Compare this project's BLIP-2 with outputs of salesforce-lavis itself: `make test-lavis`."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the differences; raise if one is too large."""
+    """Print the differences. Raise if one is too large."""
     reference = parse(Options, argv, description=__doc__).reference
     if not reference.is_dir():
         raise UserError(f"there is no folder {reference}; `make test-lavis` writes one.")
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print("| feature | shape | largest value | largest difference |\n|:--|:--|--:|--:|")
         for name, (shape, largest, difference) in differences.items():
             print(f"| {name} | {shape} | {largest:.2f} | {difference:.1e} |")
-            if not difference <= TOLERANCE:  # so is not a number
+            if not difference <= TOLERANCE:  # this also finds NaN
                 too_far.append(f"{tower}'s {name} by {difference:.1e}")
     if too_far:
         raise UserError(f"more than {TOLERANCE:.0e} apart: {', '.join(too_far)}.")
@@ -77,7 +77,7 @@ def compare(folder: Path) -> dict[str, tuple[list[int], float, float]]:
         raise UserError(f"the texts of {folder} get other token ids than in LAVIS.")
     with torch.no_grad():
         ours = features(backbone, theirs["images"], ids, mask)
-    for name in ("text_embeds", "text_embeds_proj"):  # nobody reads what stands at padding
+    for name in ("text_embeds", "text_embeds_proj"):  # values at padding are never read
         ours[name], theirs[name] = (found[name] * mask[..., None] for found in (ours, theirs))
     return {
         name: (
@@ -123,7 +123,7 @@ def features(
 
 
 def _load(file: Path) -> "tuple[Backbone, Tokenizer]":
-    """The model of LAVIS' file, with the sizes and the vocabulary beside it."""
+    """The model of LAVIS' file, with the sizes and the vocabulary next to it."""
     from gatedcir.models.text import Tokenizer
     from gatedcir.models.weights.sources import load
 

@@ -1,7 +1,7 @@
-"""What salesforce-lavis' own classes give, for comparison: features of tiny models, names, shapes.
+"""Write outputs of salesforce-lavis' classes for comparison: tiny models' features, names, shapes.
 
 Runs in the environment of requirements-lavis.txt: see docs/lavis.md. LAVIS' Blip2Qformer is built
-by its own constructor; only what that downloads is replaced (tokenizer, BERT, towers' weights).
+by its own constructor. Only its downloads are replaced (tokenizer, BERT, towers' weights).
 """
 
 import argparse
@@ -128,7 +128,7 @@ def features(model: Any) -> dict[str, Tensor | list[str]]:
 
 
 def real_shapes(tower: str) -> dict[str, list[int]]:
-    """Names and shapes of LAVIS' whole state at its real size and 224 px; nothing is computed."""
+    """Names and shapes of LAVIS' whole state at its real size and 224 px. Nothing is computed."""
     pieces = [f"piece{i}" for i in range(_BERT_PIECES - len(_SPECIAL))]
     # The tower's constructor asks a tensor of drop rates for its numbers.
     linspace = patch.object(torch, "linspace", partial(torch.linspace, device="cpu"))
@@ -171,7 +171,7 @@ def _without_downloads(pieces: Sequence[str], *, bert: dict[str, int]) -> Iterat
 
 
 def _hub_config(model: Any, tower: str) -> dict[str, Any]:
-    """The tiny model's sizes as the hub writes them, and what made it."""
+    """The tiny model's sizes as the hub writes them, and the versions that made it."""
     clip = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "pre_layernorm": True}
     return {
         "model_type": "blip-2",

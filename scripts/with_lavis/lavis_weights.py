@@ -18,7 +18,7 @@ import torch
 from gatedcir.errors import UserError, reason_of, run_command
 from gatedcir.files import whole_folder
 
-# LAVIS imports these for its datasets and other models; BLIP-2's first stage calls none of them.
+# LAVIS imports these for its datasets and other models. BLIP-2's first stage does not call them.
 _STAND_INS = {
     "cv2", "decord", "einops", "fairscale", "ftfy", "iopath", "pandas", "pycocoevalcap",
     "pycocotools", "spacy", "torchvision", "webdataset",
@@ -49,8 +49,8 @@ def load(name: str, model_type: str, checkpoint: Path | None = None) -> Any:
     """LAVIS' own model in eval mode on the CPU, in float32, downloaded as LAVIS does.
 
     Raises:
-        UserError: LAVIS has no such model, it is not BLIP-2's first stage, its weights are not to
-            be had, or the checkpoint is not one of this model.
+        UserError: LAVIS has no such model, it is not BLIP-2's first stage, its weights are not
+            available, or the checkpoint belongs to another model.
     """
     if checkpoint is not None and not checkpoint.is_file():
         raise UserError(f"there is no checkpoint {checkpoint}.")
@@ -102,11 +102,11 @@ def lay_over(model: Any, checkpoint: Path) -> None:
 
 
 def write(model: Any, folder: Path, *, name: str) -> Path:
-    """Write {"model": state} and, beside it, vocab.txt without the added [DEC].
+    """Write {"model": state} and, next to it, vocab.txt without the added [DEC].
 
     Args:
         model: a Blip2Qformer of LAVIS.
-        folder: where; made here.
+        folder: the place to write to. It is made here.
         name: of the weights' file in it.
 
     Returns:
@@ -123,13 +123,13 @@ def write(model: Any, folder: Path, *, name: str) -> Path:
 
 
 def import_lavis() -> None:
-    """Import lavis, with stand-ins for what it imports, is not installed, and is never called.
+    """Import lavis, with stand-ins for missing packages that it imports and never calls.
 
     Raises:
-        UserError: lavis itself or what it does call is not installed.
+        UserError: lavis itself, or a package that it does call, is not installed.
     """
     if not any(isinstance(finder, _StandIns) for finder in sys.meta_path):
-        sys.meta_path.append(_StandIns())  # the last to be asked: what is installed goes first
+        sys.meta_path.append(_StandIns())  # asked last, so that installed packages come first
     try:
         import lavis.models  # noqa: F401
     except ModuleNotFoundError as error:
@@ -164,13 +164,13 @@ class _EmptyClass(type):
         return _empty_class(f"{cls.__name__}.{name}")
 
     def __call__(cls, *args: object, **kwargs: object) -> None:
-        # The one call that LAVIS makes on import.
+        # LAVIS makes only this call on import.
         if cls.__name__ != "decord.bridge.set_bridge":
             raise NotImplementedError(f"{cls.__name__} is a stand-in; install its package")
 
 
 def _empty_class(name: str) -> type:
-    if name.rpartition(".")[2].startswith("__"):  # Python asks for such names; none must be found
+    if name.rpartition(".")[2].startswith("__"):  # Python asks for such names, and must find none
         raise AttributeError(name)
     return _EmptyClass(name, (), {})
 

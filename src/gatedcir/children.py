@@ -1,7 +1,7 @@
-"""Processes that end with the one that started them, however that ends.
+"""Processes that end with the one that started them, even if that one is killed.
 
-A killed process can stop nothing itself. Each child therefore waits in a thread for the end of its
-parent: for the end of a pipe that the parent holds open and the system closes.
+A killed process cannot stop its children. Each child therefore watches its parent in a thread. It
+waits for the end of a pipe, which the parent holds open and the system closes.
 """
 
 import multiprocessing
@@ -34,21 +34,21 @@ def workers(
 
 
 def start(command: Sequence[str], environment: dict[str, str], **streams: Any) -> subprocess.Popen:
-    """A command that ends with this process, if it calls `end_with_starter`."""
+    """Start a command. If it calls `end_with_starter`, it ends with this process."""
     return subprocess.Popen(
         command, stdin=subprocess.PIPE, env={**environment, _FLAG: "1"}, **streams
     )
 
 
 def end_with_starter() -> None:
-    """In a command that `start` began, watch its parent; in any other, nothing."""
+    """Watch the parent of a command that `start` began. Does nothing in other commands."""
     if os.environ.pop(_FLAG, None):
         # Not sys.stdin, whose lock the thread would hold when the process ends.
         Thread(target=_end_after, args=(os.read, 0, 1), daemon=True).start()
 
 
 def _begin_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C also reaches the parent, which ends this
     parent = multiprocessing.parent_process()
     assert parent is not None
     Thread(target=_end_after, args=(parent.join,), daemon=True).start()

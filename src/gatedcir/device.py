@@ -1,4 +1,4 @@
-"""Where and in which precision things are computed."""
+"""The device and the precision of computations."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from gatedcir.errors import UserError
 
 
 def find_device(name: str) -> torch.device:
-    """The device that `--device` names; auto is the GPU if there is one.
+    """The device that `--device` names. auto is the GPU if there is one.
 
     Raises:
         UserError: there is no such device.
@@ -26,7 +26,7 @@ def find_device(name: str) -> torch.device:
 
 @dataclass(frozen=True)
 class Device:
-    """A device, and the type to autocast to on it; None for float32 throughout."""
+    """A device, and the type to autocast to on it. None means float32 everywhere."""
 
     device: torch.device
     precision: torch.dtype | None = None
@@ -40,7 +40,7 @@ class Device:
 
     @property
     def name(self) -> str:
-        """What it computes in: `float32`."""
+        """The name of the type in which it computes, such as `float32`."""
         return name_of(self.precision or torch.float32)
 
     def autocast(self) -> torch.autocast:
@@ -64,7 +64,7 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def _computes_in_bf16(device: torch.device) -> bool:
-    """Whether a device has instructions for it; emulated, it would be slower than float32."""
+    """Whether a device has bf16 instructions. Emulated bf16 would be slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")

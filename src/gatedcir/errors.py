@@ -11,7 +11,7 @@ from pathlib import Path
 from gatedcir.children import end_with_starter
 
 _SHARED = Path("/dev/shm")
-# What torch says where the processes that load images cannot pass them on.
+# Messages of torch if the processes that load images cannot pass them on.
 _SHARED_MEMORY = (
     "out of shared memory",
     "unable to write to file </torch_",
@@ -20,7 +20,7 @@ _SHARED_MEMORY = (
     "unable to open shared memory",
     "unable to resize file </torch_",
 )
-# Limits of this process that end in the same texts, by the system's words.
+# Limits of this process that give the same messages, by the system's words.
 _LIMITS = {
     os.strerror(errno.EFBIG): "the limit on the size of a file (ulimit -f)",
     os.strerror(errno.EMFILE): "the limit on open files (ulimit -n)",
@@ -37,14 +37,14 @@ def reason_of(error: Exception) -> str:
 
 
 def check_file_to_write(path: Path, flag: str) -> None:
-    """UserError if a folder is in the place of a file, or a file in that of one of its folders."""
+    """UserError if there is a folder in the file's place, or a file in place of a parent folder."""
     if path.is_dir():
         raise UserError(f"{flag} {path} is a folder; name a file in it.")
     check_folder_to_write(path.parent, flag)
 
 
 def check_folder_to_write(path: Path, flag: str) -> None:
-    """UserError if a file is in the place of a folder or of one above it, or it may not be made."""
+    """UserError if a file is in place of the folder or a parent, or the folder cannot be made."""
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
             raise UserError(f"{flag} needs the folder {place}, which is a file; name another.")
@@ -54,9 +54,9 @@ def check_folder_to_write(path: Path, flag: str) -> None:
 
 
 def check_new_folder(path: Path, flag: str = "") -> None:
-    """UserError if something is there already, an empty folder apart, or it may not be made.
+    """UserError if the path exists and is no empty folder, or if the folder cannot be made.
 
-    `flag` is the one that names it, if it was not named by a program.
+    `flag` is the flag that named the path, if it came from the command line.
     """
     if path.is_dir() and any(path.iterdir()):
         way_out = f"name a new one with {flag}" if flag else "name a new one"
@@ -65,11 +65,11 @@ def check_new_folder(path: Path, flag: str = "") -> None:
 
 
 def run_command(command: Callable[[], None]) -> None:
-    """Call an entry script's `main`; bad input becomes one line on stderr and exit status 2.
+    """Call an entry script's `main`. Bad input becomes one line on stderr and exit status 2.
 
-    So does what the file system refuses: a full disk, a folder that may not be written. So does a
-    lack of shared memory. Ctrl-C ends with one line too, and with status 130. A command
-    that another one started ends with it.
+    Errors of the file system end the same way, such as a full disk or a folder without write
+    permission, and also a lack of shared memory. Ctrl-C ends with one line too, and with status
+    130. If another command started this one, this one ends when the other does.
     """
     end_with_starter()
     try:
@@ -94,7 +94,7 @@ def _why_not_passed_on(text: str) -> str:
         if words in text:
             return f"{limit} is too low for loading processes; raise it, or pass --num-workers 0."
     size = f", {shutil.disk_usage(_SHARED).total / 1e6:.0f} MB" if _SHARED.is_dir() else ""
-    # torch takes every bus error for this one.
+    # torch reports every bus error as a lack of shared memory.
     cut = ", or a file was cut while it was read" if "Bus error" in text else ""
     return (
         f"the shared memory (/dev/shm{size}) is too small for the images that loading processes "
@@ -103,7 +103,7 @@ def _why_not_passed_on(text: str) -> str:
 
 
 def _report(error: UserError) -> int:
-    # A worker process of a data loader wraps the message in its traceback: the last line is ours.
+    # A data loader's worker process wraps our message in its traceback, where it is the last line.
     message = re.sub(r"^gatedcir(\.\w+)+: ", "", str(error).strip().splitlines()[-1])
     print(f"error: {message}", file=sys.stderr)
     return 2

@@ -1,7 +1,7 @@
 """Files and folders that are written whole or not at all.
 
-Both are made under a name that nobody else has, next to their target. They get the target's name
-when all is written. Nothing is removed but what was made here.
+Both are made under a unique name next to their target. They get the target's name when everything
+is written. This module removes only files that it made itself.
 """
 
 import errno
@@ -32,7 +32,7 @@ CONFIG_FILE = "config.yaml"  # the options of a run, in its folder
 def whole_file(path: Path, *, size: int = 0) -> Iterator[Path]:
     """Where to write a file that becomes `path` when the block ends without an error.
 
-    A file that was there is replaced. Its folder is made if it is missing. Without room for it the
+    An existing file is replaced. Its folder is made if it is missing. If there is no room, the
     block ends as `room_for` says.
     """
     with whole_files(path, size=size) as folder:
@@ -41,10 +41,10 @@ def whole_file(path: Path, *, size: int = 0) -> Iterator[Path]:
 
 @contextmanager
 def whole_files(*paths: Path, size: int = 0) -> Iterator[Path]:
-    """A folder to write files for one place in; they move there if the block ends without error.
+    """A folder for several files. They move to their place if the block ends without an error.
 
-    All of them must be written. They move in the order of `paths`. Without room the block ends as
-    `room_for` says of the last one.
+    All of them must be written. They move in the order of `paths`. If there is no room, the block
+    ends as `room_for` says of the last one.
     """
     with room_for(paths[-1], size=size), _next_to(paths[0]) as unfinished:
         folder = unfinished.parent
@@ -57,7 +57,7 @@ def whole_files(*paths: Path, size: int = 0) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file in UTF-8, written whole or not at all; its folder is made."""
+    """A text file in UTF-8, written whole or not at all. Its folder is made if it is missing."""
     with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
@@ -71,8 +71,8 @@ def write_json(path: Path, content: Any) -> None:
 def whole_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
     """A new folder to fill that becomes `path` when the block ends without an error.
 
-    `path` must not exist then, or be an empty folder. The folder above it is made if it is missing.
-    Without room for it the block ends as `room_for` says.
+    At that time, `path` must be missing or an empty folder. The folder above it is made if it is
+    missing. If there is no room, the block ends as `room_for` says.
     """
     with room_for(path, size=size), _next_to(path) as unfinished:
         unfinished.mkdir()
@@ -80,7 +80,7 @@ def whole_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
         for place in (*unfinished.rglob("*"), unfinished):
             _sync(place)
         if path.is_dir():
-            path.resolve().rmdir()  # an empty one: Windows does not replace it, and others raise
+            path.resolve().rmdir()  # Windows does not replace an empty folder. Full ones raise.
         _rename(unfinished, path)
 
 
@@ -111,11 +111,11 @@ def room_for(path: Path, *, size: int = 0) -> Iterator[None]:
 
 
 def _why_no_room(error: BaseException | None) -> str | None:
-    """The system's words if an error, or one that led to it, is that there was no room."""
+    """The system's words if an error, or its cause, is a lack of room."""
     while error is not None:
         for code in _NO_ROOM:
             number = error.errno if isinstance(error, OSError) else None
-            if number == code or f"(os error {code})" in str(error):  # as Rust's libraries end
+            if number == code or f"(os error {code})" in str(error):  # the form in Rust's libraries
                 return os.strerror(code)
         if any(sign in str(error) for sign in _TORCH_NO_ROOM):
             return "no room for it"
@@ -124,7 +124,7 @@ def _why_no_room(error: BaseException | None) -> str | None:
 
 
 def _limit() -> str:
-    """What to say of the limit on this process' files."""
+    """The message about the limit on the size of this process' files."""
     if resource is None:
         return ""
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
@@ -135,7 +135,7 @@ def _limit() -> str:
 
 @contextmanager
 def _next_to(path: Path) -> Iterator[Path]:
-    """A place with the name of `path`, on its disk, in a folder that is removed at the end."""
+    """A path with the name of `path`, on the same disk, in a folder that is removed at the end."""
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
@@ -151,7 +151,7 @@ def _rename(unfinished: Path, path: Path) -> None:
 
 
 def _sync(place: Path) -> None:
-    """A power cut must not leave a name without its content."""
+    """Flush to disk, so that a power cut does not leave a name without its content."""
     windows = os.name == "nt"
     if windows and place.is_dir():
         return  # it opens no folders
@@ -163,7 +163,7 @@ def _sync(place: Path) -> None:
 
 
 def stamp(path: Path) -> tuple[int, int]:
-    """Size and time of modification of a file, which cost nothing to compare."""
+    """Size and time of modification of a file. They are cheap to compare."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns
 
@@ -175,7 +175,7 @@ def digest(path: Path) -> str:
 
 
 def write_all(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
-    """Write files of a folder, all or none; their paths."""
+    """Write files of a folder, all or none. Returns their paths."""
     files = [folder / name for name in contents]
     with whole_files(*files) as unfinished:
         for name, content in contents.items():

@@ -1,6 +1,6 @@
-"""Classes and objects of one's own by a dotted path, `my_file:MyFusion`, without an install step.
+"""Your own classes and objects by a dotted path, `my_file:MyFusion`, without an install step.
 
-The current folder is put on the import path for it, behind all that is installed.
+For this, the current folder is put on the import path, after all installed packages.
 """
 
 import re
@@ -28,7 +28,7 @@ def find(path: str, *, what: str) -> Any:
 
     Args:
         path: a module, a colon, and a name in it.
-        what: it is to be, for messages: "fusion strategy".
+        what: the kind of object that is expected, for messages, such as "fusion strategy".
 
     Raises:
         UserError: no such module, an error in it, or no such name.
@@ -46,7 +46,7 @@ def find(path: str, *, what: str) -> Any:
                 f"installed; start in the folder that holds {file}, or name it in PYTHONPATH."
             ) from None
         raise _broken(path, what, where, error) from None
-    except Exception as error:  # whatever stands in a file of one's own
+    except Exception as error:  # a user's file may raise anything
         raise _broken(path, what, where, error) from None
     try:
         return getattr(module, name)
@@ -58,7 +58,7 @@ def find(path: str, *, what: str) -> Any:
 
 
 def wrong_kind(path: str, *, what: str, wanted: str) -> UserError:
-    """The error of an object that is there and is another thing than it is to be."""
+    """The error of an object that exists but is not of the expected kind."""
     return UserError(f"{path} is no {what}; name {wanted}.")
 
 

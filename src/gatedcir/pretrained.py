@@ -1,4 +1,4 @@
-"""A trained model as other programs use it: from a folder, the hub or a run, and back."""
+"""Trained models for other programs: load from a folder, the hub or a run, and write."""
 
 import json
 import tempfile
@@ -26,22 +26,22 @@ from gatedcir.run_folder.provenance import provenance
 
 @dataclass(frozen=True)
 class TrainedRetriever:
-    """A model with its tokenizer, its options and what was measured of it."""
+    """A model with its tokenizer, its options and its metrics."""
 
     model: ComposedRetriever
     tokenizer: Tokenizer
     config: Config
-    """Options of its training, those of fusion and transform among them."""
+    """Options of its training, including those of fusion and transform."""
     epoch: int = 0
-    """Epochs of training; 0 for weights that were not trained here."""
+    """Epochs of training. 0 for weights that were not trained here."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Of the validation split, in percent."""
+    """Metrics on the validation split, in percent."""
     provenance: dict[str, Any] = field(default_factory=provenance)
-    """Where it was made, and under `data` the protocol of each split."""
+    """The origin of the weights, and under `data` the protocol of each split."""
 
     @classmethod
     def from_pretrained(cls, name: str | Path) -> "TrainedRetriever":
-        """A model in eval mode on the CPU, by whatever name --model-path takes.
+        """A model in eval mode on the CPU, by any name that --model-path takes.
 
         Raises:
             UserError: nothing there, or not readable.
@@ -53,7 +53,7 @@ class TrainedRetriever:
         return cls(*parts, found.run.epoch, found.run.metrics, found.run.provenance)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a new folder in the hub's layout; `from_pretrained` reads it bit for bit.
+        """Write a new folder in the hub's layout. `from_pretrained` reads it bit for bit.
 
         Raises:
             UserError: the folder is there and not empty.
@@ -61,7 +61,7 @@ class TrainedRetriever:
         hub_folder.write(self.to_checkpoint(), Path(folder))
 
     def push_to_hub(self, repository: str, *, private: bool = False) -> str:
-        """Upload what `save_pretrained` writes; the repository's address.
+        """Upload the folder of `save_pretrained`. Returns the repository's address.
 
         Raises:
             UserError: no hub name, or the hub refuses or cannot be reached.
@@ -91,7 +91,7 @@ _CONTENTS: dict[str, Callable[[Checkpoint], dict[str, Any]]] = {
 
 
 def export_folder(name: str, folder: Path, *, push: str | None = None) -> str | None:
-    """Write the model that --model-path would take by this name in the hub's layout.
+    """Write a model in the hub's layout. The name is one that --model-path takes.
 
     Args:
         name: of the model.
@@ -113,17 +113,17 @@ def export_folder(name: str, folder: Path, *, push: str | None = None) -> str | 
 
 
 def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) -> None:
-    """Write the model in LAVIS' or SPRC's names, with vocab.txt and config.json beside it.
+    """Write the model in LAVIS' or SPRC's names, with vocab.txt and config.json next to it.
 
     Args:
         name: of the model, as --model-path takes it.
         file: a new one in a folder without the other two.
         kind: "lavis" or "sprc".
-        drop_fusion: leave a fusion out, which neither has; the model is then another one.
+        drop_fusion: leave out a fusion, because neither format has one. This changes the model.
 
     Raises:
-        UserError: one of the files is there already, the model has a fusion, or there is none by
-            this name, or there is no room; nothing is written then.
+        UserError: one of the files exists already, the model has a fusion, there is no model by
+            this name, or there is no room. Nothing is written then.
     """
     contents = _CONTENTS[kind]
     targets = [file.with_name("vocab.txt"), file.with_name("config.json"), file]
@@ -137,7 +137,7 @@ def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) 
         TrainedRetriever.from_pretrained(name).to_checkpoint(), name, kind, allowed=drop_fusion
     )
     content = contents(run)
-    # The weights last.
+    # The weights are moved last.
     with whole_files(*targets, size=tensor_bytes(content)) as unfinished:
         words = vocabulary(wordpieces_from_json(run.tokenizer))
         (unfinished / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
@@ -147,7 +147,7 @@ def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) 
 
 
 def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> Checkpoint:
-    """The run without the weights of its fusions; UserError if it has one and must keep it."""
+    """The run without the weights of its fusions. UserError if it has one and must keep it."""
     options = run.config["model"]
     strategy = options["gated-fusion"]["strategy"]
     has = [f"{strategy} fusion"] if strategy != "none" else []

@@ -1,20 +1,20 @@
-"""The processes of a launch: which one this is, and what only one of them says."""
+"""The processes of a launch: the number of this one, and messages that only one prints."""
 
 import torch.distributed as dist
 
 
 def count() -> int:
-    """How many there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """The number of this one."""
+    """The rank of this process."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def is_main() -> bool:
-    """Whether this one is the only one, or the first."""
+    """Whether this process is the only one, or the first."""
     return rank() == 0
 
 

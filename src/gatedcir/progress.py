@@ -16,7 +16,7 @@ def hide_bars() -> None:
 
 
 def bar(things: Iterable[Any] | None = None, *, show: bool = True, **settings: Any) -> "tqdm":
-    """A bar of tqdm's, with its settings; without `show`, or after `hide_bars`, nothing is drawn.
+    """A bar of tqdm with its settings. Without `show`, or after `hide_bars`, nothing is drawn.
 
     >>> list(bar([1, 2], show=False))
     [1, 2]

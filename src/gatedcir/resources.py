@@ -1,4 +1,4 @@
-"""Memory and parameters, asked for and measured."""
+"""Measurements of memory and of parameters."""
 
 import ctypes
 import os
@@ -24,7 +24,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Numbers in a model's weights, and how many of them learn.
+    """Numbers in a model's weights, and how many of them are trained.
 
     >>> model = nn.Linear(3, 2)
     >>> _ = model.bias.requires_grad_(False)
@@ -39,7 +39,7 @@ def count_parameters(model: nn.Module) -> dict[str, int]:
 
 
 def tensor_bytes(content: object) -> int:
-    """Bytes of all tensors in dictionaries, lists and tuples; a file of them is hardly larger.
+    """Bytes of all tensors in dictionaries, lists and tuples. A file of them is hardly larger.
 
     >>> tensor_bytes({"a": torch.zeros(3), "b": [torch.zeros(2, dtype=torch.int64), "text"]})
     28
@@ -52,10 +52,10 @@ def tensor_bytes(content: object) -> int:
 
 
 def keep_freed_memory() -> None:
-    """Let memory that is freed be used again instead of going back to the system.
+    """Keep freed memory for later use instead of returning it to the system.
 
-    glibc returns large blocks at once, and every training step then waits for the system to clear
-    the same gigabytes anew. Does nothing where the C library is another.
+    glibc returns large blocks at once. Every training step then waits for the system to clear the
+    same gigabytes again. Does nothing with other C libraries.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
@@ -64,7 +64,7 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes held at most since the process began: the GPU's own, else all of the process'."""
+    """Peak memory in bytes since the process began: that of the GPU, else that of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if resource is None:
@@ -74,23 +74,23 @@ def peak_memory(device: torch.device) -> int:
 
 
 def free_memory() -> int:
-    """Bytes that are free: of the machine, or of the control group's limit where that is less."""
+    """Free bytes: of the machine, or below the control group's limit if that is less."""
     return min([psutil.virtual_memory().available, *group_rooms(_CONTROLLERS, _OWN_GROUPS)])
 
 
 def fits_in_memory(images: int, bytes_per_image: int) -> bool:
-    """Whether the features of so many images take at most half of the memory that is free.
+    """Whether the features of so many images need at most half of the free memory.
 
-    Processes of one machine hold them each, and share that half.
+    Each process of a machine holds its own copy, and all processes share that half.
     """
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return images * bytes_per_image * sharing <= free_memory() // 2
 
 
 def shared_memory() -> int | None:
-    """Bytes that this process' workers may still pass to it; None where nothing tells.
+    """Free bytes of shared memory for this process' workers. None if the system does not say.
 
-    Training processes of one machine share what is free.
+    Training processes of one machine share the free bytes.
     """
     if not _SHARED.is_dir():
         return None
@@ -100,8 +100,8 @@ def shared_memory() -> int | None:
 def group_rooms(controllers: Path, own_groups: Path) -> Iterator[int]:
     """Bytes left below the memory limit of this process' control group and each one above it.
 
-    Containers and job schedulers set such limits, which the machine's own figures do not show.
-    Pages of files count as used there, but make room when it is needed.
+    Containers and job schedulers set such limits, and the machine's own figures do not show them.
+    Pages of files count as used there, but the system frees them if memory is needed.
 
     Args:
         controllers: where the groups are mounted, in version 1 or 2 of the interface.
@@ -118,7 +118,7 @@ def group_rooms(controllers: Path, own_groups: Path) -> Iterator[int]:
         else:
             continue
         group = top / place.strip("/")
-        # Inside a container the place may be the host's, and only the top is there.
+        # Inside a container, the path may be the host's. Only the top group is then there.
         for folder in (group, *group.parents):
             room = _room(folder, *names)
             if room is not None:
@@ -128,7 +128,7 @@ def group_rooms(controllers: Path, own_groups: Path) -> Iterator[int]:
 
 
 def _room(folder: Path, limit_name: str, usage_name: str, reclaimable: str) -> int | None:
-    """Bytes below one group's limit; None where it has none."""
+    """Bytes left below one group's limit. None if it has no limit."""
     try:
         limit = (folder / limit_name).read_text(encoding="utf-8").strip()
         usage = int((folder / usage_name).read_text(encoding="utf-8"))

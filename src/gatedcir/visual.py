@@ -1,4 +1,4 @@
-"""One type for a batch of images: pixels, or what the vision tower makes of them.
+"""One type for a batch of images: pixels, or features of the vision tower.
 
 Shapes: B batch, L visual tokens, Dv vision width, H x W pixels.
 """

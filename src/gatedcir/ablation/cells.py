@@ -1,4 +1,4 @@
-"""A grid file -> its cells, each with the config that it stands for."""
+"""A grid file -> its cells, each with its config."""
 
 import re
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from gatedcir.options.flags import by_name
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
 from gatedcir.options.paths import expand_all
 
-# One dataset and protocol, or the cells' figures cannot be compared; the rest is set for each run.
+# Cells can only be compared on one dataset with one protocol. Other options are set for each run.
 FIXED = (
     *("dataset", "data-path", "fashioniq-protocol", "fashioniq-categories", "gallery", "limit"),
     *("seed", "output", "output-dir", "resume", "dry-run"),
@@ -30,14 +30,14 @@ class Cell:
     overrides: dict[str, Any]
     """Its own options, nested as in a config file."""
     config: Config
-    """All options: the overrides over those that all cells share."""
+    """All options: the shared ones, replaced by the overrides where these differ."""
     seeds: int
-    """How many seeds it is run with."""
+    """The number of seeds that it is run with."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells over shared options, and the cell that the others are compared with."""
+    """The cells, and the one that the others are compared with."""
 
     shared: Config
     baseline: str
@@ -47,11 +47,11 @@ class Grid:
 def read_grid(path: Path, shared: Config, *, seeds: int) -> Grid:
     """The grid in a YAML file, all options of all cells checked.
 
-    The file holds `baseline: NAME` and `cells: {NAME: {options as in a config file}}`; a cell's
-    `seeds: N` asks for fewer than the `seeds` of the others.
+    The file holds `baseline: NAME` and `cells: {NAME: {options as in a config file}}`. With
+    `seeds: N`, a cell asks for fewer seeds than the `seeds` of the others.
 
     Raises:
-        UserError: not such a file; an option that is unknown, has a wrong value or may not differ
+        UserError: the file is no grid; an option is unknown, has a wrong value or may not differ
             between cells; two cells with the same options.
     """
     benchmark(shared.data.dataset)
@@ -108,7 +108,7 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
 
 
 def _over(shared: Config, overrides: dict[str, Any]) -> Config:
-    """Shared options with a cell's own instead of some; UserError where these are wrong."""
+    """Shared options, some replaced by a cell's own. UserError if these are wrong."""
     merged = to_dict(shared)
     from_dict(Config, {"dataset": shared.data.dataset} | overrides)  # all names are known
     for keys, value in _leaves(overrides):
@@ -119,7 +119,7 @@ def _over(shared: Config, overrides: dict[str, Any]) -> Config:
 
 
 def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[Any, Any]]:
-    """(names from the top, value) of nested options, by the names that flags have now."""
+    """(names from the top, value) of nested options, with the present names of flags."""
     known = by_name(Config)
     for key, value in values.items():
         names = (*above, str(key).replace("_", "-"))
@@ -131,13 +131,13 @@ def _leaves(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tup
 
 
 def _with(values: dict[str, Any], keys: tuple[str, ...], value: Any) -> dict[str, Any]:
-    """A copy of nested options in which one has another value."""
+    """A copy of nested options in which one option has another value."""
     first, *rest = keys
     return values | {first: _with(values[first], tuple(rest), value) if rest else value}
 
 
 def _differing(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-    """Nested options whose values are not those of others."""
+    """Nested options whose values differ from those of others."""
     found = {}
     for name, value in values.items():
         if isinstance(value, dict):

@@ -23,17 +23,17 @@ def format_page(
     protocol: Mapping[str, str],
     pictures: Sequence[str],
 ) -> str:
-    """The page of an ablation: what was compared and how, figures, costs, options, failures.
+    """The page of an ablation: the comparison and its method, figures, costs, options, failures.
 
     Args:
         runs: as `table_of_runs` gives it.
-        cells: as `table_of_cells` gives it; may be empty.
-        grid: what was asked for.
+        cells: as `table_of_cells` gives it. May be empty.
+        grid: the cells that were asked for.
         title: the page's.
         headline: the metric by which cells are sorted and charts drawn.
         headings: of all metrics that are shown.
         protocol: split -> how it is evaluated.
-        pictures: names of those charts that were drawn, beside the page.
+        pictures: names of the charts that were drawn, in the folder of the page.
     """
     failed = runs[runs["status"] == FAILED]
     parts = [f"# {title}", _summary(runs, failed), *_protocol(protocol)]

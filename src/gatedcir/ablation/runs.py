@@ -1,6 +1,6 @@
-"""The runs of a grid: one training command each, in a process of its own, in any number at a time.
+"""The runs of a grid: one training command each, in its own process, any number at a time.
 
-A run's folder is what tells whether it is done, so that a stopped ablation goes on where it was.
+A run's folder tells whether the run is done, so that a stopped ablation goes on where it was.
 """
 
 import os
@@ -30,11 +30,11 @@ from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
 TRAINER = (sys.executable, "-m", "gatedcir", "train")
 OUTPUT, ERRORS, FAILURE = "output.log", "errors.log", "failure.txt"
-LOGS = {OUTPUT, ERRORS, FAILURE, LOCK}  # what a run that failed at once leaves
-WAY_OUT = "remove the folder to train that run again"  # beside a copy of a damaged file
+LOGS = {OUTPUT, ERRORS, FAILURE, LOCK}  # left by a run that failed at once
+WAY_OUT = "remove the folder to train that run again"  # the alternative to a copy of a damaged file
 _TAIL = 2**16  # bytes of a log that are searched for its last line
 _PAUSE = 0.2  # seconds from one look at the processes to the next
-_REFRESH = 10  # seconds from one drawing of the bar to the next while nothing ends
+_REFRESH = 10  # seconds from one drawing of the bar to the next while no run ends
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def runs_of(grid: Grid, output: Path) -> list[Run]:
 
 
 def check_folders(runs: Sequence[Run]) -> None:
-    """UserError if a run's folder holds a run with other options, or what is no run at all."""
+    """UserError if a run's folder holds a run with other options, or something that is no run."""
     for run in runs:
         if not run.path.exists():
             continue
@@ -105,7 +105,7 @@ def check_folders(runs: Sequence[Run]) -> None:
                 raise UserError(f"{run.path} is no run; remove it or name another --output.")
             continue
         before, now = read_yaml(run.path / CONFIG_FILE), to_dict(run.config)
-        # Free for a run that goes on, but not for runs that are compared.
+        # A resumed run may change these options, but runs that are compared may not.
         also = [
             name for name in ("data-path", "validation-frequency") if before.get(name) != now[name]
         ]
@@ -117,14 +117,14 @@ def check_folders(runs: Sequence[Run]) -> None:
 
 
 def command_of(config: Config) -> list[str]:
-    """The training command with these options, of which it names those that are not defaults."""
+    """The training command with these options. It names only those that are not defaults."""
     return [*TRAINER, *flags_of(chosen(config))]
 
 
 def execute(runs: Sequence[Run], *, jobs: int) -> None:
-    """Run all, `jobs` at a time; a run that fails leaves the reason in its folder, others go on.
+    """Run all, `jobs` at a time. A failed run leaves the reason in its folder, and others go on.
 
-    What an unfinished run left is removed first. Processes share the cores that one would use.
+    Files of unfinished runs are removed first. The processes share the cores that one would use.
 
     Raises:
         UserError: a folder is in use by another process, before anything is removed.
@@ -191,7 +191,7 @@ def _note_failure(run: Run, status: int) -> None:
 
 
 def _last_line(path: Path) -> str:
-    """The last line of a log that is not blank; progress bars end theirs by a carriage return."""
+    """The last line of a log that is not blank. Progress bars end lines by a carriage return."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         lines = file.read().decode("utf-8", errors="replace").splitlines()

@@ -1,4 +1,4 @@
-"""Runs are compared only if they saw the same data."""
+"""Check that runs saw the same data before they are compared."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,14 @@ from gatedcir.options.config import DataConfig
 
 
 def check_data(runs: Sequence[Run], now: DataConfig | None = None) -> None:
-    """Compare the data of all finished runs; those of earlier versions have no fingerprint.
+    """Compare the data of all finished runs. Runs of earlier versions have no fingerprint.
 
     Args:
         runs: finished or not.
-        now: what other runs are about to be trained with, to be compared too.
+        now: the data of runs that are about to start, which is compared too.
 
     Raises:
-        UserError: they are not the same, or a run's provenance is damaged.
+        UserError: the data differ, or a run's provenance is damaged.
     """
     seen = {
         str(run.path): found

@@ -2,7 +2,7 @@
 
 Columns of a metric m in a cell's row: m (the mean), m_low, m_high (its interval), m_difference,
 m_difference_low, m_difference_high and m_p (against the baseline, over the `pairs` of runs that
-share a seed); empty where there is none.
+share a seed). A column is empty if there is no value.
 """
 
 import json
@@ -31,7 +31,7 @@ _ABOUT = ("cell", "seed", "status", "reason", "git", "device")
 def table_of_runs(runs: Sequence[Run]) -> pd.DataFrame:
     """One row a run: its status, the metrics of its last epoch, and its costs."""
     table = pd.DataFrame([_row(run) for run in runs])
-    # Whole numbers, beside the blanks of failed runs too.
+    # Keep whole numbers whole, even if failed runs leave blanks in the column.
     return table.astype({name: "Int64" for name in PARAMETERS if name in table})
 
 
@@ -102,7 +102,7 @@ def _row(run: Run) -> dict[str, Any]:
 
 
 def provenance_of(run: Run) -> dict[str, Any]:
-    """Where a run was made; UserError where its file is damaged."""
+    """A run's provenance. UserError if its file is damaged."""
     file = run.path / "provenance.json"
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

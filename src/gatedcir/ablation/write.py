@@ -26,9 +26,10 @@ INTERVALS, CURVES, COSTS = "headline.png", "curves.png", "costs.png"
 
 
 def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> Path:
-    """Write cells.csv (a row a run), summary.csv (a row a cell), charts and report.md; its path.
+    """Write cells.csv (a row a run), summary.csv (a row a cell), charts and report.md.
 
-    Where no run has finished, there is nothing to draw, and summary.csv is empty.
+    Returns the path of report.md. If no run has finished, there are no charts, and summary.csv is
+    empty.
 
     Raises:
         UserError: finished runs saw different data, or a file of a run is damaged.

@@ -25,7 +25,7 @@ from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.resources import shared_memory
 
-SYNTHETIC = "synthetic.json"  # what `synthetic.layouts` marks its datasets with
+SYNTHETIC = "synthetic.json"  # the mark that `synthetic.layouts` puts into its datasets
 
 
 _AHEAD = 2  # batches that each loading process makes before they are asked for
@@ -37,11 +37,11 @@ _MIB = 2**20
 def load_data(
     options: DataConfig, *names: str, folder: Path | None = None, ranked: bool = False
 ) -> list[list[Split]]:
-    """The parts of each split named, their files checked.
+    """The parts of each named split, with their files checked.
 
-    Their protocol says if they are drawn, and if only the first triplets are taken.
-    `folder` takes the list of those that are left out, and notes which images were read. `ranked`
-    says that a training split is to be ranked, so that its gallery is whole.
+    Their protocol says if the data is synthetic, and if only the first triplets are used. The list
+    of images that are left out is written to `folder`, with a note of the images that were read.
+    `ranked` says that a training split is to be ranked. Its gallery is then whole.
     """
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit} is out of range; give a number of 1 or more.")
@@ -70,18 +70,18 @@ def load_data(
 
 
 def is_synthetic(options: DataConfig) -> bool:
-    """Whether the dataset was drawn by `synthetic.layouts`, which leaves a mark in its folder."""
+    """Whether `synthetic.layouts` drew the dataset. It then left a mark in the folder."""
     return (options.folder / SYNTHETIC).is_file()
 
 
 def data_title(options: DataConfig) -> str:
-    """The dataset's name, and whether it is only its layout."""
+    """The dataset's name, and a note if the data only has its layout."""
     name = benchmark(options.dataset).name
     return f"synthetic data in {name}'s layout" if is_synthetic(options) else name
 
 
 def with_workers_that_fit(config: Config, model: ComposedRetriever, batch_size: int) -> Config:
-    """The config without loading processes where shared memory does not hold their images.
+    """The config, without loading processes if their images do not fit into shared memory.
 
     Args:
         config: says how many processes load images.
@@ -113,12 +113,12 @@ def device_of(config: Config, model: ComposedRetriever) -> Device:
 
 
 def may_cache(config: Config) -> bool:
-    """Whether the vision tower's features may stand in for pixels: it is frozen, and not "none"."""
+    """Whether features may replace pixels: the tower is frozen, and the cache is not "none"."""
     return not config.backbone.train_vision and config.run.cache_features != "none"
 
 
 def keeping(config: Config, runs_on: Device) -> Keeping:
-    """How the config has features kept that a device computes."""
+    """How the config wants features to be kept that a device computes."""
     return Keeping(
         where=config.run.cache_features,
         read_from=config.run.cache_device,
@@ -140,7 +140,7 @@ def make_transform(config: Config, model: ComposedRetriever) -> Transform:
 
 
 def make_pixels(config: Config, model: ComposedRetriever, splits: list[Split]) -> PixelSource:
-    """All images of the splits, as the config's transform has them.
+    """All images of the splits, with the config's transform.
 
     Raises UserError if they are copies that were resized for another transform.
     """
@@ -153,10 +153,10 @@ def make_pixels(config: Config, model: ComposedRetriever, splits: list[Split]) -
 def make_source(
     config: Config, model: ComposedRetriever, splits: list[Split], *, may_write: bool = True
 ) -> Source:
-    """Pixels or cached features of all images of the splits, as the config has it.
+    """Pixels or cached features of all images of the splits, as the config says.
 
-    Without `may_write` features come from a folder that holds all images, and from nowhere else.
-    Where every step of a training is to read pixels, all images are read once before.
+    Without `may_write`, features come only from a folder that holds all images. If every step of a
+    training reads pixels, all images are read once before it starts.
 
     Raises:
         UserError: as `cached_source`; images cannot be read.
@@ -178,7 +178,7 @@ def make_source(
 def make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
     """Training batches of this process.
 
-    A last partial one is left out, as the negatives of all processes are gathered.
+    A last partial batch is left out, because the negatives of all processes are gathered.
     """
     order = TripletBatches(
         dataset.triplets,

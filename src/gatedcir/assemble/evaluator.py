@@ -1,4 +1,4 @@
-"""Config -> the parts of a run: data, images, evaluator; from a config or from a checkpoint."""
+"""Config or checkpoint -> the parts of a run: data, images, evaluator."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +33,9 @@ LARGEST_BATCH = max(Evaluator.batch_size, ENCODE_BATCH)
 def place(model: ComposedRetriever, device: torch.device, config: Config) -> ComposedRetriever:
     """Move the model to a device, and choose what is fastest there.
 
-    A frozen vision tower is kept in the precision that it computes in, which halves its memory;
-    all that learns stays in float32. On CPUs torch's fused attention is slow backwards, and slower
-    still with dropout or a mask.
+    A frozen vision tower is kept in the precision in which it computes, which halves its memory.
+    Trainable weights stay in float32. On CPUs, torch's fused attention is slow in the backward
+    pass, and even slower with dropout or a mask.
     """
     precision = Device.of(config.optim.mixed_precision, device).precision
     if precision is not None and not config.backbone.train_vision:
@@ -83,14 +83,14 @@ def open_evaluator(
 ) -> tuple[Evaluator, list[Split]]:
     """A model and a dataset's split, ready to be evaluated together.
 
-    Transform, precision and the rest are those of its config.
+    Transform, precision and other settings come from the model's config.
 
     Args:
         path: the model's.
         data: the dataset, and how it is read.
         split: its split.
         device: as `--device` has it.
-        found: what `load` gave for the path before.
+        found: the earlier result of `load` for this path.
 
     Raises:
         UserError: as `open_checkpoint` and the readers do.
@@ -104,14 +104,14 @@ def open_evaluator(
     if trained_on not in (None, data_title(data)):
         print(f"{path} was trained on {trained_on}, and is evaluated on {data_title(data)}")
     config = with_workers_that_fit(replace(config, data=data), model, LARGEST_BATCH)
-    # The folder is the training's: to evaluate elsewhere, or on other images, must not fill it.
+    # The folder belongs to training. An evaluation elsewhere or on other images must not fill it.
     source = make_source(config, model, splits, may_write=False)
     evaluator = make_evaluator(config, model, tokenizer, source)
     return replace(evaluator, trained_on=trained_on), splits
 
 
 def _dataset_of(run: Checkpoint | None) -> str | None:
-    """The dataset that a run was trained on; None without training."""
+    """The dataset that a run was trained on. None without training."""
     if run is None or run.epoch == 0:
         return None
     return run.provenance.get("dataset", run.config["dataset"])

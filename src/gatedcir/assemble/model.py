@@ -1,4 +1,4 @@
-"""Config -> model: where the weights come from and what stands in front of the Q-Former."""
+"""Config -> model: its weights, and the fusions in front of the Q-Former."""
 
 from typing import Any
 
@@ -25,17 +25,17 @@ from gatedcir.options.parsing import from_dict, to_dict
 from gatedcir.processes import say
 from gatedcir.run_folder.checkpoint import Checkpoint
 
-_NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # what evaluation goes by
+_NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # options that evaluation needs
 
 
 def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     """The model that a config names, on the CPU, and its tokenizer.
 
-    Prompts and temperature of the weights' source are taken along, and its fusion if it is of
-    the config's kind.
+    Prompts and temperature are loaded from the weights' source too. The fusion is also loaded if it
+    is of the same kind as the config's.
 
     Raises:
-        UserError: the backbone's weights are not to be had, or not for the image size asked for.
+        UserError: the backbone's weights are not available, or not for the image size asked for.
     """
     found = load(config.backbone.backbone)
     say(f"weights: {found.description}")
@@ -53,8 +53,8 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
 def open_trained(name: str) -> tuple[ComposedRetriever, Tokenizer, Config]:
     """The model of a run or of other weights, as it is, its tokenizer and config.
 
-    Weights other than this project's own are the published baseline: no fusion, targetpad 1.25.
-    Without prompts of their own, as BLIP-2's, they have random ones, which no query depends on.
+    Weights of other projects make the published baseline: no fusion, targetpad 1.25. If they have
+    no prompts, as those of BLIP-2, the prompts are random. Queries do not depend on these.
 
     Raises:
         UserError: as `sources.load` and `restore`.
@@ -63,7 +63,7 @@ def open_trained(name: str) -> tuple[ComposedRetriever, Tokenizer, Config]:
 
 
 def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    """What `open_trained` gives, of weights that `sources.load` found by this name.
+    """The same as `open_trained`, for weights that `sources.load` found by this name.
 
     Raises:
         UserError: as `restore`.
@@ -82,7 +82,7 @@ def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Toke
 
 
 def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    """The model, tokenizer and config of a checkpoint; nothing else is read.
+    """The model, tokenizer and config of a checkpoint. Nothing else is read.
 
     Raises:
         UserError: the weights do not fit the checkpoint's own config.
@@ -99,7 +99,7 @@ def checkpoint_of(
     metrics: dict[str, float],
     provenance: dict[str, Any],
 ) -> Checkpoint:
-    """What `restore` makes a model of: the inverse, without a trainer's state."""
+    """The checkpoint of a model, without a trainer's state. `restore` is the inverse."""
     return Checkpoint(
         weights=model.state_dict(),
         backbone=model.backbone.config.to_dict(),
@@ -126,7 +126,7 @@ def _restore(
 
 
 def _writer(provenance: dict[str, Any]) -> str:
-    """The version that wrote a checkpoint, as far as it is known."""
+    """The version that wrote a checkpoint, if it is known."""
     revision, versions = provenance.get("git", "unknown"), provenance.get("versions", {})
     if revision != "unknown":
         return f"the revision that wrote it, {revision}"
@@ -148,10 +148,10 @@ def check_opens_again(config: Config) -> None:
 def _config_in(checkpoint: Checkpoint) -> Config:
     """A checkpoint's config, maybe of another version.
 
-    Options of training that this version does not know are left out, and it says so.
+    Training options that this version does not know are left out with a message.
 
     Raises:
-        UserError: it does not know an option of the model or of its input.
+        UserError: this version does not know an option of the model or of its input.
     """
     try:
         return from_dict(Config, checkpoint.config)
@@ -174,7 +174,7 @@ def _config_in(checkpoint: Checkpoint) -> Config:
 
 
 def _refusal(values: dict[str, Any]) -> str:
-    """What is wrong with some options; empty if nothing is."""
+    """The fault in some options, in words. Empty if there is none."""
     try:
         from_dict(Config, values)
     except UserError as error:
@@ -183,7 +183,7 @@ def _refusal(values: dict[str, Any]) -> str:
 
 
 def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
-    """UserError where the tower does not have the layers, or their fusion is missing."""
+    """UserError if the tower does not have the layers, or if their fusion is missing."""
     backbone.set_trainable(vision=config.backbone.train_vision)
     options = config.model
     try:
@@ -230,7 +230,7 @@ def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str
 
 
 def _resize(backbone: Backbone, image_size: int | None) -> None:
-    """Interpolate positions where another image size than the weights' own is asked for."""
+    """Interpolate positions if the image size asked for differs from the weights' own."""
     old = backbone.image_size
     if image_size is None or image_size == old:
         return

@@ -1,4 +1,4 @@
-"""Train all cells of a grid with several seeds and say what the differences are worth."""
+"""Train all cells of a grid with several seeds, and report how certain the differences are."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from gatedcir.errors import UserError
 from gatedcir.options.config import Config, DataConfig, RunConfig
 from gatedcir.options.parsing import parse
 
-# Runs that are compared need no weights afterwards; --save-best keeps them.
+# Runs that are compared need no weights afterwards. --save-best keeps them.
 SHARED = Config(DataConfig(tyro.MISSING), run=RunConfig(save_best=False))
 _MORE = (
     "The cells share the options of training; --seed is the first seed. Finished runs in --output "
@@ -26,17 +26,17 @@ class Options:
     """Which cells, how often, and where to."""
 
     grid: Path
-    """YAML file with the cells, each of them options over the shared ones."""
+    """YAML file with the cells. Each cell is a set of options that win over the shared ones."""
     training: Annotated[Config, tyro.conf.arg(name="")] = SHARED
-    """What all cells share; --output is the folder for all of them and the report."""
+    """Options that all cells share. --output is the folder for all runs and the report."""
     seeds: int = 5
-    """Seeds of every cell; a cell may ask for fewer."""
+    """Seeds of every cell. A cell may ask for fewer."""
     jobs: int = 1
-    """Runs at a time; they share the processor's cores, and the GPU."""
+    """Runs at a time. They share the processor's cores and the GPU."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run what is not finished; write the report; exit with status 1 if runs failed."""
+    """Run all unfinished runs and write the report. Exit with status 1 if runs failed."""
     options = parse(Options, argv, description=f"{COMMANDS['ablate']} {_MORE}")
     _check(options)
     from gatedcir.ablation.cells import read_grid

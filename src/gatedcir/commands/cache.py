@@ -10,7 +10,7 @@ from gatedcir.options.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Complete the feature cache that training with these flags reads; print where it is."""
+    """Complete the feature cache that training with these flags reads. Print where it is."""
     config = parse(Config, argv, description=COMMANDS["cache"])
     if not isinstance(config.run.cache_features, Path):
         raise UserError("there is no folder to write to; pass --cache-features FOLDER.")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gatedcir.evaluation.evaluator import Evaluator
     from gatedcir.visual import Visual
 
-# As configs/tiny.yaml, which an installed package does not have.
+# The same as configs/tiny.yaml, which an installed package does not have.
 TRAINING = (
     "--backbone tiny --batch-size 64 --related 4 --learning-rate 1e-3 --save-training --save-best "
     "--model.gated-fusion.start identity"
@@ -30,7 +30,7 @@ class Options:
     """Where to, and how much."""
 
     output: Path = Path("demo")
-    """Folder for data, runs and pictures; data that is there is used again, runs are replaced."""
+    """Folder for data, runs and pictures. Data in it is used again, and runs are replaced."""
     seed: int = 0
     """Seed of data and training."""
     train: TrainTriplets = 28000
@@ -43,7 +43,7 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run all of it; print one table and where the pictures are."""
+    """Run all of it. Print one table and where the pictures are."""
     options = parse(Options, argv, description=COMMANDS["demo"])
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.benchmarks.cirr import CIRR
@@ -97,15 +97,15 @@ def training(options: Options, folder: Path, strategy: str) -> Config:
     flags = ["--dataset", "CIRR", "--data-path", str(folder), *TRAINING]
     flags += ["--num-epochs", epochs, "--validation-frequency", epochs]
     flags += ["--seed", str(options.seed), "--output", str(options.output / f"run_{strategy}")]
-    # One pass of the vision tower serves both runs and all that comes after them.
+    # Both runs and all later steps use the features of one pass through the vision tower.
     flags += ["--cache-features", str(options.output / "features")]
     return parse(Config, [*flags, "--model.gated-fusion.strategy", strategy], description="")
 
 
 def _train(options: Options, folder: Path) -> dict[str, Path]:
-    """A fine-tuning run with gated fusion and one without, side by side; their folders.
+    """Fine-tune with gated fusion and without it, at the same time. Returns the runs' folders.
 
-    Two small trainings on half of the cores each are quicker than one after the other on all.
+    Two small trainings on half of the cores each are faster than one after the other on all cores.
     """
     from gatedcir.ablation.runs import ERRORS, OUTPUT, Run, execute
 
@@ -115,7 +115,7 @@ def _train(options: Options, folder: Path) -> dict[str, Path]:
     execute(runs, jobs=len(runs))
     for run in runs:
         if reason := run.failure():
-            # The way out is left out: it names flags of training, which this command has not.
+            # Leave out the way out: it names flags of training, which this command does not have.
             why = reason.removeprefix("error: ").partition(";")[0].rstrip(".")
             raise UserError(f"the run {run.path} failed ({why}); its {ERRORS} says more.")
         print((run.path / OUTPUT).read_text(encoding="utf-8"))
@@ -123,10 +123,10 @@ def _train(options: Options, folder: Path) -> dict[str, Path]:
 
 
 def _single_input_rankers(evaluator: "Evaluator", seed: int) -> dict:
-    """Rankers that see only half of the query, by the trained model's own features, or none.
+    """Rankers that see only one half of the query, or nothing of it.
 
-    image-only: the mean of the reference's target features; text-only: the text branch that the
-    prompt loss trains; random: a random direction.
+    image-only: the mean of the reference's target features. text-only: the text branch that the
+    prompt loss trains. Both are features of the trained model. random: a random direction.
     """
     import torch
     import torch.nn.functional as F

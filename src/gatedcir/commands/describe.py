@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parameters(model: "ComposedRetriever") -> Iterator[str]:
-    """How many each part has, and how many of them are trained."""
+    """How many parameters each part has, and how many of them are trained."""
     total, trained = Counter[str](), Counter[str]()
     for name, parameter in model.named_parameters():
         first, *others = name.split(".")
@@ -55,7 +55,7 @@ def _parameters(model: "ComposedRetriever") -> Iterator[str]:
 
 
 def _shapes(model: "ComposedRetriever") -> Iterator[str]:
-    """What an image becomes, and the model's weights besides those of its backbone."""
+    """Shapes of an image's features, and of the model's weights outside the backbone."""
     backbone = model.backbone
     side, queries = backbone.image_size, backbone.num_query_tokens
     yield f"  image: 3 x {side} x {side}"

@@ -25,26 +25,26 @@ _InRun = Annotated[
     DATASETS,
     tyro.conf.arg(
         metavar=DATASETS.metavar,
-        help="Dataset, in its published layout; that of the run when not given.",
+        help="Dataset in its published layout. Without it: the dataset of the run.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class DataOfRun(DataConfig):
-    """A dataset, which the model's run names where no flag does."""
+    """A dataset. If no flag names it, the model's run does."""
 
     dataset: _InRun = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to evaluate on what."""
+    """The model to evaluate, and the data."""
 
     model_path: ModelPath
     data: Annotated[DataOfRun, tyro.conf.arg(name="")] = DataOfRun()
     split: Literal["val", "train", "test"] = "val"
-    """The dataset's split; its targets must be published."""
+    """The dataset's split. Its targets must be published."""
     json: Path | None = None
     """File to write metrics and protocol to."""
     device: Device = "auto"
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _data_of(found: "Pretrained", path: Path) -> dict[str, Any]:
-    """The options of data that a run was trained with, as its config has them.
+    """The data options that a run was trained with, as its config has them.
 
     Raises:
         UserError: the weights are not of a run that was trained.

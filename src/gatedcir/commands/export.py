@@ -1,4 +1,4 @@
-"""Take weights out: parse, write, print where they are."""
+"""Export weights: parse, write, print where they are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from gatedcir.options.parsing import parse
 
 @dataclass(frozen=True)
 class Options:
-    """Which model, and in which layout it goes where."""
+    """Which model is written, in which layout, and where."""
 
     model_path: ModelPath
     output: Path
-    """A new folder for hub; a new file for lavis (.pth) and sprc (.pt), beside which vocab.txt and
-    config.json are put."""
+    """A new folder for hub. A new file for lavis (.pth) and sprc (.pt), and next to it vocab.txt
+    and config.json."""
     format: Literal["hub", "lavis", "sprc"]
-    """hub: safetensors, config, tokenizer and model card; lavis: {"model": ...}, without prompts;
+    """hub: safetensors, config, tokenizer and model card. lavis: {"model": ...}, without prompts.
     sprc: {"epoch": ..., "Blip2QformerCirAlignPrompt": ...}."""
     drop_fusion: bool = False
-    """Write lavis and sprc without the model's fusion, which they have no place for: what it
-    learned is lost, and queries get other features. Only with strategy none nothing changes."""
+    """Write lavis and sprc without the model's fusion, which these formats cannot hold. Its weights
+    are lost, and queries get other features. With strategy none, queries stay the same."""
     push: str | None = None
-    """Upload the folder of hub to this repository too, for instance user/model."""
+    """Also upload the folder of hub to this repository, for example user/model."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

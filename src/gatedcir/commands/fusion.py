@@ -1,4 +1,4 @@
-"""Draw what the visual fusion makes of an image, and which words its places attend to."""
+"""Draw the output of the visual fusion for an image, and the words that its places attend to."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,7 +34,7 @@ class _Query(NamedTuple):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw; print the files."""
+    """Draw the pictures and print their files."""
     options = parse(Options, argv, description=COMMANDS["fusion"])
     check(options, needs_text=False)
     if options.image is None:

@@ -1,4 +1,4 @@
-"""Draw where the text opens the gate: for one image and text, or for queries of a dataset."""
+"""Draw where the text opens the gate, for one image and text or for queries of a dataset."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ _TOP = 5
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw; print the files."""
+    """Draw the pictures and print their files."""
     options = parse(Options, argv, description=COMMANDS["gates"])
     check(options, needs_text=True)
     for file in _draw_split(options) if options.image is None else _draw_one(options):

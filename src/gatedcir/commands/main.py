@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def start(name: str | None = None) -> None:
     """Run a command as this process: the one with this name, or the one that its words name."""
     if (name or " ".join(sys.argv[1:2])) in _STARTS_PROCESSES:
-        # As for Ctrl-C, what was started is ended too.
+        # Child processes end too, the same way as after Ctrl-C.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     run_command(main if name is None else lambda: main([name, *sys.argv[1:]]))
 

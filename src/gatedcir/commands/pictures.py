@@ -1,4 +1,4 @@
-"""What the commands that draw pictures share: which model, which images, what the model sees."""
+"""Shared parts of the commands that draw pictures: the model, the images, the model's input."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ class Options:
     text: str | None = None
     """How to change the image."""
     dataset: MaybeDataset = None
-    """Take queries of this dataset instead."""
+    """Take queries of this dataset instead of one image."""
     data_path: DataPath = None
     split: str = "val"
     """Its split."""
@@ -50,7 +50,7 @@ class Options:
 
     @property
     def data(self) -> DataConfig:
-        """Which dataset, and how it is read."""
+        """The dataset, and how it is read."""
         assert self.dataset is not None
         return DataConfig(
             self.dataset,
@@ -99,7 +99,7 @@ def open_one(options: Options) -> tuple["Evaluator", "Tensor"]:
 
 
 def chosen(available: int, wanted: int) -> list[int]:
-    """Places of so many queries, spread evenly over all that there are.
+    """Numbers of the chosen queries, spread evenly over all queries.
 
     >>> chosen(9, 3), chosen(2, 8)
     ([0, 4, 8], [0, 1])

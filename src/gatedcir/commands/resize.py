@@ -41,7 +41,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the copy, without images that are missing.
 
-    Images that cannot be read end it, or are left out with --skip-unreadable.
+    An image that cannot be read ends the command. With --skip-unreadable it is left out.
     """
     options = parse(Options, argv, description=COMMANDS["resize"])
     from gatedcir.benchmarks import resized

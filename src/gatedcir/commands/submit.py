@@ -1,4 +1,4 @@
-"""Write the files that a dataset's test server takes: parse, open, rank, check, write."""
+"""Write the files for a dataset's test server: parse, open, rank, check, write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Options:
     dataset: InDataset = "CIRR"
     data_path: DataPath = None
     split: Literal["test", "val"] = "test"
-    """Whose queries are answered; CIRR's test split is test1."""
+    """The split whose queries are answered. CIRR's test split is test1."""
     fashioniq_categories: Categories = ALL_CATEGORIES
     skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = DataConfig.num_workers

@@ -28,7 +28,7 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the dataset; print what it holds."""
+    """Write the dataset and print its contents."""
     options = parse(Options, argv, description=COMMANDS["synthetic"])
     from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 

@@ -8,7 +8,7 @@ from gatedcir.options.parsing import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Train as the flags say and print where the run is, or print what training would take."""
+    """Train and print where the run is. A dry run prints what training would need instead."""
     config = parse(Config, argv, description=COMMANDS["train"])
     if config.run.dry_run:
         from gatedcir.training.dry_run import dry_run

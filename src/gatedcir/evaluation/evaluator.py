@@ -1,4 +1,4 @@
-"""Model + split -> what is retrieved, and the metrics.
+"""Model + split -> the retrieved images, and the metrics.
 
 Shapes: M queries, G gallery images, K kept, S members of an image group, Q query tokens,
 E embedding width.
@@ -41,7 +41,7 @@ class Evaluator:
     gallery_on_gpu: bool = True
     runs_on: Device = CPU
     trained_on: str | None = None
-    """The dataset of the model's run; None for weights that were not trained here."""
+    """The dataset of the model's run. None for weights that were not trained here."""
 
     @property
     def device(self) -> torch.device:
@@ -55,7 +55,7 @@ class Evaluator:
 
     @property
     def has_visual_fusion(self) -> bool:
-        """Whether `fuse` makes another map of what it reads."""
+        """Whether `fuse` changes the map that it reads."""
         return bool(self.model.visual_fusion.changes)
 
     @torch.inference_mode()
@@ -64,14 +64,14 @@ class Evaluator:
     ) -> tuple[TokenIndex, Tensor]:
         """A gallery's target features and the features of its queries, in one pass.
 
-        Every image is read and goes through the vision tower once; nothing of its tokens is kept.
+        Every image is read and goes through the vision tower once. Its tokens are not kept.
 
         Args:
             split: the gallery and the queries.
             encode_query: replaces the model's own encoder.
 
         Returns:
-            The targets in an index, in gallery order; [M, E] on the CPU.
+            The targets in an index, in gallery order, and the queries [M, E] on the CPU.
         """
         encode_query = encode_query or self._encode_query
         width, count = self.model.embedding_width, len(split.gallery)
@@ -105,17 +105,18 @@ class Evaluator:
 
     @torch.inference_mode()
     def explain(self, pixels: Tensor, texts: list[str]) -> dict[str, Tensor]:
-        """What the fusion does with images [B, 3, H, W] and B texts: its gate and figures."""
+        """The fusion's gate and figures for images [B, 3, H, W] and B texts."""
         with self.runs_on.autocast():
             tokens = self.tokenizer(texts).to(self.device)
             return self.model.encode_query(pixels.to(self.device), tokens)[1]
 
     @torch.inference_mode()
     def fuse(self, pixels: Tensor) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
-        """What the visual fusion reads of images [B, 3, H, W], what it makes of it, and its aux.
+        """The visual fusion's input for images [B, 3, H, W], its output, and its aux.
 
         Returns:
-            All layers of the first scale, then of the next, [B, L, Dv] each; [B, L, Dv]; aux.
+            The input: all layers of the first scale, then of the next, [B, L, Dv] each.
+            The output [B, L, Dv], and aux.
         """
         with self.runs_on.autocast():
             levels = self.model.normalised_levels(pixels.to(self.device))
@@ -125,7 +126,7 @@ class Evaluator:
         return self.model.encode_query(images, self.tokenizer(texts).to(self.device))[0]
 
     def _batches(self, names: list[str], title: str) -> Iterator[tuple[int, Visual]]:
-        """Images on the model's device, and the number of the first in each batch."""
+        """Batches of images on the model's device, each with the number of its first image."""
         stream = batches(
             self.source, names, batch_size=self.batch_size, num_workers=self.num_workers
         )

@@ -1,4 +1,4 @@
-"""What each query of a split retrieves.
+"""The images that each query of a split retrieves.
 
 Shapes: M queries, K kept, S members of an image group, E embedding width.
 """
@@ -18,17 +18,17 @@ KEPT = 50  # the largest cutoff that either dataset reports
 
 @dataclass(frozen=True)
 class Ranking:
-    """What each query of a split retrieves."""
+    """The images that each query of a split retrieves."""
 
     split: Split
-    references: Integers  # [M] gallery indices; -1 where the gallery does not hold it
-    targets: Integers  # [M] gallery indices; -1 where the split publishes none
-    images: Integers  # [M, K] gallery indices, best first, the reference still among them; -1 none
-    members: Integers  # [M, S] gallery indices of the image group; -1 none; S = 0 outside CIRR
+    references: Integers  # [M] gallery indices. -1 if the gallery does not hold it.
+    targets: Integers  # [M] gallery indices. -1 if the split publishes none.
+    images: Integers  # [M, K] gallery indices, best first, with the reference. -1 is none.
+    members: Integers  # [M, S] gallery indices of the image group. -1 is none. S = 0 outside CIRR.
     member_similarity: Floats  # [M, S]
 
     def names(self, query: int) -> list[str]:
-        """The retrieved images, best first, the reference removed where the protocol says so."""
+        """The retrieved images, best first, without the reference if the protocol says so."""
         triplet = self.split.triplets[query]
         names = [self.split.gallery[i] for i in self.images[query] if i >= 0]
         if self.split.reference_removed:
@@ -36,7 +36,7 @@ class Ranking:
         return names[:KEPT]
 
     def group_names(self, query: int) -> list[str]:
-        """The image group without the reference, best first; ties by gallery index."""
+        """The image group without the reference, best first, ties by gallery index."""
         reference = self.split.triplets[query].reference
         order = np.lexsort((self.members[query], -self.member_similarity[query]))
         names = [self.split.gallery[i] for i in self.members[query][order] if i >= 0]
@@ -44,7 +44,7 @@ class Ranking:
 
     @property
     def target_ranks(self) -> Integers:
-        """0-based rank of every query's target; past the list where it was not retrieved."""
+        """0-based rank of every query's target. Past the end of the list if not retrieved."""
         return ranks_in_lists(self.images, self.targets, excluded=self._excluded)
 
     @property

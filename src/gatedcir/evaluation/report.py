@@ -1,11 +1,11 @@
-"""Metrics -> what is printed and written, always with the protocol beside the numbers."""
+"""Metrics -> the printed and written report. The protocol always stands next to the numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
 class Described(Protocol):
-    """What a report says of a split."""
+    """The facts of a split that a report names."""
 
     @property
     def name(self) -> str: ...  # noqa: D102
@@ -21,7 +21,7 @@ def format_report(metrics: Mapping[str, float], splits: Sequence[Described], *, 
 
 
 def format_table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> str:
-    """A Markdown table: a row per entry, the given metrics as columns under the given headings.
+    """A Markdown table with a row for each entry and a column for each metric, under its heading.
 
     >>> print(format_table({"ours": {"recall_at1": 54.321}}, {"recall_at1": "R@1"}))
     |      |   R@1 |
@@ -33,7 +33,7 @@ def format_table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, 
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""A Markdown table, all columns but the first to the right.
+    r"""A Markdown table. All columns but the first are aligned to the right.
 
     >>> print(table(["cell", "R@1"], [["a|b", "3.0"]]))
     | cell | R@1 |

@@ -1,4 +1,4 @@
-"""What a few seeds say: means with their intervals, and differences of paired runs."""
+"""Statistics over a few seeds: means with their intervals, and differences of paired runs."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ RESAMPLES = 9999
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and the interval that holds it at the level `LEVEL`; without one for one value."""
+    """A mean and its interval at the level `LEVEL`. A single value has no interval."""
 
     mean: float
     low: float | None
@@ -23,21 +23,21 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The mean of paired differences, and how likely so large a one is without any effect."""
+    """The mean of paired differences, and the probability of one so large without any effect."""
 
     difference: Estimate
     p: float | None
-    """Two-sided p-value of the paired t-test; None for fewer than two pairs or equal differences,
-    whose spread of zero tests nothing."""
+    """Two-sided p-value of the paired t-test. None for fewer than two pairs, and for equal
+    differences, because a spread of zero cannot be tested."""
 
 
 def estimate(values: Sequence[float]) -> Estimate:
     """Mean of one value or more and its percentile bootstrap interval over them.
 
-    Percentiles, as BCa (Efron and Tibshirani, 1993) corrects by the jackknife, which fails on
-    equal values and wavers on as few as seeds are. Over few values it is too narrow: of normal
-    ones, it holds the true mean in 76% of the cases with three, 83% with five, 91% with ten. The
-    draws are fixed, so that equal values have equal intervals.
+    We use the percentile method. BCa (Efron and Tibshirani, 1993) needs the jackknife, which fails
+    if all values are equal and is unstable with few seeds. The interval is too narrow for few
+    values. With normal values, it holds the true mean in 76% of the cases for three values, 83% for
+    five and 91% for ten. The draws are fixed, so that equal values have equal intervals.
 
     >>> estimate([31.0, 31.0, 31.0])
     Estimate(mean=31.0, low=31.0, high=31.0, count=3)
@@ -64,7 +64,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def compare(values: Sequence[float], baseline: Sequence[float]) -> Comparison:
-    """Values minus the baseline's, pair by pair: values[i] and baseline[i] share a seed.
+    """Values minus the baseline's, pair by pair. values[i] and baseline[i] share a seed.
 
     The test is the paired t-test (Student, 1908).
 

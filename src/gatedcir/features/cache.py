@@ -1,7 +1,7 @@
-"""Options + model -> the frozen vision tower's features of images: in a folder, in memory, or not.
+"""Options + model -> the frozen vision tower's features of images, in a folder or in memory.
 
-They are what `ComposedRetriever.levels` gives: the chosen layers at the chosen scales before the
-tower's last LayerNorm, which is trained.
+The cache holds the output of `ComposedRetriever.levels`: the chosen layers at the chosen scales,
+before the tower's last LayerNorm, which is trained.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from gatedcir.resources import fits_in_memory
 ENCODE_BATCH = 64  # images
 _GIB = 2**30
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# What the tower computes beside its weights' names, shapes and values.
+# The tower's way of computing. It counts in addition to names, shapes and values of its weights.
 _TOWER_SIZES = ("num_attention_heads", "patch_size", "hidden_act", "layer_norm_eps")
 
 
@@ -39,27 +39,27 @@ class Keeping:
     runs_on: Device
     """Where and in which precision the tower computes."""
     dtype: torch.dtype
-    """What features are kept in."""
+    """The type in which features are kept."""
     num_workers: int
     """Processes that load images."""
 
 
 def stored_dtype(name: str, tower: Device) -> torch.dtype:
-    """The type that --cache-dtype names: by "auto" what the tower computes in."""
+    """The type that --cache-dtype names. "auto" is the type in which the tower computes."""
     return _DTYPES.get(name, tower.precision or torch.float32)
 
 
 def cached_source(
     keeping: Keeping, model: ComposedRetriever, pixels: PixelSource, *, may_write: bool
 ) -> Source:
-    """Features of the images of `pixels`, or `pixels` where "auto" finds no room for them.
+    """Features of the images of `pixels`, or `pixels` itself if "auto" finds no room for them.
 
     Args:
         keeping: says where they are kept and read from.
         model: on the device that encodes.
         pixels: all images.
-        may_write: keep features, in a folder or in memory. Else images are read once: features
-            come from a folder that holds them all, and pixels are read where there is none.
+        may_write: keep features, in a folder or in memory. Without it, every image is used once
+            only. Features come from a folder that holds all of them, else pixels are read.
 
     Raises:
         UserError: no room on the disk or the GPU; a folder that is damaged or not for these images.
@@ -80,7 +80,7 @@ def cached_source(
         try:
             return pixels if folder.missing(pixels.paths) else read(pixels.paths)
         except UserError as error:
-            # The folder is the training's: other data may have the same names for other images.
+            # The folder belongs to training. In other data, a name may stand for another image.
             say(f"note: {str(error).partition(';')[0]}; the images themselves are read")
     if not may_write:
         return pixels
@@ -104,7 +104,7 @@ def cached_source(
 def feature_folder(
     keeping: Keeping, model: ComposedRetriever, pixels: PixelSource
 ) -> FeatureFolder:
-    """The folder below `--cache-features` for what this model makes of these pixels."""
+    """The folder below `--cache-features` for this model's features of these pixels."""
     assert isinstance(keeping.where, Path)
     backbone, dtype = model.backbone, keeping.dtype
     layers = backbone.check_layers(model.layers)
@@ -125,7 +125,7 @@ def feature_folder(
 def fill_folder(
     folder: FeatureFolder, keeping: Keeping, model: ComposedRetriever, pixels: PixelSource
 ) -> None:
-    """Encode what a folder lacks, and say so. Raises UserError as `FeatureFolder.fill`."""
+    """Encode the images that a folder lacks, and say so. Raises UserError as `fill` does."""
     missing = len(folder.missing(pixels.paths))
     size = missing * folder.bytes_per_image / _GIB
     say(
@@ -147,7 +147,7 @@ def tower_hash(model: ComposedRetriever) -> str:
     sizes = [getattr(model.backbone.config.vision_config, name) for name in _TOWER_SIZES]
     found = hashlib.sha256(json.dumps([*sizes, model.backbone.image_size]).encode())
     for name, weight in sorted(vision.state_dict().items()):
-        if not name.startswith("post_layernorm."):  # it is trained, and comes after
+        if not name.startswith("post_layernorm."):  # it is trained, and comes after the features
             found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             found.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()[:16]
@@ -163,7 +163,7 @@ def _encoder(keeping: Keeping, model: ComposedRetriever) -> Encoder:
 
 
 def _device(keeping: Keeping, size: int) -> torch.device | None:
-    """The GPU if features are to be there; UserError if there is none, or not room for `size`."""
+    """The GPU if features are to be there. UserError if there is none, or no room for `size`."""
     if keeping.read_from != "gpu":
         return None
     device = keeping.runs_on.device

@@ -1,7 +1,7 @@
 """The frozen tower's features of images in a folder: written once, read in any order.
 
-A folder holds what one tower makes of images under one set of settings, and is whatever its shards
-hold together: a stopped command goes on with what is missing, and other images may be added.
+A folder holds the features of one tower under one set of settings. Its shards together are its only
+content. A stopped command therefore goes on with the missing images, and images may be added later.
 Shapes: L visual tokens, Dv vision width.
 """
 
@@ -24,7 +24,7 @@ from gatedcir.features.encode import Encoder, encode_images, progress_bar
 from gatedcir.features.shards import Entry, ImageFile, ShardSource
 from gatedcir.files import digest, stamp, write_json
 
-SHARD_BYTES = 2**28  # what a killed process loses at most, and what one holds in memory
+SHARD_BYTES = 2**28  # a killed process loses at most this, and a process holds this in memory
 _MANIFEST = "manifest.json"
 _PAUSE = 2.0  # seconds from one look at other processes' shards to the next
 _GIB = 2**30
@@ -36,8 +36,8 @@ class FeatureFolder:
     """Features under one set of settings.
 
     Attributes:
-        path: the folder; made when something is written.
-        settings: all that features depend on beside the image, in words.
+        path: the folder. It is made when something is written.
+        settings: everything other than the image that features depend on, in words.
         shapes: (L, Dv) of each layer.
         dtype: the type that they are stored in.
     """
@@ -67,7 +67,7 @@ class FeatureFolder:
         return sum(tokens * width for tokens, width in self.shapes) * self.dtype.itemsize
 
     def missing(self, paths: Mapping[str, Path]) -> list[str]:
-        """Names of the images that are not there, sorted. Raises UserError as `open` does."""
+        """Names of the missing images, sorted. Raises UserError as `open` does."""
         return sorted(paths.keys() - self._places(paths).keys())
 
     def open(self, paths: Mapping[str, Path]) -> ShardSource:
@@ -75,7 +75,7 @@ class FeatureFolder:
 
         Raises:
             UserError: the folder was made with other settings, a shard is damaged or cut short, or
-                an image is another than the one that was encoded.
+                an image has changed since it was encoded.
             KeyError: an image is missing.
         """
         places = self._places(paths)
@@ -100,11 +100,11 @@ class FeatureFolder:
         num_workers: int,
         progress: bool = True,
     ) -> None:
-        """Encode the images of a source that are missing; `encode` gives the folder's own type.
+        """Encode the images of a source that are missing. `encode` gives the folder's own type.
 
-        Any number of processes may do so at once, of one machine or of several that share the
-        disk: each takes the next shard that nobody works on, and all return when all is there. A
-        process that dies loses the shard that it worked on, and another one takes it.
+        Any number of processes may do so at once, on one machine or on several that share the disk.
+        Each takes the next free shard, and all return when all shards are written. A process that
+        dies loses the shard that it worked on. Another process then takes this shard.
 
         Raises:
             UserError: as `open`; the disk is too full; an image is broken; a feature is not finite.
@@ -136,16 +136,16 @@ class FeatureFolder:
                         shards.write(shard, list(map(_entry, names, files, before)), levels)
                         wrote = True
                 missing = self.missing(source.paths)
-                bar.update(total - len(missing) - bar.n)  # what others did meanwhile
+                bar.update(total - len(missing) - bar.n)  # images that others encoded meanwhile
                 if missing and not wrote:
                     time.sleep(_PAUSE)
 
     def _portions(
         self, paths: Mapping[str, Path], missing: set[str], batch_size: int
     ) -> Iterator[list[str]]:
-        """The missing images by shards, cut alike in all processes whatever is there already.
+        """The missing images by shards, cut the same way in all processes and after every stop.
 
-        Shards are whole batches: every image is in the same batch as when all are encoded at once.
+        Shards are whole batches. Every image is in the same batch as when all are encoded at once.
         """
         rows = max(1, SHARD_BYTES // (self.bytes_per_image * batch_size)) * batch_size
         names = sorted(paths)
@@ -156,9 +156,9 @@ class FeatureFolder:
 
     @contextmanager
     def _claim(self, names: list[str]) -> Iterator[Path | None]:
-        """The file to write for these images; None while or after another process writes it.
+        """The file to write for these images. None if another process writes it or has written it.
 
-        The lock ends with the process that holds it, however that ends.
+        The lock ends with the process that holds it, even if that process is killed.
         """
         name = hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
         shard, file = self.path / (name + shards.SUFFIX), self.path / f"{name}.lock"
@@ -171,7 +171,7 @@ class FeatureFolder:
         try:
             yield None if shard.exists() else shard
         finally:
-            if shard.exists():  # else two processes might hold locks on an old and a new file
+            if shard.exists():  # else two processes could hold locks on an old and a new file
                 file.unlink(missing_ok=True)
             lock.release()
 
@@ -179,7 +179,7 @@ class FeatureFolder:
         write_json(self.path / _MANIFEST, dict(self.settings))
 
     def _check_room(self, images: int) -> None:
-        """UserError if the disk cannot take the features of so many images."""
+        """UserError if the disk has no room for the features of so many images."""
         place = next(p for p in (self.path, *self.path.absolute().parents) if p.is_dir())
         needed, free = images * self.bytes_per_image, shutil.disk_usage(place).free
         if needed > free:
@@ -190,7 +190,8 @@ class FeatureFolder:
             )
 
     def _check_finite(self, levels: Sequence[torch.Tensor]) -> None:
-        # Both ends are not finite where one number is not; `isfinite` takes 30 times as long.
+        # One number that is not finite makes the least or the greatest so. `isfinite` takes 30
+        # times as long.
         if not all(torch.stack(level.aminmax()).isfinite().all() for level in levels):
             raise UserError(
                 f"the vision features are not all finite in {self.dtype}; pass --cache-dtype bf16 "
@@ -198,7 +199,7 @@ class FeatureFolder:
             )
 
     def _places(self, paths: Mapping[str, Path]) -> _Places:
-        """Shard and row of the images that are there; those are compared with their files."""
+        """Shard and row of the images that are there, after a comparison with their files."""
         found: _Places = {}
         if not self.path.is_dir():
             return found
@@ -230,9 +231,9 @@ class FeatureFolder:
                 )
 
     def _check_image(self, path: Path, before: ImageFile) -> None:
-        """UserError if an image is not what was encoded.
+        """UserError if an image has changed since it was encoded.
 
-        Size and time tell; a file with another time, as a copy may have, is read.
+        Size and time are compared first. A file with another time, such as a copy, is then read.
         """
         now = stamp(path)
         if now == (before.size, before.modified):
@@ -245,7 +246,7 @@ class FeatureFolder:
 
 
 def _entry(name: str, path: Path, before: tuple[int, int]) -> Entry:
-    """An image that was just encoded; UserError if its file changed meanwhile."""
+    """An image that was just encoded. UserError if its file changed meanwhile."""
     content = digest(path)
     if stamp(path) != before:
         raise UserError(f"the image {path} changed while it was read; run the command again.")

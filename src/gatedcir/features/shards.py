@@ -1,7 +1,7 @@
 """One file with the features of some images: a shard of a `FeatureFolder`.
 
-A safetensors file whose metadata name the images, say what their files were, and hold a checksum of
-each image's features. Shapes: N images, L visual tokens, Dv vision width.
+A shard is a safetensors file. Its metadata hold the names of the images, the state of their files,
+and a checksum of each image's features. Shapes: N images, L visual tokens, Dv vision width.
 """
 
 import json
@@ -28,7 +28,7 @@ _KEY, _CHECKSUMS = "images", "crc32"  # of the metadata
 
 
 class ImageFile(NamedTuple):
-    """What an image's file was when it was encoded."""
+    """The state of an image's file when it was encoded."""
 
     size: int
     modified: int  # in nanoseconds
@@ -45,13 +45,13 @@ class Entry(NamedTuple):
 def unfinished(file: Path) -> Path:
     """Where this process writes a file before it gets its name.
 
-    No two processes have the same, not even of two machines on a disk without locks.
+    Every process has its own place, even on several machines that share a disk without locks.
     """
     return file.with_suffix(f".{socket.gethostname()}-{os.getpid()}{_UNFINISHED}")
 
 
 def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> None:
-    """Write [N, L, Dv] a layer, whole or not at all; what a killed process left is removed.
+    """Write [N, L, Dv] a layer, whole or not at all. Leftovers of killed processes are removed.
 
     Raises UserError if there is no room for it.
     """
@@ -74,7 +74,7 @@ def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> No
 
 
 def read_entries(shard: Path, shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Entry]:
-    """The images of a shard, in the order of its rows; features are not read.
+    """The images of a shard, in the order of its rows. Features are not read.
 
     Args:
         shard: the file.
@@ -85,7 +85,7 @@ def read_entries(shard: Path, shapes: Sequence[tuple[int, int]], dtype: torch.dt
         UserError: the file is damaged, cut short, or holds features of another shape or type.
     """
     try:
-        with safe_open(shard, "pt") as content:  # which compares the file's length too
+        with safe_open(shard, "pt") as content:  # it also checks the file's length
             images = json.loads(content.metadata()[_KEY])
             found = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
             forms = {name: (s.get_shape(), s.get_dtype()) for name, s in found.items()}
@@ -128,11 +128,11 @@ class _Opened:
 
 
 class ShardSource:
-    """Features in shards, mapped into memory: the disk is read when an image is asked for.
+    """Features in shards, mapped into memory. The disk is read when an image is asked for.
 
-    Processes of one machine share what the system keeps of the files. Each process compares an
-    image's features with their checksum when it reads them for the first time; shards of earlier
-    versions have none.
+    Processes of one machine share the system's copy of the files in memory. Each process compares
+    an image's features with their checksum when it reads them for the first time. Shards of earlier
+    versions have no checksums.
     """
 
     reads_files: ClassVar[bool] = True
@@ -153,7 +153,7 @@ class ShardSource:
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise _damaged(shard, reason_of(error)) from None
         opened = self._opened[shard]
-        if size != opened.size:  # to read behind the new end would kill the process
+        if size != opened.size:  # reading past the new end would kill the process
             raise _damaged(shard, "its size has changed")
         levels = [level[row] for level in opened.levels]
         expected = opened.unchecked.get(row)
@@ -163,7 +163,7 @@ class ShardSource:
         return levels
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the mapped files: another process opens them itself."""
+        """The state without the mapped files, because another process opens them itself."""
         return {"places": self.places, "_opened": {}}
 
 

@@ -1,4 +1,4 @@
-"""Options that parse and yet make no sense, alone or together."""
+"""Options that can be parsed but make no sense, alone or together."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ MOST_SEED = 2**32  # what NumPy takes
 
 
 def check_ranges(config: Config) -> None:
-    """Refuse numbers that no run can work with; UserError names the flag."""
+    """Refuse numbers that no run can work with. UserError names the flag."""
     for flag, value, least in (
         ("num-epochs", config.optim.num_epochs, 1),
         ("batch-size", config.optim.batch_size, 1),
@@ -31,7 +31,7 @@ def check_ranges(config: Config) -> None:
         ("target-ratio", config.transform.target_ratio, 1),
         ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
     ):
-        if not least <= value < math.inf:  # which NaN is not either
+        if not least <= value < math.inf:  # this refuses NaN too
             limit = "that is finite" if least == -math.inf else f"of {least} or more"
             raise UserError(f"--{flag} {value} is out of range; give a number {limit}.")
     if not 0 <= config.optim.seed < MOST_SEED:
@@ -77,7 +77,7 @@ def check_visual(options: ModelConfig) -> None:
 
 
 def check_cache(options: RunConfig) -> None:
-    """Refuse to read from where nothing is kept."""
+    """Refuse to read features from a place that keeps none."""
     if options.cache_device == "disk" and isinstance(options.cache_features, str):
         raise UserError(
             f"--cache-device disk needs a folder, not --cache-features {options.cache_features}; "
@@ -86,7 +86,7 @@ def check_cache(options: RunConfig) -> None:
 
 
 def check_negatives(batch_size: int, processes: int) -> None:
-    """UserError where the processes' batches together hold one triplet only."""
+    """UserError if the batches of all processes together hold only one triplet."""
     if batch_size * processes < 2:
         raise UserError(
             f"a batch of {batch_size} has no negatives to contrast with; pass --batch-size 2 or "
@@ -97,8 +97,7 @@ def check_negatives(batch_size: int, processes: int) -> None:
 def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Flags that would make it another training. Fields with the mark `FREE_ON_RESUME` may change.
 
-    An option that one of the two does not know has its default in it, or is off where it has none
-    any more.
+    If one of the two lacks an option, its default counts. An option that no longer exists is off.
     """
     before = {_own_name(name, prefix): value for name, value in before.items()}
     for name in dict.fromkeys((*before, *after)):
@@ -119,7 +118,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _own_name(name: str, prefix: str) -> str:
-    """The name that an option has now, of whatever it was called before."""
+    """The name that an option has now, from any of its names."""
     option = _OPTIONS.get(f"--{prefix}{name}")
     return name if option is None else option.flag.removeprefix(f"--{prefix}")
 

@@ -1,7 +1,7 @@
 """Every option of every command, once: its name, type, default and meaning.
 
-The dataclasses give the flags (`--learning-rate`, `--model.gated-fusion.strategy`) and the YAML
-keys (`learning-rate`, `model: {gated-fusion: {strategy: ...}}`) alike; `parsing` reads both.
+The dataclasses give both the flags (`--learning-rate`, `--model.gated-fusion.strategy`) and the
+YAML keys (`learning-rate`, `model: {gated-fusion: {strategy: ...}}`). `parsing` reads both.
 """
 
 from dataclasses import dataclass, field
@@ -21,23 +21,21 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 
-# Options that several commands take, each with its one meaning.
+# Options that several commands take. Each has the same meaning in all of them.
 DATASETS = OneOf(BENCHMARKS, "my_file:MyData")
 InDataset = Annotated[
     str,
     DATASETS,
     tyro.conf.arg(
         metavar=DATASETS.metavar,
-        help="Dataset in its published layout, or one of your own by a path.",
+        help="Dataset in its published layout, or a dataset of your own by a path.",
     ),
 ]
 MaybeDataset = Annotated[str | None, DATASETS, tyro.conf.arg(metavar=DATASETS.metavar)]
 DataPath = Annotated[
     Path | None,
     FREE_ON_RESUME,
-    tyro.conf.arg(
-        help="The dataset's folder; ./cirr_dataset or ./fashionIQ_dataset when not given."
-    ),
+    tyro.conf.arg(help="The dataset's folder. Without it: ./cirr_dataset or ./fashionIQ_dataset."),
 ]
 _STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
 StrategyName = Annotated[
@@ -51,7 +49,7 @@ StrategyName = Annotated[
 ModelPath = Annotated[
     Path,
     tyro.conf.arg(
-        help="A run's folder or a checkpoint file, or weights as --backbone of training takes them."
+        help="A run's folder, a checkpoint file, or any weights that training's --backbone takes."
     ),
 ]
 NewFolder = Annotated[Path, tyro.conf.arg(help="Folder to write; must not exist yet, or be empty.")]
@@ -60,26 +58,26 @@ SkipUnreadable = Annotated[
     bool,
     tyro.conf.arg(
         aliases=("--skip-missing",),
-        help="Read all images first, and go on without those that are missing or cannot be read; "
-        "every report says how many.",
+        help="Read all images first, and leave out images that are missing or cannot be read. "
+        "Every report says how many.",
     ),
 ]
 Categories = Annotated[
     tuple[Literal["dress", "shirt", "toptee"], ...],
-    tyro.conf.arg(help="FashionIQ's categories that are used; every report names them."),
+    tyro.conf.arg(help="FashionIQ's categories that are used. Every report names them."),
 ]
 ALL_CATEGORIES: Categories = ("dress", "shirt", "toptee")
 Device = Annotated[
     str,
     tyro.conf.arg(
-        help="Where to compute: cpu, cuda, or one GPU such as cuda:1; auto: a GPU if there is one."
+        help="Where to compute: cpu, cuda, or one GPU such as cuda:1. auto: a GPU if there is one."
     ),
 ]
 Limit = Annotated[
     int | None,
     tyro.conf.arg(
-        help="Take only so many triplets, the first ones of each split (for FashionIQ, of each "
-        "category), for trials; every report says so."
+        help="For trials: use only this many triplets, the first ones of each split (for "
+        "FashionIQ, of each category). Every report says so."
     ),
 ]
 OLD_OUTPUT = tyro.conf.arg(aliases=("--output-dir",))  # as release 0.1 called it
@@ -96,8 +94,8 @@ class DataConfig:
     """FashionIQ gallery: the whole published split, or only images of its triplets."""
     fashioniq_categories: Categories = ALL_CATEGORIES
     gallery: Literal["split", "all"] = "split"
-    """What is searched at evaluation: the images of the split, or of all splits (of the category
-    for FashionIQ)."""
+    """The images that are searched at evaluation: those of the split, or those of all splits (for
+    FashionIQ, of the category)."""
     skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = 2
     limit: Limit = None
@@ -120,8 +118,8 @@ class TransformConfig:
     target_ratio: float = 1.25
     """Side ratio to which targetpad pads longer images."""
     draft: bool = False
-    """Decode JPEGs at a fraction of their size, at least twice the input's (Pillow's draft mode):
-    faster, and pixels differ a little from those that published weights know."""
+    """Decode JPEGs at a fraction of their size, but at least twice the input's (Pillow's draft
+    mode). This is faster. Pixels differ a little from those that published weights know."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +128,7 @@ class GatedFusionConfig:
 
     strategy: StrategyName = "gated"
     alpha_init: float = 0.5
-    """Start of the learned alpha; interpolate has none."""
+    """Start value of the learned alpha. interpolate has none."""
     dropout: float = 0.1
     """Dropout inside the gate's and the delta's layers."""
     start: Literal["seed", "identity"] = "seed"
@@ -142,7 +140,7 @@ class ModelConfig:
     """What stands between the vision tower and the Q-Former."""
 
     visual_layers: tuple[int, ...] = (-1,)
-    """Blocks of the vision tower that are read, the main one first, -1 the last."""
+    """Blocks of the vision tower that are read, the main one first. -1 is the last block."""
     layer_fusion: Annotated[
         Literal[
             "none",
@@ -156,15 +154,15 @@ class ModelConfig:
         ],
         tyro.conf.arg(aliases=("--model.visual-fusion",)),
     ] = "none"
-    """How one map is made of several layers; none for one layer. It was --model.visual-fusion."""
+    """How several layers become one map. none is for one layer. Old name: --model.visual-fusion."""
     visual_scales: tuple[float, ...] = (1.0,)
     """Multiples of the image's size at which the tower reads it, 1.0 among them."""
     scale_fusion: Literal["none", "mean", "absi", "hierarchical", "deformable"] = "none"
-    """How one map is made of several scales, layer by layer; none for one scale."""
+    """How several scales become one map, layer by layer. none is for one scale."""
     neck: Literal["none", "pyramid-pooling", "unet", "pyramid", "multi-scale"] = "none"
     """What refines the map after both fusions."""
     visual_start: Literal["identity", "seed"] = "identity"
-    """identity: these three change nothing at step 0; seed: they act from their random start."""
+    """identity: these three change nothing at step 0. seed: they start with random weights."""
     gated_fusion: GatedFusionConfig = field(default_factory=GatedFusionConfig)
 
 
@@ -173,21 +171,21 @@ class BackboneConfig:
     """Which pretrained weights."""
 
     blip_model_name: Literal["blip2_cir_align_prompt"] = "blip2_cir_align_prompt"
-    """The composed-retrieval model; without gated fusion it is the published SPRC."""
+    """The composed-retrieval model. Without gated fusion it is the published SPRC."""
     backbone: Annotated[str, MAY_BE_PATH] = "tiny"
     """tiny (embedded), pretrain or coco (BLIP-2 of the hub), pretrain_vitL (LAVIS' file in this
     folder), another hub name, a folder in the hub's layout, a .pth of LAVIS, a .pt of SPRC, or a
-    run. random-vit-g and random-vit-l are the real sizes with random weights and the tiny
-    vocabulary, to try out speed and memory."""
+    run. random-vit-g and random-vit-l have the real sizes, random weights and the tiny vocabulary.
+    Use them to try out speed and memory."""
     image_size: int | None = None
-    """Side of the input in pixels, positions interpolated; the weights' own when not given."""
+    """Side of the input in pixels. Positions are interpolated. Without it: the weights' own."""
     train_vision: bool = False
-    """Train the vision tower too, for other image domains; its features are then not cached."""
+    """Train the vision tower too, for other image domains. Its features are then not cached."""
 
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss terms beside the contrastive one."""
+    """Weights of the loss terms other than the contrastive one."""
 
     loss_align: float = 0.4
     """Weight of the alignment of the fusion's outputs with the prompts."""
@@ -196,7 +194,7 @@ class LossConfig:
     loss_scale: float = 0.0
     """Weight of the contrast from each scale alone (0.5 for the others, 1 for 1.0)."""
     loss_itm: float = 0.0
-    """Taken for commands of the published trainer; this model has no matching term: 0 only."""
+    """Accepted for commands of the published trainer. This model has no matching term: 0 only."""
 
 
 @dataclass(frozen=True)
@@ -204,15 +202,15 @@ class OptimConfig:
     """How long and how fast to train."""
 
     num_epochs: int = 10
-    """Epochs; warm-up and cosine decay span exactly these."""
+    """Epochs. Warm-up and cosine decay span exactly these."""
     batch_size: int = 64
-    """Triplets a step and process; each is contrasted with the targets of all processes."""
+    """Triplets a step and process. Each is contrasted with the targets of all processes."""
     related: int = 1
-    """Triplets of one pool (CIRR's image set, FashionIQ's category) that stand together in a batch,
-    as hard negatives of one another; 1: batches are random, as published."""
+    """Triplets of one pool (CIRR's image set, FashionIQ's category) that are put in one batch, as
+    hard negatives of one another. 1: batches are random, as published."""
     accumulate: int = 1
-    """Parts in which a step computes its batch, with the loss and gradients of the whole: less
-    memory, one more forward pass."""
+    """Parts in which a step computes its batch. Loss and gradients stay those of the whole batch.
+    Parts need less memory, and cost one more forward pass."""
     learning_rate: float = 1e-5
     """Peak learning rate."""
     fusion_rate: float = 1.0
@@ -221,15 +219,15 @@ class OptimConfig:
     warmup: float = 0.02
     """Share of the steps with a rising learning rate."""
     weight_decay: float = 0.05
-    """AdamW's decay of matrices; biases, norms, prompts and the temperature have none."""
+    """AdamW's decay of matrices. Biases, norms, prompts and the temperature have none."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     seed: int = 0
     """Seed of weights, order, captions and dropout."""
     mixed_precision: Precision = "auto"
-    """Autocast; auto is bf16 where the device computes in it and fp32 elsewhere."""
+    """Autocast. auto: bf16 if the device computes in it, else fp32."""
     cache_dtype: Precision = "auto"
-    """Precision of cached vision features; auto: as the tower gives them, which changes nothing."""
+    """Precision of cached vision features. auto: the tower's own, so that nothing changes."""
 
 
 @dataclass(frozen=True)
@@ -237,14 +235,14 @@ class RunConfig:
     """What a run keeps and where."""
 
     output: Annotated[Path | None, OLD_OUTPUT, FREE_ON_RESUME] = None
-    """Folder to write; a new one below runs/ when not given."""
+    """Folder to write. Without it: a new one below runs/."""
     resume: Free[Path | None] = None
-    """Go on with this run's folder, with its options; needs a run that had --save-training."""
+    """Go on with this run's folder and its options. The run must have had --save-training."""
     validation_frequency: Free[int] = 1
-    """Epochs from one validation to the next; the last epoch is always validated. 0: no validation,
-    so that no validation split is read and no best model is known; the last state is saved."""
+    """Epochs from one validation to the next. The last epoch is always validated. 0: no validation
+    split is read. The last state is then saved, because the best one is not known."""
     save: Free[bool] = True
-    """Keep weights; --no-save, for trials, turns the next two off."""
+    """Keep weights. --no-save, for trials, turns the next two off."""
     save_training: Free[bool] = False
     """Save the state after every epoch, so that --resume can go on."""
     save_best: Free[bool] = True
@@ -252,17 +250,17 @@ class RunConfig:
     save_memory: Free[bool] = False
     """Keep the gallery's features off the GPU."""
     cache_features: Free[Literal["auto", "memory", "none"] | Path] = "auto"
-    """Keep the frozen tower's features: in a folder, made or completed if need be, or in memory;
-    auto: in memory if half of what is free suffices."""
+    """Keep the frozen tower's features, in a folder or in memory. The folder is made or completed
+    if necessary. auto: in memory if half of the free memory is enough."""
     cache_device: Free[Literal["auto", "gpu", "ram", "disk"]] = "auto"
-    """Where cached features are read from; auto: memory if half of what is free suffices, else the
-    folder."""
+    """Where cached features are read from. auto: from memory if half of the free memory is enough,
+    else from the folder."""
     compile: Free[bool] = False
-    """Compile the training step (torch.compile, static shapes); the first one is then slow."""
+    """Compile the training step (torch.compile, static shapes). The first step is then slow."""
     device: Free[Device] = "auto"
     dry_run: Free[bool] = False
-    """Only measure: two training steps and one evaluation batch of random data in the real shapes;
-    no dataset is read and nothing is written."""
+    """Only measure two training steps and one evaluation batch, with random data in the real
+    shapes. No dataset is read and nothing is written."""
 
     @property
     def validates(self) -> bool:

@@ -1,4 +1,4 @@
-"""The flags of a dataclass of options, and words of a command line as flags with their values."""
+"""The flags of a dataclass of options, and the words of a command line split into flags."""
 
 import ast
 import dataclasses
@@ -23,12 +23,12 @@ GENERAL = {
     "--help": "",
     "--help-all": "",
 }  # of every command: flag -> its value
-PREFIXED = ("model", "gated_fusion")  # groups that stand in their options' names; others do not
+PREFIXED = ("model", "gated_fusion")  # the only groups that are part of their options' names
 
 
 @dataclass(frozen=True, eq=False)
 class OneOf:
-    """Marks a str that names an entry of a table, or what is one's own by a dotted path."""
+    """Marks a str that names an entry of a table, or an object of your own by a dotted path."""
 
     names: Collection[str]
     example: str
@@ -62,17 +62,17 @@ class Option:
     text: str = ""
     """What it does."""
     group: str = ""
-    """The field of the outermost group that it stands in; "" for a command's own options."""
+    """The field of its outermost group, or "" for a command's own options."""
 
     @property
     def names(self) -> list[str]:
-        """All its flags; a switch has two for each, `--save` and `--no-save`."""
+        """All its flags. A switch has two for each, `--save` and `--no-save`."""
         flags = [self.flag, *self.aliases]
         return flags + [switched_off(flag) for flag in flags] * (self.kind is bool)
 
     @property
     def takes_none(self) -> bool:
-        """Whether it may be given as None, which is what YAML's empty value becomes."""
+        """Whether it may be given as None. An empty value in YAML becomes None."""
         return type(None) in typing.get_args(self.kind)
 
     @property
@@ -82,11 +82,11 @@ class Option:
 
     @property
     def choices(self) -> tuple[Any, ...]:
-        """The values that it takes, where these are listed; empty where other values do too."""
+        """The values that it takes, if all of them are listed. Empty if it takes other values."""
         return _choices(self.kind) if self.one_of is None else tuple(self.one_of.names)
 
     def refuses(self, value: str) -> bool:
-        """Whether a value is in no table and is no path either; tyro takes any word for a str."""
+        """Whether a value is neither in the table nor a path. tyro takes any word for a str."""
         if self.one_of is None or (self.takes_none and value == "None"):
             return False
         return not self.one_of.takes(value)
@@ -101,7 +101,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Given:
-    """A flag of a command line; "" stands for the words before the first one."""
+    """A flag of a command line. The flag "" holds the words before the first flag."""
 
     flag: str
     values: tuple[str, ...]
@@ -164,7 +164,7 @@ def _default(item: dataclasses.Field) -> Any:
 
 
 def _texts(options: type) -> dict[str, str]:
-    """What stands in the source below each field, as text."""
+    """The text below each field in the source."""
     inherited = {
         name: text
         for kind in options.__bases__
@@ -248,7 +248,7 @@ def normal(given: Given, option: Option | None) -> Given:
 
 
 def _parts(kind: Any) -> tuple[Any, ...]:
-    """The types of a union, None left out; a type alone is its own only part."""
+    """The types of a union, without None. A type that is no union is its own only part."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return tuple(part for part in typing.get_args(kind) if part is not type(None))
     return (kind,)

@@ -1,4 +1,4 @@
-"""What --help and --help-all print: the options of a command, by groups, the common ones first."""
+"""The text of --help and --help-all: the options of a command, by groups, common ones first."""
 
 import shutil
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 from gatedcir.options.flags import GENERAL, Option, options_of, switched_off
 
-TITLES = {  # a group's field in the options -> its title; groups of one title stand together
+TITLES = {  # a group's field in the options -> its title. Groups with one title go together.
     "": "options",
     "data": "data",
     "transform": "data",
@@ -38,7 +38,7 @@ _WIDTH = 100
 
 
 def help_of(options: type, description: str, *, everything: bool) -> str:
-    """The help of a command with these options; without `everything`, only the common ones."""
+    """The help of a command with these options. Without `everything`, only the common ones."""
     groups: dict[str, list[Option]] = {}
     nested = {option.group for option in options_of(options)} - {""}
     for option in options_of(options):

@@ -1,8 +1,8 @@
 """Flags and YAML files -> the dataclasses of options, and back.
 
-A YAML file is read as flags written down, so that both go through the same typed parser, tyro:
-nested dataclasses give dotted flags, types are checked, and help comes from the fields' own texts,
-none of which argparse does. Only tyro's public interface is used.
+The options of a YAML file are turned into flags, so that both go through the same typed parser,
+tyro. It makes dotted flags of nested dataclasses, checks types, and takes help from the fields' own
+texts. argparse does none of this. Only tyro's public interface is used.
 """
 
 import dataclasses
@@ -34,15 +34,15 @@ def parse(
 ) -> Options:
     """Command-line flags to a dataclass.
 
-    `--config FILE` reads options from a YAML file and `--resume RUN` from that run's; flags given
-    next to them win. Paths are expanded: see `expand_all`. `--help` prints what there is, and
+    `--config FILE` reads options from a YAML file, and `--resume RUN` from that run's file. Flags
+    given next to them win. Paths are expanded: see `expand_all`. `--help` prints the options, and
     `--quiet` hides the progress bars.
 
     Args:
         options: the dataclass.
         argv: the command line, or None for that of this process.
         description: what the command does, for its help.
-        below: options as in a file, over which those of the file and of the flags win.
+        below: options as in a file. Options of the file and of the flags win over them.
 
     Raises:
         UserError: a wrong name or value; the file is missing or not a mapping in YAML; a path
@@ -72,7 +72,7 @@ def parse(
 
 
 def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
-    """The path that a flag gives, and what else is given."""
+    """The path that a flag gives, and the other flags."""
     found, others = None, []
     for one in given:
         if one.flag != flag:
@@ -87,7 +87,7 @@ def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
 
 
 def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = None) -> Options:
-    """Flags to a dataclass; UserError where tyro refuses them."""
+    """Flags to a dataclass. UserError if tyro refuses them."""
     known = by_name(options)
     given = [normal(one, known.get(one.flag)) for one in split(words)]
     for one in given:
@@ -106,7 +106,7 @@ def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = 
 
 
 def _check_resume(run: Path, flags: set[str]) -> None:
-    """UserError where there is no run, or with flags that a run which goes on cannot follow."""
+    """UserError if there is no run, or if flags would make a resumed run another training."""
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"there is no run at {run} to resume; name a run's folder.")
     for flag in ("--config", "--output", "--output-dir"):
@@ -115,7 +115,7 @@ def _check_resume(run: Path, flags: set[str]) -> None:
 
 
 def from_dict(options: type[Options], values: dict[str, Any]) -> Options:
-    """The dataclass whose resolved form `to_dict` gave; UserError if it has no such options."""
+    """The dataclass from what `to_dict` made of it. UserError if it has no such options."""
     return _parse(options, flags_of(values))
 
 
@@ -172,7 +172,7 @@ def to_dict(config: Any) -> dict[str, Any]:
         name = item.name.replace("_", "-")
         if dataclasses.is_dataclass(value):
             nested = to_dict(value)
-            # Groups other than `model` have no prefix: their options stand at the top.
+            # Only `model` has a prefix. The options of other groups are at the top level.
             result |= {name: nested} if item.name in PREFIXED else nested
         elif isinstance(value, tuple):
             result[name] = list(value)  # as YAML gives it back

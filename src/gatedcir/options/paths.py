@@ -1,4 +1,4 @@
-"""`~` and environment variables in options that are paths, from flags and YAML alike."""
+"""`~` and environment variables in options that are paths, in flags and in YAML files."""
 
 import dataclasses
 import os
@@ -15,7 +15,7 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")
 
 
 def expand(path: str) -> str:
-    """A path with the home folder for `~` and the values of variables for their names.
+    """A path in which `~` and the names of variables are replaced by their values.
 
     Raises:
         UserError: a variable is not set, or there is no home folder.

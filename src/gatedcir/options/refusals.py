@@ -1,7 +1,7 @@
-"""What the parser of options refuses, as one sentence that names the nearest way out.
+"""One sentence for each mistake in the options, with the nearest way out.
 
-tyro draws a box of several lines, which names no near option when a required one is missing too.
-Here each flag is looked up and its values are parsed alone, to find which of them was refused.
+tyro draws a box of several lines. If a required option is missing too, the box names no similar
+option. This module looks up each flag and parses its values alone, to find the refused one.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from gatedcir.options.flags import (
     switched_off,
 )
 
-# Names from other programs -> the option here, of which the first is named that the command has.
+# Names from other programs -> options here. The message names the first that the command has.
 SYNONYMS = {
     "lr": ("--learning-rate",),
     "epochs": ("--num-epochs",),
@@ -78,10 +78,10 @@ SYNONYMS = {
     "caption": ("--text",),
     "img": ("--image",),
 }
-_ALIKE = 0.6  # of 1: below, a name says more about the options than about what is meant
+_ALIKE = 0.6  # of 1: less alike, an option is hardly the one that is meant
 _FUSION = "--model.gated-fusion.strategy none trains without the fusion, and gated with it"
-# Names of what is here done in another way than by an option of the same kind; the sentence counts
-# where the command has the flags that it names.
+# Names of things that are done here in another way than by a similar option. A sentence is used if
+# the command has the flags that it names.
 ADVICE = {
     "use-gated-fusion": _FUSION,
     "gated-fusion": _FUSION,
@@ -109,7 +109,7 @@ def refusal(given: Sequence[Given], options: type, file: Path | None) -> UserErr
 
 
 def check_empty(given: Given, option: Option | None) -> None:
-    """UserError where an option has no value, or YAML's empty one, and needs another."""
+    """UserError if an option needs a value and has none, or has YAML's empty one."""
     if option is None or option.kind is bool:
         return
     if not given.values or (given.values == ("None",) and not option.takes_none):
@@ -117,7 +117,7 @@ def check_empty(given: Given, option: Option | None) -> None:
 
 
 def check_names(given: Sequence[Given], options: type, file: Path | None) -> None:
-    """UserError where a name is in no table, which tyro takes as any other word."""
+    """UserError if a name is not in its table. tyro would take any word."""
     known = by_name(options)
     for one in given:
         option = known.get(one.flag)
@@ -162,13 +162,13 @@ def _wrong_value(given: Given, option: Option | None) -> Iterator[tuple[str, str
 
 
 def quietly(kind: Any, words: Sequence[str], **settings: Any) -> Any:
-    """What tyro makes of words, or its SystemExit, without a word of its own."""
+    """What tyro makes of words, or its SystemExit. tyro prints nothing."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         return tyro.cli(kind, args=words, console_outputs=False, **settings)
 
 
 def _left_over(option: Option, values: Sequence[str]) -> list[str] | None:
-    """The values that an option does not need of these; None if it refuses them."""
+    """The values that an option leaves over. None if it refuses them."""
     if values and option.refuses(values[0]):
         return None
     alone = dataclasses.make_dataclass("Alone", [("value", option.kind)])
@@ -180,7 +180,7 @@ def _left_over(option: Option, values: Sequence[str]) -> list[str] | None:
 
 
 def _unknown(given: Given, options: type) -> tuple[str, str]:
-    """A flag that is no option: what may be meant."""
+    """A flag that is no option, and the option that may be meant."""
     flag, names = given.flag, list(flag_names(options))
     group = [name for name in names if name.startswith(f"{flag}.")]
     if group and given.values in ((), ("None",)):

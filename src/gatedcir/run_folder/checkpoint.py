@@ -1,4 +1,4 @@
-"""Checkpoints: one file that holds all that evaluation needs, and all that resuming needs."""
+"""Checkpoints: one file with everything that evaluation and resuming need."""
 
 import pickle
 from dataclasses import dataclass, fields
@@ -32,13 +32,13 @@ class Checkpoint:
     epoch: int
     """Epochs done."""
     metrics: dict[str, float]
-    """Validation after that epoch; empty where there was none."""
+    """Validation after that epoch. Empty if there was none."""
     trainer: dict[str, Any] | None = None
-    """Optimiser and schedule; None where only the model was kept."""
+    """Optimiser and schedule. None if only the model was kept."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; a crash leaves the old file or the new one, never a part.
+    """Write a checkpoint whole. A crash leaves either the old file or the new one.
 
     Raises UserError if there is no room for it.
     """
@@ -63,7 +63,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def read(file: Path) -> Any:
-    """What `torch.save` wrote to a file, tensors on the CPU; code in it is never run.
+    """The content of a file of `torch.save`, with tensors on the CPU. Code in it is never run.
 
     Raises:
         UserError: the file is damaged, or holds objects other than tensors and plain values.
@@ -82,12 +82,12 @@ def read(file: Path) -> Any:
 
 
 def is_checkpoint(content: Any) -> bool:
-    """Whether a file's content is what `save` writes."""
+    """Whether a file's content was written by `save`."""
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
 def parse(content: dict[str, Any], file: Path) -> Checkpoint:
-    """The checkpoint in the content of a file; what a later version added to it is left out.
+    """The checkpoint in the content of a file. Parts that a later version added are left out.
 
     Raises:
         UserError: parts of it are missing.

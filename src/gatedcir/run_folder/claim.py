@@ -1,4 +1,4 @@
-"""A folder that one process at a time may write. The claim ends with its process."""
+"""The claim of a folder: only one process at a time may write it. It ends with its process."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -11,10 +11,10 @@ LOCK = ".lock"
 
 
 class Claim:
-    """The right to write a folder, which is made if it is not there.
+    """The right to write a folder. The folder is made if it is missing.
 
-    The operating system holds the lock, so that a killed process does not hold it. The file of the
-    lock stays behind then, and tells that the process was killed.
+    The operating system holds the lock and releases it if the process is killed. The lock's file
+    then stays behind and shows that the process was killed.
 
     Raises:
         UserError: another process holds it.
@@ -24,7 +24,7 @@ class Claim:
         self.folder = folder
         self._made = [place for place in (folder, *folder.parents) if not place.exists()]
         self.was_left = (folder / LOCK).exists()
-        """Whether a process that had the folder before did not end by itself."""
+        """Whether an earlier process had the folder and did not give it back."""
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / LOCK)
         try:
@@ -36,14 +36,14 @@ class Claim:
             ) from None
 
     def release(self, *, leave: bool = False) -> None:
-        """Give the folder back. Folders made for the claim go if nothing was written to them.
+        """Give the folder back. Folders made for the claim are removed if they are empty.
 
         Args:
-            leave: the lock's file, as a killed process does.
+            leave: keep the lock's file, as a killed process does.
         """
         if not leave:
             with suppress(OSError):  # Windows removes it when it is closed
-                (self.folder / LOCK).unlink()  # before the release, or two might hold two files
+                (self.folder / LOCK).unlink()  # before the release, or two could hold two files
         self._lock.release()
         with suppress(OSError):  # the first one that is not empty
             for place in self._made:

@@ -18,7 +18,7 @@ from gatedcir.files import CONFIG_FILE, room_for, write_json, write_text
 from gatedcir.run_folder.checkpoint import BEST, LAST
 from gatedcir.run_folder.claim import Claim
 
-RUNS = Path("runs")  # holds the folders of runs that are given none
+RUNS = Path("runs")  # holds the folders of runs without --output
 CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
 Tables = dict[str, list[dict[str, Any]]]
@@ -31,20 +31,20 @@ class Place:
 
     path: Path
     resumes: bool
-    """Whether there is something to go on with; else the run starts at its beginning."""
+    """Whether there is a state to go on with. Else the run starts at its beginning."""
 
 
 @contextmanager
 def claimed(*, output: Path | None, resume: Path | None, name: str) -> Iterator[Place]:
     """The run's folder, for this process alone.
 
-    A process that was killed, or failed, before it kept anything leaves a folder in which both a
-    new run and `--resume` start at the beginning.
+    If a process was killed or failed before it saved anything, both a new run and `--resume` start
+    at the beginning in its folder.
 
     Args:
-        output: the folder of a new run; one below RUNS where none is given.
+        output: the folder of a new run. If it is None, one below RUNS.
         resume: the folder of the run that goes on, if one does.
-        name: how the folder of a run that is given none begins.
+        name: the beginning of the folder's name below RUNS.
 
     Raises:
         UserError: another process has the folder, it holds a run, or it cannot be made.
@@ -66,7 +66,7 @@ def claimed(*, output: Path | None, resume: Path | None, name: str) -> Iterator[
 
 
 def _new_claim(given: Path | None, name: str) -> Claim:
-    """The folder that the options name, or else one that no other run has."""
+    """The folder that the options name, or else a new one below RUNS."""
     check_folder_to_write(given or RUNS, "--output")
     if given is not None:
         return Claim(given)
@@ -88,22 +88,22 @@ def _check_new(path: Path) -> None:
 
 
 def _is_bare(path: Path) -> bool:
-    """Whether a folder holds a run that neither kept weights nor was validated."""
+    """Whether a folder holds a run without weights and without a validation."""
     kept = [path / CHECKPOINTS / BEST, path / CHECKPOINTS / LAST, path / VALIDATION]
     return (path / CONFIG_FILE).exists() and not any(file.exists() for file in kept)
 
 
 class RunFolder:
-    """Writes what a run leaves behind; every file is replaced whole."""
+    """Writes the files of a run. Every file is replaced whole."""
 
     def __init__(self, path: Path, *, done: int = 0, kept: Tables | None = None) -> None:
-        """Open a folder; rows of epochs after `done` are dropped, as resuming makes them again.
+        """Open a folder. Rows of epochs after `done` are dropped: resuming makes them again.
 
         Args:
             path: the folder.
             done: epochs that are done.
-            kept: rows as the checkpoint holds them, with which the tables are written again if
-                they do not begin with them.
+            kept: rows of the checkpoint. A table that does not begin with them is written again
+                from them.
         """
         self.path = path
         self.tables = rows_until(path, done, kept)
@@ -115,7 +115,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: dict[str, Any], made_by: dict[str, Any]) -> "RunFolder":
-        """Config and provenance of a new run in a folder that was claimed."""
+        """Write config and provenance of a new run into a claimed folder."""
         write_json(path / "provenance.json", made_by)
         write_text(path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
         return cls(path)
@@ -138,7 +138,7 @@ class RunFolder:
 
 
 def rows_until(path: Path, done: int, kept: Tables | None = None) -> Tables:
-    """A run's rows of epochs before `done`: those that its checkpoint kept, else its files'.
+    """A run's rows of epochs before `done`, from its checkpoint if it has them, else from files.
 
     Raises:
         UserError: a file is damaged.
@@ -167,7 +167,7 @@ def read_table(file: Path, *columns: str, way_out: str) -> pd.DataFrame:
 
     Args:
         file: as `RunFolder` wrote it.
-        columns: that must hold a number in every row, beside the epoch.
+        columns: columns other than the epoch that must hold a number in every row.
         way_out: ends the message, after the advice to put a copy back.
 
     Raises:
@@ -175,7 +175,7 @@ def read_table(file: Path, *columns: str, way_out: str) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(file)
-    except ValueError as error:  # pandas' own errors and that of a wrong encoding are of this kind
+    except ValueError as error:  # also pandas' own errors, and that of a wrong encoding
         reason = reason_of(error)
     else:
         lacking = [
@@ -207,7 +207,7 @@ def _begins_with(file: Path, text: str) -> bool:
 
 
 def last_line(path: Path, *, stopped: str) -> str:
-    """What a run that was stopped says: what its folder keeps, and how to go on."""
+    """The message of a stopped run: the content of its folder, and how to go on."""
     if (path / CHECKPOINTS / LAST).exists():
         rest = f"all epochs before are kept; go on with --resume {path}"
     elif (path / CHECKPOINTS / BEST).exists():

@@ -32,7 +32,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str:
-    """The revision of this code, with "+" where files differ from it; "unknown" outside git."""
+    """The revision of this code, with "+" if files differ from it. "unknown" outside git."""
     git = ("git", "-C", str(Path(__file__).parent))
     try:
         # Installed into another project's environment, this file is not of its repository.

@@ -1,6 +1,6 @@
 """Exact search for images that are stored as several token features each (FAISS).
 
-Legend: M queries, G gallery images, K kept, B batch, Q query tokens, E embedding width;
+Legend: M queries, G gallery images, K kept, B batch, Q query tokens, E embedding width,
 F tokens fetched per query.
 """
 
@@ -24,16 +24,16 @@ class TokenIndex:
     """Images ranked by the best inner product of a query with any of their token features.
 
     This is late interaction with a single query vector: the similarity of a query [E] to an
-    image [Q, E] is the maximum over its Q tokens. All tokens lie in one flat FAISS index, and a
-    search is exact. On a GPU, FAISS fetches the best tokens, the first one of every image is kept,
-    and more are fetched until the answer is certain. On a CPU, where keeping a thousand tokens a
-    query in order costs as much as their products, all of them are multiplied, block by block, and
-    only the maximum of each image is kept.
+    image [Q, E] is the maximum over its Q tokens. All tokens are in one flat FAISS index, and a
+    search is exact. On a GPU, FAISS fetches the best tokens, and the first one of every image is
+    kept. More tokens are fetched until the answer is certain. On a CPU, sorting a thousand tokens a
+    query costs as much as computing their products. There, all tokens are multiplied block by
+    block, and only the maximum of each image is kept.
 
     Args:
         dim: E.
         tokens_per_image: Q.
-        on_gpu: keep the features on the first GPU; without a GPU, or with a FAISS that was
+        on_gpu: keep the features on the first GPU. Without a GPU, or with a FAISS that was
             built without GPUs, the index is on the CPU.
 
     Raises:
@@ -63,7 +63,7 @@ class TokenIndex:
         return self._tokens.ntotal // self.tokens_per_image
 
     def add(self, features: Features) -> None:
-        """Append a batch of images [B, Q, E]; the first image added has the gallery index 0.
+        """Append a batch of images [B, Q, E]. The first image added has the gallery index 0.
 
         Raises:
             ValueError: the features are not [B, Q, E].
@@ -77,7 +77,7 @@ class TokenIndex:
     def search(self, queries: Features, k: int) -> tuple[Floats, Integers]:
         """The `k` best images of every query: (scores [M, k], gallery indices [M, k]).
 
-        Rows are ordered by score, equal scores by gallery index. Where `k` exceeds the gallery,
+        Rows are ordered by score, equal scores by gallery index. If `k` exceeds the gallery,
         the rest of a row is -inf and -1.
 
         Raises:
@@ -123,8 +123,8 @@ class TokenIndex:
         while pending.size:
             if tokens is self._tokens and fetch > _GPU_MAX_FETCH:
                 tokens = faiss.index_gpu_to_cpu(self._tokens)
-                # From this many queries on FAISS multiplies matrices; its own threshold makes
-                # batches of middling size many times slower.
+                # From this many queries on, FAISS multiplies matrices. With its own threshold,
+                # batches of medium size are many times slower.
                 faiss.cvar.distance_compute_blas_threshold = 20
             unfinished = []
             step = max(1, _BLOCK_ENTRIES // fetch)
@@ -132,8 +132,8 @@ class TokenIndex:
                 block = pending[start : start + step]  # [m]
                 found, ids = tokens.search(rows[block], fetch)  # [m, F], [m, F]
                 best, which = _distinct_images(found, ids // self.tokens_per_image, kept)
-                # An image not seen yet scores at most as much as the last token seen. It can
-                # equal it, and then come first by gallery index: hence strictly above.
+                # An image not seen yet scores at most as much as the last token seen. With an
+                # equal score it could come first by gallery index. So we compare strictly.
                 certain = best[:, -1] > found[:, -1]  # [m]
                 if fetch == total:
                     certain[:] = True
@@ -170,7 +170,7 @@ def _first_of_equals(scores: torch.Tensor, kept: int) -> tuple[torch.Tensor, tor
     which = scores.topk(kept).indices.sort(1).values  # [m, kept]
     best, order = scores.gather(1, which).sort(dim=1, descending=True, stable=True)
     which = which.gather(1, order)
-    # Where the last one kept has equals that are not, topk took any of them.
+    # If the last one kept has equals that were not kept, topk took any of them.
     cut = (scores >= best[:, -1:]).sum(1) > kept  # [m]
     if cut.any():
         tied = scores[cut].sort(dim=1, descending=True, stable=True)
@@ -188,8 +188,8 @@ def _distinct_images(scores: Floats, images: Integers, kept: int) -> tuple[Float
     >>> best.tolist(), which.tolist()
     ([[9.0, 8.0]], [[4, 2]])
     """
-    # Sorted by image and, as the sort is stable, by descending score within an image: the first
-    # token of each run is its image's maximum.
+    # The sort is stable, so an image's tokens stay in descending order of score. The first token of
+    # each run is its image's maximum.
     by_image = images.argsort(axis=1, kind="stable")  # [m, F]
     images = np.take_along_axis(images, by_image, axis=1)  # [m, F]
     negated = -np.take_along_axis(scores, by_image, axis=1)  # [m, F]

@@ -1,4 +1,4 @@
-"""What an index does: it ranks images, each stored as several token features, for a query.
+"""The interface of an index: it ranks images, each stored as several token features, for a query.
 
 Legend: B images of a batch, Q token features of an image, E embedding width, M queries, K kept,
 S chosen images of a query.
@@ -22,10 +22,10 @@ class Index(Protocol):
         """How many images there are."""
 
     def add(self, features: Features) -> None:
-        """Append images [B, Q, E]; the first image added has the gallery index 0."""
+        """Append images [B, Q, E]. The first image added has the gallery index 0."""
 
     def search(self, queries: Features, k: int) -> tuple[Floats, Integers]:
-        """Scores [M, K] and gallery indices [M, K], best first; equal scores by gallery index."""
+        """Scores [M, K] and gallery indices [M, K], best first, equal scores by gallery index."""
 
     def similarity(self, queries: Features, images: Integers) -> Floats:
         """The similarity of every query [M, E] to chosen images [M, S]: [M, S]."""

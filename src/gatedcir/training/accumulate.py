@@ -1,10 +1,10 @@
 """A batch in chunks, with the loss and the gradients of the whole batch.
 
-Adding up the gradients of small batches would leave each query the negatives of its chunk alone.
-Instead, as in GradCache (Gao et al., RepL4NLP 2021), all features are computed without a graph, the
-loss of the whole batch is differentiated with respect to them, and every chunk is then computed
-again with its graph, from the same random numbers, to take these gradients on to the weights. That
-costs one more forward pass, and memory for the graph of one chunk.
+If the gradients of small batches were added up, each query would only see the negatives of its own
+chunk. We therefore follow GradCache (Gao et al., RepL4NLP 2021). First, all features are computed
+without a graph, and the loss of the whole batch is differentiated with respect to them. Then every
+chunk is computed again with its graph, from the same random numbers, and passes these gradients on
+to the weights. This costs one more forward pass, and memory for the graph of one chunk.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +23,9 @@ Forward = Callable[[], Encoded]
 class Part(NamedTuple):
     """Some triplets of a batch."""
 
-    images: Tensor | None  # which of the batch's images they show, each once; None for all
+    images: Tensor | None  # the numbers of the images that they show, each once. None for all.
     references: Tensor  # which of those is each triplet's reference
-    targets: Tensor  # likewise
+    targets: Tensor  # which of those is each triplet's target
 
 
 def backward_in_chunks(
@@ -39,12 +39,12 @@ def backward_in_chunks(
 ) -> tuple[Tensor, dict[str, Tensor], Encoded]:
     """Add the gradients of the whole batch's loss to the weights.
 
-    Dropout draws chunk by chunk, and for each chunk the same twice. Layers that normalise over the
-    batch would normalise over a chunk, and count it twice.
+    Dropout draws for each chunk by itself, and draws the same numbers in both passes. A layer that
+    normalises over the batch would normalise over a chunk, and count it twice.
 
     Args:
-        wrapped: the module that the chunks call, on this process or spread over several, which
-            then exchange gradients once.
+        wrapped: the module that the chunks call, on this process or spread over several. Several
+            processes exchange gradients once.
         chunks: each computes one part of the batch whenever it is called.
         temperature: a parameter of the module that the loss reads too.
         loss_of: features of the batch, and the temperature -> the loss and its terms.
@@ -73,7 +73,7 @@ def backward_in_chunks(
             found = chunk()
             roots = _features(found)
             given = [next(gradients) for _ in roots]
-            if last:  # where processes exchange gradients, once for every parameter
+            if last:  # processes exchange gradients here, once for every parameter
                 roots.append(temperature)
                 given.append(leaf.grad)
             used = [(root, g) for root, g in zip(roots, given, strict=True) if g is not None]
@@ -83,11 +83,11 @@ def backward_in_chunks(
 
 
 def split(references: Tensor, targets: Tensor, chunks: int) -> Iterator[Part]:
-    """Triplets in parts of nearly equal size, each with the images that it shows alone.
+    """Triplets in parts of nearly equal size, each with only the images that it shows.
 
     Args:
         references: [B], which of a batch's images is each triplet's reference.
-        targets: [B], likewise.
+        targets: [B], which of them is each triplet's target.
         chunks: how many parts.
 
     >>> [part.images.tolist() for part in split(torch.tensor([0, 0]), torch.tensor([1, 2]), 2)]
@@ -133,7 +133,7 @@ def _alone(wrapped: nn.Module) -> AbstractContextManager:
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
-    """What draws next: the CPU's generator, and the GPU's."""
+    """The states of the random generators of the CPU and the GPU."""
     own = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return [torch.get_rng_state(), *own]
 

@@ -1,4 +1,4 @@
-"""What training with a command's options takes: memory, time and parameters, without its data.
+"""Measure the memory, time and parameters of a training with these options, without its data.
 
 Shapes: B triplets, L visual tokens, Dv vision width.
 """
@@ -34,35 +34,35 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Measured:
-    """What a dry run found; times in seconds, sizes in bytes."""
+    """Findings of a dry run. Times are in seconds, sizes in bytes."""
 
     device: str
     precision: str
     trained: int
-    """Parameters that learn."""
+    """Parameters that are trained."""
     frozen: int
-    """Parameters that do not."""
+    """Parameters that are frozen."""
     inputs: tuple[int, ...]
     """Shape of the references that a step got: pixels [B, 3, H, W] or features [B, L, Dv]."""
     text_tokens: int
     vision: float | None
-    """The frozen tower's pass over one image, done once, ahead of training; None where every step
-    does it itself."""
+    """The frozen tower's pass over one image, done once before training. None if every step does
+    it itself."""
     cached: int
     """Size of one image's features."""
     room: int
-    """Images whose features take half of the memory that is free."""
+    """Number of images whose features need half of the free memory."""
     steps: tuple[float, ...]
     evaluation: float
     """One batch of galleries' images and one of queries."""
     evaluated: int
-    """Images, and queries, of that batch."""
+    """Number of images, and of queries, in that batch."""
     peak: int
-    """Most memory at any time: the GPU's own, or all that the process held."""
+    """Peak memory: that of the GPU, or that of the process without a GPU."""
 
 
 def dry_run(config: Config) -> str | None:
-    """Measure and report; None on processes other than the main one.
+    """Measure and report. Returns None on processes other than the main one.
 
     Raises:
         UserError: bad options or weights.
@@ -85,7 +85,7 @@ def measure(step: TrainingStep) -> Measured:
     trained = parameters["trainable_parameters"]
     generator = torch.Generator().manual_seed(config.optim.seed)
     batch, vision, cached, make = config.optim.batch_size, None, 0, _pixels(model, generator)
-    room = free_memory() // 2  # before the steps, which keep what they free
+    room = free_memory() // 2  # before the steps, which keep the memory that they free
     if may_cache(config):
         images = make(min(batch, ENCODE_BATCH))
         levels, seconds = _timed(lambda: _tower(step, images), device)
@@ -156,7 +156,7 @@ def _pixels(model: ComposedRetriever, generator: torch.Generator) -> Callable[[i
 
 
 def _features(levels: list[Tensor], generator: torch.Generator) -> Callable[[int], Visual]:
-    """Batches that look like what the tower gave."""
+    """Random batches with the shape and type of the tower's output."""
     return lambda count: [
         torch.randn(count, *level.shape[1:], generator=generator).to(level.dtype)
         for level in levels
@@ -185,7 +185,7 @@ def _evaluate(step: TrainingStep, images: Visual, texts: list[str]) -> None:
 
 
 def _timed(call: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
-    """What a call gives, and the seconds until the device was done with it."""
+    """The result of a call, and the seconds until the device was done with it."""
     start = time.perf_counter()
     result = call()
     if device.type == "cuda":

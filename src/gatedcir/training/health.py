@@ -1,4 +1,4 @@
-"""Whether training still leads somewhere: losses and weights that no run should go on with."""
+"""Checks of losses and weights that stop a training which has failed."""
 
 import math
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from torch.distributed.tensor import DTensor
 
 from gatedcir.errors import UserError
 
-_NEAR = 0.98  # share of chance's loss: equal images of a batch are left out, which lowers it
+_NEAR = 0.98  # share of chance's loss. Equal images of a batch are left out, which lowers it.
 _WAY_OUT = "lower --learning-rate or pass --mixed-precision fp32."
 
 
 def check_loss(loss: float, *, epoch: int, where: str) -> None:
-    """UserError where a loss is not finite."""
+    """UserError if a loss is not finite."""
     if not math.isfinite(loss):
         raise UserError(f"the loss is {loss} in epoch {epoch}, {where}; {_WAY_OUT}")
 
@@ -27,21 +27,21 @@ class StepLosses(NamedTuple):
 
 
 def check_progress(now: StepLosses, *, first: StepLosses | None, compared: int, epoch: int) -> None:
-    """Stop where the model has lost what it knew at the start.
+    """Stop if the model has lost what it knew at the start.
 
     The contrastive term must be that of a model that guesses. It must also be above that of the
     run's first step, or the loss must be more than twice as high as there. Both leave a margin of
-    four times what one batch may be off by chance: the loss of one query varies by about 1, so
-    that the mean of n queries varies by 1 / sqrt(n).
+    four times the chance error of one batch. The loss of one query varies by about 1, so the mean
+    of n queries varies by 1 / sqrt(n).
 
     Args:
         now: medians of an epoch.
-        first: of the run's first step, which no update has changed; None if not known.
+        first: of the run's first step, before any update. None if not known.
         compared: n, the triplets of a step. A model that guesses has the contrastive term log(n).
         epoch: its number.
 
     Raises:
-        UserError: it is so.
+        UserError: the model has lost it.
     """
     chance, margin = math.log(compared), 4 / math.sqrt(compared)
     if first is None or now.contrastive < _NEAR * chance:
@@ -56,7 +56,7 @@ def check_progress(now: StepLosses, *, first: StepLosses | None, compared: int, 
 
 
 def check_weights(model: nn.Module, *, epoch: int) -> None:
-    """UserError where a weight that learns is not finite, before it replaces a good one."""
+    """UserError if a trainable weight is not finite, before it replaces a good one."""
     for name, weight in model.named_parameters():
         own = weight.to_local() if isinstance(weight, DTensor) else weight
         if weight.requires_grad and not torch.isfinite(own).all():

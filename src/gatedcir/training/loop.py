@@ -51,9 +51,9 @@ from gatedcir.training.step import TrainingStep, check_launch, make_accelerator,
 
 
 def fit(config: Config) -> Path | None:
-    """Fine-tune as the config says; the run's folder, on the main process only.
+    """Fine-tune as the config says. Returns the run's folder, on the main process only.
 
-    The folder is claimed at once. What ends the run before its first epoch is done leaves nothing
+    The folder is claimed at once. If the run ends before its first epoch is done, it leaves nothing
     behind.
 
     Raises:
@@ -85,7 +85,7 @@ def claim_folder(config: Config) -> AbstractContextManager[Place]:
 
 
 def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resumes: bool) -> None:
-    """Train the epochs that are left. The main process has the place, and writes."""
+    """Train the epochs that are left. Only the main process has the folder, and writes."""
     main, epochs = place is not None, config.optim.num_epochs
     resumed, kept = load_resumed(config, accelerator.num_processes) if resumes else (None, None)
     done = resumed.epoch if resumed is not None else 0
@@ -118,16 +118,16 @@ def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resum
 def _end_epoch(
     trainer: "_Trainer", folder: RunFolder | None, splits: list[Split], epoch: int, best: float
 ) -> float:
-    """Validate where it is due, and save what the options ask for; the best score so far.
+    """Validate if it is due, and save as the options say. Returns the best score so far.
 
-    All processes call it, as weights may be in shards; the one with the folder does the work.
+    All processes call it, because weights may be in shards. The one with the folder does the work.
     """
     run = trainer.config.run
     snapshot = trainer.snapshot(epoch + 1) if run.keeps_last or run.keeps_best else None
     state = trainer.step.state() if run.keeps_last else {}
 
     def save(metrics: dict[str, float]) -> None:
-        """Keep what going on needs, if it is to be kept. Random states follow from the epoch."""
+        """Save the state for resuming, if the options ask for it. The epoch gives random states."""
         if folder is not None and snapshot is not None and run.keeps_last:
             first = list(trainer.first_losses or ())
             more = {"best": best, "first_losses": first, "tables": folder.tables}
@@ -158,7 +158,7 @@ def _is_due(config: Config, epoch: int) -> bool:
 
 @dataclass
 class _Trainer:
-    """The parts of a run and what they do together in an epoch."""
+    """The parts of a run, and an epoch of training with them."""
 
     config: Config
     accelerator: Accelerator
@@ -171,7 +171,7 @@ class _Trainer:
     """Of the run's first step, which no update has changed."""
 
     def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the triplets; means of losses and of the fusion's figures, and costs."""
+        """One pass over the triplets. Returns mean losses, the fusion's mean figures, and costs."""
         config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
@@ -191,7 +191,7 @@ class _Trainer:
             for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
             each.append(torch.stack([loss, losses["loss_itc"]]).detach().float())
-            # Reading a loss waits for the device: not at every step.
+            # Reading a loss waits for the device, so we do not read it at every step.
             if step % 10 == 0 or step + 1 == steps:
                 check_loss(loss.item(), epoch=epoch, where=f"step {step}")
                 shown.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
@@ -229,12 +229,12 @@ class _Trainer:
         return replace(found, weights=gathered(found.weights))
 
     def resume(self) -> float:
-        """The best score so far, after taking over a resumed step's last state."""
+        """Load the last state of a resumed run. Returns the best score so far."""
         found = self.resumed
         if found is None or found.trainer is None:
             return -math.inf
         self.step.load_state(found.trainer)
-        if first := found.trainer.get("first_losses"):  # earlier versions did not keep them
+        if first := found.trainer.get("first_losses"):  # earlier versions did not save them
             self.first_losses = StepLosses(*first)
         return found.trainer["best"]
 
@@ -242,7 +242,7 @@ class _Trainer:
 def _prepare(
     config: Config, accelerator: Accelerator, resumed: Checkpoint | None
 ) -> tuple[_Trainer, list[Split]]:
-    """All parts of a run, checked, and its validation splits; nothing is written."""
+    """All parts of a run, checked, and its validation splits. Nothing is written."""
     names = ["train", "val"] if config.run.validates else ["train"]
     train_splits, *others = load_data(config.data, *names, folder=features_folder(config))
     splits = [split for parts in others for split in parts]
@@ -289,7 +289,7 @@ def _prepare(
 
 
 def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What is logged of the fusion: how far the gates open, alpha, how far the image changes."""
+    """The fusion's logged figures: how far the gates open, alpha, how far the image changes."""
     figures = {}
     if "gate" in aux:
         gate = aux["gate"].detach().float()
@@ -308,5 +308,5 @@ def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
 
 
 def _seed_epoch(seed: int, epoch: int, process: int) -> None:
-    """Dropout of an epoch depends on these alone, so that a resumed run draws the same."""
+    """Seed an epoch's dropout from these values alone, so that a resumed run draws the same."""
     torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + process)

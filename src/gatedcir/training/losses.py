@@ -31,7 +31,7 @@ def token_similarity(query: Tensor, targets: Tensor) -> Tensor:
 def contrastive(logits: Tensor, labels: Tensor, target_ids: Tensor) -> Tensor:
     """Cross-entropy of each query against the images of the batch, in one direction.
 
-    An image that is another copy of the query's own target is no negative and does not count.
+    Other copies of the query's own target are left out, because they are no negatives.
 
     Args:
         logits: [B, G].
@@ -56,7 +56,7 @@ def composed_losses(
 ) -> dict[str, Tensor]:
     """The three terms of SPRC (Bai et al., ICLR 2024), unweighted.
 
-    `loss_itc`: query -> target; `loss_rtc`: prompts and text alone -> target; `loss_align`: mean
+    `loss_itc`: query -> target. `loss_rtc`: prompts and text alone -> target. `loss_align`: mean
     squared distance of the fusion pass' mean output [B, D] to the mean prompt [D].
 
     Args:
@@ -77,10 +77,10 @@ def composed_losses(
 
 
 def losses_of(found: Encoded, target_ids: Tensor, temperature: Tensor) -> dict[str, Tensor]:
-    """The loss terms of a batch, its queries contrasted with the targets of all processes.
+    """The loss terms of a batch. Its queries are contrasted with the targets of all processes.
 
-    Gradients flow back through the gathered targets, so that the average over processes of the
-    gradients equals that of one process with the whole batch.
+    Gradients flow back through the gathered targets. Their average over the processes therefore
+    equals the gradient of one process with the whole batch.
     """
     first, parallel = processes.rank() * len(target_ids), processes.count() > 1
     if parallel:

@@ -1,4 +1,4 @@
-"""What decays, how fast it learns, and for how long."""
+"""The optimiser: weight decay, learning rates, and their schedule."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def make_optimizer(
         parameter_groups(model, options),
         betas=_BETAS,
         eps=_EPS,
-        fused=True,  # one pass over the weights: several times quicker, on CPUs too
+        fused=True,  # one pass over the weights: several times faster, on CPUs too
     )
     steps = options.num_epochs * steps_per_epoch
     warmup = int(options.warmup * steps)
@@ -28,10 +28,11 @@ def make_optimizer(
 
 
 def parameter_groups(model: nn.Module, options: OptimConfig) -> list[dict[str, Any]]:
-    """Trainable parameters: matrices with decay; biases, norms, prompts and scalars without.
+    """Trainable parameters in groups.
 
-    Those of the fusions learn at their own rate. The first group is of the pretrained weights.
-    Scalars have groups of their own, as they stay whole where others are in shards.
+    Matrices have weight decay. Biases, norms, prompts and scalars have none. The fusions'
+    parameters have their own learning rate. The first group holds pretrained weights. Scalars have
+    their own groups, because they stay whole when other weights are in shards.
     """
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():

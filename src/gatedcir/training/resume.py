@@ -1,4 +1,4 @@
-"""What a run has to say before it starts, and the state that a resumed one goes on with."""
+"""The messages of a run before it starts, and the state that a resumed run loads."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -41,16 +41,16 @@ def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
             f"{config.run.resume} was trained on {before} processes and not {processes}, which "
             "make other batches; launch as many, or start a new run."
         )
-    kept = found.trainer.get("tables")  # earlier versions have them in their files only
+    kept = found.trainer.get("tables")  # earlier versions only have them in their files
     return found, rows_until(config.run.resume, found.epoch, kept)
 
 
 def check_same_data(config: Config, resumed: Checkpoint, found: Mapping[str, str]) -> None:
-    """UserError if the splits are not those that a run was trained on.
+    """UserError if the splits differ from those that a run was trained on.
 
     Args:
         config: of the run that goes on.
-        resumed: its last state; one of an earlier version has no fingerprints.
+        resumed: its last state. The state of an earlier version has no fingerprints.
         found: the fingerprints of the splits that were read.
     """
     if name := changed_split(resumed.provenance.get(FINGERPRINTS, {}), found):
@@ -64,7 +64,7 @@ def check_same_data(config: Config, resumed: Checkpoint, found: Mapping[str, str
 
 
 def going_on(run: Path, tables: Tables, done: int, epochs: int) -> str:
-    """What is said of a run that goes on, and of rows that are gone from its tables.
+    """The message for a run that goes on. It also names rows that its tables have lost.
 
     >>> going_on(Path("run"), {TRAIN: [{"epoch": 0}, {"epoch": 2}]}, 4, 9)
     'run: 4 of 9 epochs are done, it goes on with epoch 4; the tables lack epochs 1, 3'
@@ -75,7 +75,7 @@ def going_on(run: Path, tables: Tables, done: int, epochs: int) -> str:
 
 
 def nothing_to_do(run: Path, epochs: int) -> str:
-    """What is said of a run that has all of its epochs."""
+    """The message for a run that has all of its epochs."""
     return (
         f"{run}: all {epochs} epochs are done, nothing is to do; to train longer, start a new run "
         f"from its weights with --backbone {run}"
@@ -83,7 +83,7 @@ def nothing_to_do(run: Path, epochs: int) -> str:
 
 
 def remarks(config: Config) -> Iterator[str]:
-    """Lines on options that are easily taken by mistake."""
+    """Lines on options that are easily set by mistake."""
     if config.backbone.backbone == "tiny" and not is_synthetic(config.data):
         yield (
             "--backbone tiny is the small embedded model, for trials and synthetic data; "

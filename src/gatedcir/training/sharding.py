@@ -1,8 +1,9 @@
-"""What learns, spread over the processes: weights, gradients and the optimiser's state in shards.
+"""Shards of trainable weights, their gradients and the optimiser's state over the processes.
 
-torch's `fully_shard` (FSDP2; ZeRO, Rajbhandari et al., SC 2020) gathers the weights for a step and
-lets each process keep one part of each. What is frozen stays whole everywhere: it has no gradient.
-So do scalars, which have no parts. Without shards, everything here leaves things as they are.
+torch's `fully_shard` (FSDP2, after ZeRO, Rajbhandari et al., SC 2020) gathers the weights for a
+step and lets each process keep one part of each. Frozen weights stay whole everywhere, because they
+have no gradient. Scalars stay whole too, because they have no parts. Without shards, the functions
+here change nothing.
 """
 
 import os
@@ -28,8 +29,8 @@ def shards_are_asked_for() -> bool:
 def shard(model: nn.Module, device: torch.device) -> None:
     """Keep one part of every trainable matrix and vector of the model on each process.
 
-    The first process' values count. `forward` then gathers them, and its backward pass averages
-    their gradients over the processes; those of scalars are left to `average_scalars`.
+    The values of the first process are used. `forward` then gathers the weights, and its backward
+    pass averages their gradients over the processes. `average_scalars` does this for scalars.
     """
     for tensor in (*model.parameters(), *model.buffers()):
         dist.broadcast(tensor.detach(), src=0)
@@ -40,7 +41,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 @contextmanager
 def whole_weights(model: nn.Module) -> Iterator[None]:
-    """Whole weights inside, so that one process can validate alone; all processes must enter."""
+    """Whole weights inside, so that one process can validate alone. All processes must enter."""
     if isinstance(model, FSDPModule):
         model.unshard()
     yield
@@ -49,7 +50,7 @@ def whole_weights(model: nn.Module) -> Iterator[None]:
 
 
 def average_scalars(model: nn.Module) -> None:
-    """Take the mean over processes of the gradients that shards leave out."""
+    """Average the gradients of scalars over the processes, because shards leave scalars out."""
     if isinstance(model, FSDPModule):
         for parameter in model.parameters():
             if parameter.ndim == 0 and parameter.grad is not None:
@@ -58,7 +59,7 @@ def average_scalars(model: nn.Module) -> None:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Scale all gradients down to a norm, of shards and whole ones together."""
+    """Scale all gradients down to one common norm, those in shards and whole ones together."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     parts: list[list[Tensor]] = [
         [g for g in gradients if isinstance(g, DTensor)],
@@ -70,15 +71,15 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
 
 
 def gathered(state: Any) -> Any:
-    """A state dict with whole tensors, on the CPU, in the place of shards.
+    """A state dict with whole tensors on the CPU instead of shards.
 
-    All processes must call it; those after the first keep their shards.
+    All processes must call it. All but the first keep their shards.
     """
     return tree_map(_gathered, state)
 
 
 def spread(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """An optimiser's gathered state in the shards of its parameters."""
+    """Load an optimiser's gathered state into the shards of its parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     spread_over = {
         number: {name: _as_sharded(value, parameters[number]) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""One training step, for the training loop and for dry runs alike."""
+"""One training step, for both the training loop and dry runs."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF an
 
 @dataclass
 class TrainingStep:
-    """A model and what changes it."""
+    """A model with its optimiser, schedule and loss scaler."""
 
     config: Config
     runs_on: Device
@@ -47,7 +47,7 @@ class TrainingStep:
     tokenizer: Tokenizer
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
-    scaler: torch.amp.GradScaler  # of the loss, for fp16; passes everything on otherwise
+    scaler: torch.amp.GradScaler  # of the loss, for fp16. It changes nothing otherwise.
 
     @property
     def device(self) -> torch.device:
@@ -114,7 +114,7 @@ class TrainingStep:
             self.model.temp.clamp_(*TEMPERATURES)
 
     def state(self) -> dict[str, Any]:
-        """What going on from here needs beside the model; all processes must call it."""
+        """State other than the model that resuming needs. All processes must call it."""
         return {
             "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
@@ -122,7 +122,7 @@ class TrainingStep:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; other keys are left alone.
+        """Load the result of `state`. Other keys are ignored.
 
         Raises:
             UserError: it is of an optimiser with other groups of weights.
@@ -145,8 +145,8 @@ class TrainingStep:
 def make_accelerator(device: str = "auto") -> Accelerator:
     """The processes of a run, on the device that `--device` names.
 
-    Autocast is ours, the same in training and evaluation: Accelerate's would be fixed for the
-    whole process by the first run in it.
+    We use our own autocast, the same in training and evaluation. With Accelerate's, the first run
+    in a process would fix the precision for all later ones.
 
     Raises:
         UserError: they are to be driven by DeepSpeed or Megatron-LM; there is no such device, or
@@ -159,7 +159,7 @@ def make_accelerator(device: str = "auto") -> Accelerator:
                 f"--device {device} is for one process, and several are started; leave it out."
             )
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait for validation
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=6))  # others wait during validation
     accelerator = Accelerator(
         mixed_precision="no",
         cpu=wanted.type == "cpu",  # else processes on CPUs stay alone
@@ -186,7 +186,7 @@ def make_step(
     if device.type == "cpu":
         keep_freed_memory()
     if config.run.compile:
-        # Texts of one length: another would be compiled anew.
+        # All texts get one length, because another length would be compiled again.
         tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
         model.compile(dynamic=False)
     runs_on = Device.of(config.optim.mixed_precision, device)
@@ -209,7 +209,7 @@ def make_step(
 
 
 def check_launch(config: Config, device: torch.device) -> None:
-    """UserError if the step cannot be compiled, or not with weights in shards, on a device."""
+    """UserError if --compile cannot work here, or if options do not go with weights in shards."""
     precision = Device.of(config.optim.mixed_precision, device).precision
     for flag, given in (
         ("compile", config.run.compile),

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from gatedcir.files import whole_file
 
-# Okabe and Ito (2008), told apart by colour-blind eyes too; black is the baseline's.
+# Okabe and Ito (2008): colour-blind eyes can tell these apart too. Black is for the baseline.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS, _LINES = "osD^vP", ("-", "--", "-.", ":")
 _GREY = "#777777"
@@ -19,7 +19,7 @@ _ROW = 0.21  # inches of a legend's row
 
 @dataclass(frozen=True)
 class Bar:
-    """One cell: its mean, the interval of it (NaN without), and the single seeds' values."""
+    """One cell: its mean, the mean's interval (NaN without one), and the single seeds' values."""
 
     name: str
     mean: float
@@ -105,14 +105,14 @@ def save_cost_chart(path: Path, bars: Sequence[Bar], *, baseline: str, label: st
 
 
 def _save_with_legend(figure: Figure, path: Path) -> None:
-    """Beside the axes, as there may be many cells."""
+    """Put the legend next to the axes, because there may be many cells."""
     figure.axes[0].grid(alpha=0.25)
     figure.legend(loc="outside right upper", fontsize=8, frameon=False)
     _save(figure, path)
 
 
 def _looks(names: Sequence[str], baseline: str) -> dict[str, _Look]:
-    """A look for each name, by the alphabet, so that it is the same in every chart."""
+    """A look for each name, in alphabetical order, so that it is the same in every chart."""
     looks = {}
     for place, name in enumerate(sorted(set(names) - {baseline})):
         turn, colour = divmod(place, len(_COLOURS))

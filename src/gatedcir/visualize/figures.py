@@ -16,7 +16,7 @@ _RIGHT, _WRONG = "#1a9850", "#bbbbbb"
 
 @dataclass(frozen=True)
 class Picture:
-    """An image [H, W, 3] in [0, 1] with a title; `right` frames it as the answer."""
+    """An image [H, W, 3] in [0, 1] with a title. `right` frames it as the answer."""
 
     image: npt.ArrayLike
     title: str
@@ -33,8 +33,8 @@ def save_gate_figure(
 ) -> None:
     """Reference, the gate map [H, W] over it with its colour bar, then other pictures in a row.
 
-    The heat scale spans the map's own range, which the colour bar names: the gate's mean differs
-    between models, and what a map shows is where it opens more.
+    The heat scale covers the map's own range, and the colour bar names it. The gate's mean differs
+    between models, so a map shows where the gate opens more than elsewhere.
     """
     columns = 2 + len(others)
     lines = textwrap.wrap(text, 20 * columns)

@@ -1,4 +1,4 @@
-"""What a visual fusion reports of one image -> bars and maps. Pure: no files, no figures.
+"""The report of a visual fusion on one image -> bars and maps. Pure: no files, no figures.
 
 Shapes: L = 1 + h * w visual tokens (CLS first), N layers, S scales, T text tokens, Dv vision width,
 H x W pixels.
@@ -20,7 +20,7 @@ _MAPS_IN_A_ROW = 6
 def weight_bars(
     aux: Mapping[str, Tensor], *, layers: Sequence[int], scales: Sequence[float]
 ) -> list[Bars]:
-    """Bars of `layer_weights` [N] and of `scale_weights` [N, S], of those that are there."""
+    """Bars of `layer_weights` [N] and of `scale_weights` [N, S], if they are there."""
     names = [f"layer {layer}" for layer in layers]
     found = []
     if "layer_weights" in aux:
@@ -40,7 +40,7 @@ def layer_gates(gates: Tensor, *, layers: Sequence[int], picture: npt.ArrayLike)
 
 
 def neck_weights(weights: Tensor, *, scales: Sequence[float], picture: npt.ArrayLike) -> Maps:
-    """How much each place listens to each of the neck's scales: [S, h, w]."""
+    """The weight of each of the neck's scales at each place: [S, h, w]."""
     titles = [f"grid at {scale}×" for scale in scales]
     return _over(
         "Weights of the neck's scales", "weight, 1 over the scales", titles, weights, picture
@@ -50,7 +50,7 @@ def neck_weights(weights: Tensor, *, scales: Sequence[float], picture: npt.Array
 def word_maps(
     attention: Tensor, *, words: Sequence[tuple[str, Sequence[int]]], picture: npt.ArrayLike
 ) -> Maps:
-    """How much of each place's attention a word gets, its tokens' added up: [L, T]."""
+    """The share of each place's attention that a word gets, summed over its tokens: [L, T]."""
     by_word = torch.stack([attention[:, places].sum(1) for _, places in words])  # [words, L]
     titles = [word for word, _ in words]
     title = "Words that each place attends to"
@@ -60,7 +60,7 @@ def word_maps(
 def feature_grid(
     levels: Sequence[Tensor], fused: Tensor, *, layers: Sequence[int], scales: Sequence[float]
 ) -> Maps:
-    """The first principal component of every level, scale by layer, and of what is made of them.
+    """The first principal component of every level, scale by layer, and of the fused map.
 
     Args:
         levels: all layers of the first scale, then of the next, each [L, Dv] with its own L.

@@ -40,11 +40,11 @@ def _square(patches: Tensor) -> Tensor:
 
 
 def feature_map(tokens: Tensor) -> Tensor:
-    """What the patches differ in most: their first principal component, [L, Dv] -> [h, w].
+    """The first principal component of the patches, their greatest difference: [L, Dv] -> [h, w].
 
-    In standard deviations over the patches, and 0 where all are equal. A component has no sign of
-    its own: it is turned so that what few patches show stands out as high. The mean over the
-    channels would not do, since a LayerNorm makes it nearly the same everywhere.
+    The unit is the standard deviation over the patches. The map is 0 if all patches are equal. A
+    component has no sign. We choose the sign that makes the values of few, unusual patches high.
+    The mean over channels is not useful, because a LayerNorm makes it nearly the same everywhere.
 
     Raises:
         ValueError: the patches do not form a square.

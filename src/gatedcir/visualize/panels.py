@@ -15,13 +15,13 @@ from gatedcir.files import whole_file
 from gatedcir.visualize.figures import Picture, show
 
 _CELL = 1.9  # inches of a map and its title
-_LEAST_RANGE = 1e-3  # of a colour scale: less would make structure of rounding
+_LEAST_RANGE = 1e-3  # of a colour scale. With less, rounding errors would look like structure.
 _FEWEST_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class Bars:
-    """Weights: a group of bars for each label, one for each series."""
+    """Weights as bars: a group for each label, and in it a bar for each series."""
 
     title: str
     labels: Sequence[str]
@@ -34,7 +34,7 @@ class Maps:
 
     title: str
     unit: str
-    """What the colours say; it stands at the colour bar."""
+    """The meaning of the colours, written at the colour bar."""
     rows: Sequence[Sequence[tuple[str, npt.ArrayLike]]]
     over: npt.ArrayLike | None = None
     """An image [h, w, 3] of the maps' size to draw them over, as heat."""
