@@ -132,7 +132,7 @@ def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path,
     rank = found_by.rank
     monkeypatch.setattr(found_by, "rank", lambda *a: rankings.append(rank(*a)) or rankings[-1])
     monkeypatch.setattr(
-        "gatedcir.visualize.figures.save_gate_figure",
+        "gatedcir.visualize.gate_figure.save_gate_figure",
         lambda _, *, others, **__: drawn.append([(one.title, one.right) for one in others]),
     )
     flags = ["--model-path", str(cirr_run), "--output", str(tmp_path), "--num", "100"]

@@ -19,8 +19,8 @@ from gatedcir.commands.main import COMMANDS
 from gatedcir.device import find_device
 from gatedcir.errors import UserError
 from gatedcir.models.weights.sources import load
+from gatedcir.options.command_line import flag_names
 from gatedcir.options.config import Config, DataConfig
-from gatedcir.options.flags import flag_names
 from gatedcir.options.help import SELDOM
 from gatedcir.options.parsing import parse
 from gatedcir.pretrained import TrainedRetriever

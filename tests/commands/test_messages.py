@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gatedcir.options.command_line import GENERAL, flag_names
 from gatedcir.options.config import Config
-from gatedcir.options.flags import GENERAL, flag_names
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("src", "scripts", "scripts/timing", "scripts/pretraining", "data_preparation")

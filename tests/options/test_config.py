@@ -13,8 +13,8 @@ from option_fixtures import read, refusal
 
 from gatedcir.errors import UserError
 from gatedcir.options import config as config_module
+from gatedcir.options.command_line import flag_names, options_of
 from gatedcir.options.config import Config
-from gatedcir.options.flags import flag_names, options_of
 from gatedcir.options.parsing import flags_of, from_dict, read_yaml, to_dict
 from gatedcir.options.refusals import quietly
 

@@ -11,8 +11,8 @@ from option_fixtures import read, refusal
 from gatedcir.commands import evaluate, export
 from gatedcir.commands.pictures import Options as Pictures
 from gatedcir.errors import UserError
+from gatedcir.options.command_line import flag_names
 from gatedcir.options.config import Config
-from gatedcir.options.flags import flag_names
 from gatedcir.options.parsing import parse
 from gatedcir.options.refusals import SYNONYMS
 

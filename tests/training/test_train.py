@@ -20,8 +20,8 @@ from gatedcir.data.sources import FeatureSource, PixelSource
 from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
 from gatedcir.options.checks import changed_flags
+from gatedcir.options.command_line import options_of
 from gatedcir.options.config import Config, DataConfig
-from gatedcir.options.flags import options_of
 from gatedcir.options.parsing import parse, to_dict
 from gatedcir.run_folder import checkpoint
 from gatedcir.training.optim import parameter_groups

@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from gatedcir.visualize.figures import Picture
 from gatedcir.visualize.fusion_panels import (
     feature_grid,
     layer_gates,
@@ -13,6 +12,7 @@ from gatedcir.visualize.fusion_panels import (
     weight_bars,
     word_maps,
 )
+from gatedcir.visualize.gate_figure import Picture
 from gatedcir.visualize.maps import feature_map
 from gatedcir.visualize.panels import Bars, Maps, save_panels
 

@@ -5,7 +5,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from gatedcir.visualize.charts import Bar, save_cost_chart, save_curves, save_interval_chart
-from gatedcir.visualize.figures import Picture, save_gate_figure
+from gatedcir.visualize.gate_figure import Picture, save_gate_figure
 from gatedcir.visualize.panels import Bars, Maps, save_panels
 
 IMAGE = np.zeros((4, 4, 3))

@@ -10,8 +10,8 @@ from gatedcir.benchmarks.registry import benchmark
 from gatedcir.errors import UserError
 from gatedcir.models.gated_fusion.strategies import strategy
 from gatedcir.options.checks import check_ranges
+from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config, DataConfig
-from gatedcir.options.flags import by_name
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
 from gatedcir.options.paths import expand_all
 

@@ -73,7 +73,7 @@ def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
 def _draw(evaluator: "Evaluator", query: _Query) -> None:
     from gatedcir.models.visual_fusion.necks import GRID_SCALES
     from gatedcir.visualize import fusion_panels
-    from gatedcir.visualize.figures import Picture
+    from gatedcir.visualize.gate_figure import Picture
     from gatedcir.visualize.panels import save_panels
 
     picture = picture_of(query.pixels, evaluator.transform)

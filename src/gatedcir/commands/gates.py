@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _draw_one(options: Options) -> list[Path]:
-    from gatedcir.visualize.figures import Picture, save_gate_figure
+    from gatedcir.visualize.gate_figure import Picture, save_gate_figure
 
     assert options.image is not None and options.text is not None
     evaluator, pixels = open_one(options)
@@ -64,7 +64,7 @@ def _draw_split(options: Options) -> list[Path]:
 
 
 def _draw_query(folder: Path, evaluator: "Evaluator", ranking: "Ranking", query: int) -> Path:
-    from gatedcir.visualize.figures import Picture, save_gate_figure
+    from gatedcir.visualize.gate_figure import Picture, save_gate_figure
 
     split, triplet = ranking.split, ranking.split.triplets[query]
     transform = evaluator.transform

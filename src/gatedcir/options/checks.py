@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gatedcir.errors import UserError
+from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config, DataConfig, ModelConfig, RunConfig
-from gatedcir.options.flags import by_name
 from gatedcir.options.parsing import to_dict
 
 MOST_SEED = 2**32  # what NumPy takes

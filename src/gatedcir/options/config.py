@@ -13,7 +13,7 @@ import tyro
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
 from gatedcir.models.gated_fusion.strategies import STRATEGIES
-from gatedcir.options.flags import FREE_ON_RESUME, OneOf
+from gatedcir.options.command_line import FREE_ON_RESUME, OneOf
 
 Value = TypeVar("Value")
 Free = Annotated[Value, FREE_ON_RESUME]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gatedcir.options.flags import GENERAL, Option, options_of, switched_off
+from gatedcir.options.command_line import GENERAL, Option, options_of, switched_off
 
 TITLES = {  # a group's field in the options -> its title. Groups with one title go together.
     "": "options",

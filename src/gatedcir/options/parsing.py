@@ -16,7 +16,7 @@ import yaml
 
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
-from gatedcir.options.flags import PREFIXED, Given, by_name, normal, split
+from gatedcir.options.command_line import PREFIXED, Given, by_name, normal, split
 from gatedcir.options.help import help_of
 from gatedcir.options.paths import expand, expand_all
 from gatedcir.options.refusals import check_empty, check_names, quietly, refusal

@@ -15,8 +15,7 @@ from typing import Any
 import tyro
 
 from gatedcir.errors import UserError
-from gatedcir.options.config import Config
-from gatedcir.options.flags import (
+from gatedcir.options.command_line import (
     GENERAL,
     Given,
     Option,
@@ -25,6 +24,7 @@ from gatedcir.options.flags import (
     options_of,
     switched_off,
 )
+from gatedcir.options.config import Config
 
 # Names from other programs -> options here. The message names the first that the command has.
 SYNONYMS = {

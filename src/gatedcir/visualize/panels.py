@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
 from gatedcir.files import whole_file
-from gatedcir.visualize.figures import Picture, show
+from gatedcir.visualize.gate_figure import Picture, show
 
 _CELL = 1.9  # inches of a map and its title
 _LEAST_RANGE = 1e-3  # of a colour scale. With less, rounding errors would look like structure.

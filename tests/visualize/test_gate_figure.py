@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from gatedcir.visualize.figures import Picture, save_gate_figure
+from gatedcir.visualize.gate_figure import Picture, save_gate_figure
 
 GREEN = (0x1A, 0x98, 0x50)
 BLACK = np.zeros((8, 8, 3))
