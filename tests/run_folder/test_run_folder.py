@@ -24,7 +24,7 @@ from gatedcir.options.config import (
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, RunFolder
 from gatedcir.run_folder.provenance import provenance
-from gatedcir.training.loop import claim_folder
+from gatedcir.training.resume import claim_folder
 
 
 @pytest.fixture

@@ -126,3 +126,13 @@ def _own_name(name: str, prefix: str) -> str:
 _OPTIONS = by_name(Config)
 _FREE = {option.flag.removeprefix("--") for option in _OPTIONS.values() if option.free_on_resume}
 _DEFAULTS = dict(_flat(to_dict(Config(DataConfig("CIRR")))))
+
+
+def check_batch(batch_size: int, triplets: int, processes: int) -> None:
+    """UserError where a batch of all processes has no negatives, or is more than there is."""
+    check_negatives(batch_size, processes)
+    if triplets < batch_size * processes:
+        raise UserError(
+            f"the training split has {triplets} triplets, fewer than one batch of "
+            f"{batch_size * processes}; lower --batch-size."
+        )

@@ -1,9 +1,8 @@
 """The one training loop, for every dataset."""
 
 import math
-import re
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,20 +31,26 @@ from gatedcir.data.batches import TripletDataset
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import fingerprints
 from gatedcir.data.triplets import Split
-from gatedcir.errors import UserError
 from gatedcir.evaluation.evaluator import Evaluator, validate
 from gatedcir.evaluation.report import format_report
-from gatedcir.options.checks import check_negatives, check_ranges
+from gatedcir.options.checks import check_batch, check_ranges
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict
 from gatedcir.progress import bar
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
-from gatedcir.run_folder.folder import TRAIN, VALIDATION, Place, RunFolder, claimed, has, last_line
+from gatedcir.run_folder.folder import TRAIN, VALIDATION, Place, RunFolder, has, last_line
 from gatedcir.run_folder.provenance import provenance
 from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
-from gatedcir.training.resume import check_same_data, going_on, load_resumed, nothing_to_do, remarks
+from gatedcir.training.resume import (
+    check_same_data,
+    claim_folder,
+    going_on,
+    load_resumed,
+    nothing_to_do,
+    remarks,
+)
 from gatedcir.training.sharding import gathered, whole_weights
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
 
@@ -72,16 +77,6 @@ def fit(config: Config) -> Path | None:
             line = last_line(place.path, stopped="stopped") if place is not None else "stopped."
             raise KeyboardInterrupt(line) from None
         return None if place is None else place.path
-
-
-def claim_folder(config: Config) -> AbstractContextManager[Place]:
-    """The run's folder, for this process alone."""
-    dataset = re.sub(r"\W+", "-", benchmark(config.data.dataset).name.lower())
-    return claimed(
-        output=config.run.output,
-        resume=config.run.resume,
-        name=f"{dataset}-{config.backbone.blip_model_name}",
-    )
 
 
 def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resumes: bool) -> None:
@@ -255,7 +250,7 @@ def _prepare(
         for line in remarks(config):
             print(line)
     triplets = [triplet for split in train_splits for triplet in split.triplets]
-    _check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
+    check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
     if resumed is not None:
@@ -296,15 +291,6 @@ def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
         figures = {"gate_mean": gate.mean(), "gate_std": gate.std()}
     names = {"alpha": "alpha", "change": "fusion_change"}
     return figures | {title: aux[name] for name, title in names.items() if name in aux}
-
-
-def _check_batch(batch_size: int, triplets: int, processes: int) -> None:
-    check_negatives(batch_size, processes)
-    if triplets < batch_size * processes:
-        raise UserError(
-            f"the training split has {triplets} triplets, fewer than one batch of "
-            f"{batch_size * processes}; lower --batch-size."
-        )
 
 
 def _seed_epoch(seed: int, epoch: int, process: int) -> None:

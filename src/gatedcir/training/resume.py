@@ -1,10 +1,13 @@
 """The messages of a run before it starts, and the state that a resumed run loads."""
 
+import re
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from gatedcir.assemble.data import is_synthetic
+from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import changed_split
 from gatedcir.errors import UserError
@@ -13,7 +16,7 @@ from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import LAST, Checkpoint
-from gatedcir.run_folder.folder import CHECKPOINTS, TRAIN, Tables, rows_until
+from gatedcir.run_folder.folder import CHECKPOINTS, TRAIN, Place, Tables, claimed, rows_until
 
 
 def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
@@ -96,3 +99,13 @@ def remarks(config: Config) -> Iterator[str]:
         )
     elif not (config.run.keeps_best or config.run.keeps_last):
         yield "no weights are kept, as --no-save or --no-save-best asks"
+
+
+def claim_folder(config: Config) -> AbstractContextManager[Place]:
+    """The run's folder, for this process alone."""
+    dataset = re.sub(r"\W+", "-", benchmark(config.data.dataset).name.lower())
+    return claimed(
+        output=config.run.output,
+        resume=config.run.resume,
+        name=f"{dataset}-{config.backbone.blip_model_name}",
+    )
