@@ -13,6 +13,7 @@ from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
+from gatedcir.options.command_line import by_name
 from gatedcir.options.config import (
     BackboneConfig,
     Config,
@@ -157,19 +158,21 @@ def _config_in(checkpoint: Checkpoint) -> Config:
         return from_dict(Config, checkpoint.config)
     except UserError:
         pass
-    dataset = {"dataset": checkpoint.config["dataset"]}
-    found, unknown = dict(checkpoint.config), []
-    for name in checkpoint.config.keys() - _NEEDED:
-        if _refusal({**dataset, name: found[name]}):
-            unknown.append(f"--{name}")
-            del found[name]
+    names = by_name(Config)
+    trained_with = checkpoint.config.keys() - _NEEDED
+    unknown = {name for name in trained_with if f"--{name}" not in names}
+    found = {name: value for name, value in checkpoint.config.items() if name not in unknown}
+    if _refusal(found):  # maybe for the value of an option, which takes a look at each
+        dataset = {"dataset": found["dataset"]}
+        unknown |= {n for n in trained_with - unknown if _refusal({**dataset, n: found[n]})}
+        found = {name: value for name, value in found.items() if name not in unknown}
     if reason := _refusal(found):
         raise UserError(
             f"the checkpoint's model has an option that this version does not know ({reason}); "
             f"use {_writer(checkpoint.provenance)}."
         )
-    names = ", ".join(sorted(unknown))
-    say(f"options of training that this version does not know are left out: {names}")
+    listed = ", ".join(f"--{name}" for name in sorted(unknown))
+    say(f"options of training that this version does not know are left out: {listed}")
     return from_dict(Config, found)
 
 

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import tyro
@@ -163,6 +164,7 @@ def _default(item: dataclasses.Field) -> Any:
     return item.default
 
 
+@cache
 def _texts(options: type) -> dict[str, str]:
     """The text below each field in the source."""
     inherited = {
