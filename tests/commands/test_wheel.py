@@ -33,24 +33,39 @@ def run(installed, folder, *command):
     """What a process prints that sees the wheel and not this checkout."""
     environment = {**os.environ, "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_the_demo_runs_from_the_wheel(installed, tmp_path):
-    where = run(installed, tmp_path, "-c", "import gatedcir; print(gatedcir.__file__)")
-    assert Path(where.strip()) == installed / "gatedcir" / "__init__.py"
-    sizes = "--train 64 --val 6 --num 1".split()
-    printed = run(installed, tmp_path, installed / "bin" / "gatedcir", "demo", *sizes)
-    assert "| trained, gated fusion" in printed and "| random" in printed
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_demo_runs_with_the_wheel(installed, tmp_path):
+    """Without the installation: an environment is in place, whose Python is this one."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    (tmp_path / ".venv" / ".runtime").touch()
+    short = "--train 64 --val 6 --num 1"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" {short}\n')
+    python.chmod(0o755)
+    printed = run(installed, tmp_path, "make", "demo")
+    rows = ("trained, gated fusion", "trained, no gating", "image-only", "text-only", "random")
+    assert all(f"| {name}" in printed for name in rows)
+    assert "R@50" in printed and "(R@5+Rs@1)/2" in printed
     assert len(list((tmp_path / "demo" / "gate_maps").iterdir())) == 1
     for name in ("run_gated", "run_none"):  # trained by processes that were started
         made_by = json.loads((tmp_path / "demo" / name / "provenance.json").read_text())
         assert made_by["git"] == "unknown"  # this checkout has a revision
         assert made_by["command"][:2] == ["gatedcir", "train"]
+
+
+def test_the_command_is_that_of_the_wheel(installed, tmp_path):
+    where = run(installed, tmp_path, sys.executable, "-c", "print(__import__('gatedcir').__file__)")
+    assert Path(where.strip()) == installed / "gatedcir" / "__init__.py"
+    command = [sys.executable, installed / "bin" / "gatedcir"]
+    assert run(installed, tmp_path, *command, "--version").startswith("gatedcir ")
 
 
 def test_the_wheel_has_types_and_only_the_package(installed):
