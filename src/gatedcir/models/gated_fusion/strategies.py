@@ -87,8 +87,12 @@ def make_fusion(
 
 def with_a_gate() -> list[str]:
     """Names of those whose fusion gives a gate."""
-    made = {name: strategy(name) for name in STRATEGIES}
-    return [name for name, kind in made.items() if _class_of(kind).has_gate]
+    return [name for name in STRATEGIES if gives_gate(name)]
+
+
+def gives_gate(name: str) -> bool:
+    """Whether the fusion of a name or path says that it gives a gate. UserError as `strategy`."""
+    return bool(getattr(_class_of(strategy(name)), "has_gate", False))
 
 
 def _class_of(made: Any) -> Any:
