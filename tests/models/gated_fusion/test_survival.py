@@ -1,6 +1,7 @@
 """The gate is taught the places of the reference that have no counterpart in the target."""
 
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from gatedcir.assemble.model import build
 from gatedcir.models.gated_fusion.gated import NoFusion
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, lost_in_target
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.options.config import Config, LossConfig
+from gatedcir.options.config import Config, GatedFusionConfig, LossConfig
 from gatedcir.options.parsing import parse
 from gatedcir.training.losses import losses_of, total_loss
 
@@ -109,16 +110,24 @@ def test_the_loss_is_the_entropy_of_every_patch():
         torch.testing.assert_close(taught, rest + 3 * expected)
 
 
-def test_a_gate_of_one_half_costs_log_2_and_only_the_gate_learns():
+def test_a_gate_of_one_half_costs_log_2():
     model, text = built()
     found = encoded(model, text, images())
     half = torch.full_like(found.gate, 0.5, requires_grad=True)
     losses = losses_of(found._replace(gate=half), IDS, model.temp)
     assert losses["loss_gate"].item() == pytest.approx(math.log(2))
+
+
+@pytest.mark.parametrize("reads", ["embeddings", "qformer"])
+def test_the_lesson_reaches_the_gate_and_what_it_reads(reads):
+    model, text = built("--model.gated-fusion.reads", reads)
+    found = encoded(model, text, images())
     losses_of(found, IDS, model.temp)["loss_gate"].backward()
     learning = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None}
     assert not found.gate_target.requires_grad
     assert "gate" in learning and "delta_net" not in learning
+    last = model.backbone.qformer.encoder.layer[-1].output.dense.weight.grad
+    assert (last is not None and last.abs().sum() > 0) == (reads == "qformer")
 
 
 def test_a_fusion_that_claims_a_gate_and_gives_none_is_told(published):
@@ -126,6 +135,21 @@ def test_a_fusion_that_claims_a_gate_and_gives_none_is_told(published):
     model = ComposedRetriever(model.backbone, fusion=NoFusion(), survival=Survival())
     with pytest.raises(Exception, match="gives no gate for --loss-gate"):
         model(torch.cat([shown, targets]), torch.arange(4), torch.arange(4, 8), text)
+
+
+def test_the_lesson_and_the_reading_are_those_of_the_config():
+    config = parse(Config, ["--dataset", "CIRR", *SHORT], description="")
+    model, _ = build(config)
+    assert (model.reads, model.survival, model.more_layers) == ("embeddings", None, ())
+    model, _ = build(
+        replace(
+            config,
+            loss=LossConfig(loss_gate=1.0, gate_target_layers=(0, -1), gate_target_cut=0.2),
+            model=replace(config.model, gated_fusion=GatedFusionConfig(reads="qformer")),
+        )
+    )
+    assert (model.reads, model.survival) == ("qformer", Survival((0, -1), 0.2))
+    assert model.more_layers == (0,)
 
 
 def flags_of(home, *more):
