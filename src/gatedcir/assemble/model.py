@@ -212,7 +212,9 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             backbone.check_layers(loss.gate_target_layers or options.visual_layers)
         except ValueError as error:
             raise UserError(f"{error}; change --gate-target-layers.") from None
-        survival = Survival(loss.gate_target_layers or (), loss.gate_target_cut)
+        survival = Survival(
+            loss.gate_target_layers or (), cut=loss.gate_target_cut, taught=loss.gate_target_for
+        )
     return ComposedRetriever(
         backbone,
         layers=options.visual_layers,
@@ -225,6 +227,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             alpha_init=options.gated_fusion.alpha_init,
             dropout=options.gated_fusion.dropout,
             start=options.gated_fusion.start,
+            blocks=options.gated_fusion.blocks,
         ),
         reads=options.gated_fusion.reads,
         each_scale=loss.loss_scale > 0,

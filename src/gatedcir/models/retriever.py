@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion.gated import NoFusion
-from gatedcir.models.gated_fusion.survival import Survival, gate_target
+from gatedcir.models.gated_fusion.survival import Survival, gate_target, relative
 from gatedcir.models.text import Tokens
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.start import Aux
@@ -34,7 +34,8 @@ class Encoded(NamedTuple):
     prompt_mean: Tensor  # [D], mean of the prompts, detached
     aux: Aux  # the fusions' gates, weights and figures
     by_scale: dict[float, tuple[Tensor, Tensor]]  # query and targets from each scale alone
-    gate: Tensor | None = None  # [B, L - 1], the gate's mean over channels at every patch
+    gate: Tensor | None = None  # [B, L - 1], the gate's mean over channels at every patch, or the
+    # change's size there, whichever is taught
     gate_target: Tensor | None = None  # [B, L - 1], what it should be
 
 
@@ -142,8 +143,8 @@ class ComposedRetriever(nn.Module):
         """Query features of B reference images and texts.
 
         Returns:
-            [B, E] of norm 1, and aux: the fusions', and `prompts` [B, Q, D], the outputs of the
-            fusion pass at its query tokens.
+            [B, E] of norm 1, and aux: the fusions', `prompts` [B, Q, D], the outputs of the fusion
+            pass at its query tokens, and `fused` [B, L, Dv], the image's tokens after the fusion.
         """
         tokens, aux = self.visual_tokens(visual)
         words = self.backbone.embed_words(text.input_ids)
@@ -169,7 +170,7 @@ class ComposedRetriever(nn.Module):
         second = torch.cat([prompts, words], 1)
         cls = self.backbone.text_pass(second, mask=mask, kept=slice(count, count + 1))
         query = _project(self.backbone.text_projection, cls[:, 0])
-        return query, {**aux, "prompts": prompts}
+        return query, {**aux, "prompts": prompts, "fused": image}
 
     def _read(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """What the fusion reads of the words at their positions: [B, T, D] -> [B, T, D]."""
@@ -205,13 +206,17 @@ class ComposedRetriever(nn.Module):
         tokens, aux = self.visual_fusion(levels)  # [U, L, Dv]
         # One lookup only, because each lookup has a gradient of the vocabulary's size.
         words = self.backbone.embed_words(text.input_ids)
-        query, more = self._query(tokens.index_select(0, references), words, text.attention_mask)
+        shown = tokens.index_select(0, references)
+        query, more = self._query(shown, words, text.attention_mask)
+        fused = more.pop("fused")
         by_scale = {}
         if self.each_scale:
             by_scale = self._by_scale(levels, references, targets, words, text.attention_mask)
         gate, wanted = None, None
         if self.survival is not None:
             gate = _over_channels(more)
+            if self.survival.taught == "change":
+                gate = relative((fused - shown)[:, 1:].float().abs().mean(-1))
             teachers = [read[place] for place in self._taught_by]
             wanted = gate_target(teachers, references, targets, cut=self.survival.cut)
         return Encoded(

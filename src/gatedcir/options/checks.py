@@ -31,6 +31,7 @@ def check_ranges(config: Config) -> None:
         ("loss-scale", config.loss.loss_scale, 0),
         ("loss-gate", config.loss.loss_gate, 0),
         ("gate-target-cut", config.loss.gate_target_cut, 1e-6),
+        ("model.gated-fusion.blocks", config.model.gated_fusion.blocks, 1),
         ("target-ratio", config.transform.target_ratio, 1),
         ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
     ):

@@ -136,6 +136,8 @@ class GatedFusionConfig:
     reads: Literal["embeddings", "qformer"] = "embeddings"
     """The text that the strategy reads: the words' embeddings, or the outputs of the Q-Former's
     text half for them, at the cost of one more text pass."""
+    blocks: int = 1
+    """Fusions of this kind, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,9 @@ class LossConfig:
     """What --loss-gate teaches: the triplet's own map, or another triplet's, as a control."""
     gate_target_layers: tuple[int, ...] | None = None
     """Blocks of the vision tower whose outputs make that map. Without it: --model.visual-layers."""
+    gate_target_for: Literal["gate", "change"] = "gate"
+    """What is taught: the gate, or how far each place changes relative to the image's most changed
+    one."""
     gate_target_cut: float = 0.3
     """A place whose best cosine in the target is lower than 1 by this much counts as changed."""
     loss_itm: float = 0.0

@@ -118,6 +118,20 @@ def test_a_gate_of_one_half_costs_log_2():
     assert losses["loss_gate"].item() == pytest.approx(math.log(2))
 
 
+def test_the_change_may_be_taught_instead():
+    model, text = built("--gate-target-for", "change")
+    found = encoded(model, text, images())
+    _, aux = model.encode_query(images()[:2], text)
+    change = (aux["fused"] - model.visual_tokens(images()[:2])[0])[:, 1:].abs().mean(-1)
+    expected = (change + 0.01) / (change.amax(-1, keepdim=True) + 0.02)
+    torch.testing.assert_close(found.gate, expected)
+    losses_of(found, IDS, model.temp)["loss_gate"].backward()
+    learning = {n.split(".")[1] for n, p in model.named_parameters() if p.grad is not None}
+    assert {"gate", "delta_net", "alpha"} <= learning
+    still, text = built("--gate-target-for", "change", "--model.gated-fusion.start", "identity")
+    assert (encoded(still, text, images()).gate == 0.5).all()
+
+
 @pytest.mark.parametrize("reads", ["embeddings", "qformer"])
 def test_the_lesson_reaches_the_gate_and_what_it_reads(reads):
     model, text = built("--model.gated-fusion.reads", reads)
@@ -148,7 +162,7 @@ def test_the_lesson_and_the_reading_are_those_of_the_config():
             model=replace(config.model, gated_fusion=GatedFusionConfig(reads="qformer")),
         )
     )
-    assert (model.reads, model.survival) == ("qformer", Survival((0, -1), 0.2))
+    assert (model.reads, model.survival) == ("qformer", Survival((0, -1), cut=0.2))
     assert model.more_layers == (0,)
 
 

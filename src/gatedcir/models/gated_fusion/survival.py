@@ -6,10 +6,13 @@ counterpart anywhere in the target. Shapes: B batch, L patches (without [CLS]), 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_LEAST = 0.01  # a mean change per channel that counts as little
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Survival:
     """Blocks of the vision tower whose outputs are compared. Empty: those that the model reads."""
     cut: float = 0.3
     """A place that is lost by this much, or by more, counts as changed."""
+    taught: Literal["gate", "change"] = "gate"
+    """What the map teaches."""
 
 
 def lost_in_target(reference: Tensor, target: Tensor) -> Tensor:
@@ -31,6 +36,19 @@ def lost_in_target(reference: Tensor, target: Tensor) -> Tensor:
     with torch.autocast(reference.device.type, enabled=False):
         one, other = (F.normalize(tokens.float(), dim=-1) for tokens in (reference, target))
         return 1 - (one @ other.transpose(1, 2)).amax(-1)
+
+
+def relative(change: Tensor) -> Tensor:
+    """How far each place changes next to the most changed one, in (0, 1): [B, L] -> [B, L].
+
+    (x + e) / (max + 2 e) with e = 0.01. Where nothing changes yet it is 1/2, as a gate that has not
+    learned, and its gradient stays bounded.
+
+    >>> relative(torch.tensor([[0.0, 0.0], [0.0, 0.98]]))
+    tensor([[0.5000, 0.5000],
+            [0.0100, 0.9900]])
+    """
+    return (change + _LEAST) / (change.amax(-1, keepdim=True) + 2 * _LEAST)
 
 
 @torch.no_grad()
