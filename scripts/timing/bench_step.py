@@ -166,8 +166,10 @@ def images(model: ComposedRetriever, count: int, dtype: torch.dtype | None) -> V
     backbone = model.backbone
     if dtype is None:
         return torch.randn(count, 3, backbone.image_size, backbone.image_size)
-    lengths = [backbone.token_count(scale) for scale in model.scales for _ in model.layers]
-    return [torch.randn(count, length, backbone.vision_width).to(dtype) for length in lengths]
+    return [
+        torch.randn(count, length, backbone.vision_width).to(dtype)
+        for length in model.level_lengths()
+    ]
 
 
 def captions(tokenizer: Tokenizer, count: int) -> list[str]:

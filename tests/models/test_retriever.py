@@ -266,3 +266,26 @@ def test_the_names_of_weights_begin_as_they_are_declared():
     others = {name for name in names if not name.startswith((BACKBONE, *FUSIONS))}
     assert others == {"prompt_tokens", "temp"}
     assert any(name.startswith(FUSIONS[0]) for name in names)
+
+
+def test_a_fusion_may_read_the_q_formers_own_text(published):
+    model, images, _, text = published
+    read = []
+
+    class Reading(GatedFusionModule):
+        def forward(self, image, words, mask):
+            read.append(words)
+            return super().forward(image, words, mask)
+
+    torch.manual_seed(0)
+    fused = ComposedRetriever(
+        model.backbone, fusion=Reading(48, 64, start="identity"), reads="qformer"
+    ).eval()
+    assert torch.equal(fused.encode_query(images, text)[0], model.encode_query(images, text)[0])
+    embedded = model.backbone.at_positions(model.backbone.embed_words(text.input_ids))
+    mask = text.attention_mask
+    expected = model.backbone.qformer(
+        query_embeds=embedded, query_length=0, attention_mask=mask, use_cache=False
+    ).last_hidden_state
+    counts = mask.bool()
+    close(read[0][counts], expected[counts])

@@ -8,6 +8,7 @@ from torch import Tensor
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion.strategies import make_fusion
+from gatedcir.models.gated_fusion.survival import Survival
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
@@ -204,6 +205,16 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         raise UserError(
             f"{error}; change --model.visual-layers or --model.visual-scales."
         ) from None
+    loss = config.loss
+    survival = None
+    if loss.loss_gate > 0:
+        try:
+            backbone.check_layers(loss.gate_target_layers or options.visual_layers)
+        except ValueError as error:
+            raise UserError(f"{error}; change --gate-target-layers.") from None
+        survival = Survival(
+            loss.gate_target_layers or (), cut=loss.gate_target_cut, taught=loss.gate_target_for
+        )
     return ComposedRetriever(
         backbone,
         layers=options.visual_layers,
@@ -216,8 +227,11 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             alpha_init=options.gated_fusion.alpha_init,
             dropout=options.gated_fusion.dropout,
             start=options.gated_fusion.start,
+            blocks=options.gated_fusion.blocks,
         ),
-        each_scale=config.loss.loss_scale > 0,
+        reads=options.gated_fusion.reads,
+        each_scale=loss.loss_scale > 0,
+        survival=survival,
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gatedcir.errors import UserError
+from gatedcir.models.gated_fusion.strategies import gives_gate
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config, DataConfig, ModelConfig, RunConfig
 from gatedcir.options.parsing import to_dict
@@ -28,6 +29,9 @@ def check_ranges(config: Config) -> None:
         ("loss-align", config.loss.loss_align, 0),
         ("loss-rtc", config.loss.loss_rtc, 0),
         ("loss-scale", config.loss.loss_scale, 0),
+        ("loss-gate", config.loss.loss_gate, 0),
+        ("gate-target-cut", config.loss.gate_target_cut, 1e-6),
+        ("model.gated-fusion.blocks", config.model.gated_fusion.blocks, 1),
         ("target-ratio", config.transform.target_ratio, 1),
         ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
     ):
@@ -48,6 +52,7 @@ def check_ranges(config: Config) -> None:
             f"--loss-scale {config.loss.loss_scale} has one scale only, which the other losses "
             "contrast already; name two or more with --model.visual-scales."
         )
+    check_teaching(config)
     if config.loss.loss_itm != 0:
         raise UserError(
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
@@ -59,6 +64,21 @@ def check_ranges(config: Config) -> None:
     ):
         if not 0 <= share < 1:
             raise UserError(f"--{flag} {share} is no share; give 0 or more, and less than 1.")
+
+
+def check_teaching(config: Config) -> None:
+    """Refuse to teach a gate that is not there, or the map of another triplet where none is."""
+    loss, strategy = config.loss, config.model.gated_fusion.strategy
+    if loss.loss_gate > 0 and not gives_gate(strategy):
+        raise UserError(
+            f"--loss-gate {loss.loss_gate} has no gate to teach in --model.gated-fusion.strategy "
+            f"{strategy}; choose one with a gate (has_gate = True in a class of your own)."
+        )
+    if loss.gate_target == "shuffled" and config.optim.batch_size < 2:
+        raise UserError(
+            "--gate-target shuffled takes the map of another triplet of the batch; pass "
+            "--batch-size 2 or more."
+        )
 
 
 def check_visual(options: ModelConfig) -> None:

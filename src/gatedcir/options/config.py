@@ -133,6 +133,11 @@ class GatedFusionConfig:
     """Dropout inside the gate's and the delta's layers."""
     start: Literal["seed", "identity"] = "seed"
     """identity: change nothing at step 0 (the delta's last layer starts at zero)."""
+    reads: Literal["embeddings", "qformer"] = "embeddings"
+    """The text that the strategy reads: the words' embeddings, or the outputs of the Q-Former's
+    text half for them, at the cost of one more text pass."""
+    blocks: int = 1
+    """Fusions of this kind, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,18 @@ class LossConfig:
     """Weight of the contrast of prompts and text alone with the targets."""
     loss_scale: float = 0.0
     """Weight of the contrast from each scale alone (0.5 for the others, 1 for 1.0)."""
+    loss_gate: float = 0.0
+    """Weight of the gate's lesson: it should open where the reference does not survive in the
+    target. Needs a strategy with a gate."""
+    gate_target: Literal["survival", "shuffled"] = "survival"
+    """What --loss-gate teaches: the triplet's own map, or another triplet's, as a control."""
+    gate_target_layers: tuple[int, ...] | None = None
+    """Blocks of the vision tower whose outputs make that map. Without it: --model.visual-layers."""
+    gate_target_for: Literal["gate", "change"] = "gate"
+    """What is taught: the gate, or how far each place changes relative to the image's most changed
+    one."""
+    gate_target_cut: float = 0.3
+    """A place whose best cosine in the target is lower than 1 by this much counts as changed."""
     loss_itm: float = 0.0
     """Accepted for commands of the published trainer. This model has no matching term: 0 only."""
 

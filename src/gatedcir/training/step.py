@@ -100,8 +100,10 @@ class TrainingStep:
     def _loss_of(
         self, target_ids: Tensor, found: Encoded, temperature: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = losses_of(found, target_ids, temperature)
-        return total_loss(losses, self.config.loss), losses
+        options = self.config.loss
+        shuffled = options.gate_target == "shuffled"
+        losses = losses_of(found, target_ids, temperature, shuffled=shuffled)
+        return total_loss(losses, options), losses
 
     def _update(self) -> None:
         average_scalars(self.model)
