@@ -185,6 +185,7 @@ class _Trainer:
             loss, losses, aux = self.step(batch)
             for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
+            del aux  # the gates are large, and the next step needs the memory
             each.append(torch.stack([loss, losses["loss_itc"]]).detach().float())
             # Reading a loss waits for the device, so we do not read it at every step.
             if step % 10 == 0 or step + 1 == steps:
