@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gatedcir.errors import UserError
 from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.evaluation.localisation import Floats
 from gatedcir.models.gated_fusion.survival import lost_in_target
@@ -41,6 +42,11 @@ def maps_of(evaluator: Evaluator, references: Sequence[str], texts: Sequence[str
             rows, numbers = zip(*pairs[some : some + size], strict=True)
             visual = take(levels, torch.tensor(rows))
             aux = evaluator.explain(visual, [texts[number] for number in numbers])
+            if "change_map" not in aux:
+                raise UserError(
+                    "the fusion does not report its change at each token; add change_map [B, L] to "
+                    "its aux, as gatedcir.models.gated_fusion.gated.change_figures does."
+                )
             gate = aux["gate"].float().mean(-1)[:, 1:].cpu()
             change = aux["change_map"].float()[:, 1:].cpu()
             for number, one, other in zip(numbers, gate, change, strict=True):
