@@ -131,6 +131,8 @@ def test_formula(kind, inputs):
     out, aux = module(*inputs)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(aux["change"], (expected - image).abs().mean())
+    torch.testing.assert_close(aux["change_map"], (expected - image).abs().mean(-1))
+    torch.testing.assert_close(aux["delta"].expand_as(image), delta)
     assert aux["change"] > 0.01
 
 
@@ -233,9 +235,9 @@ def test_gradients_reach_all_parameters_and_the_inputs(kind, inputs):
 @pytest.mark.parametrize(
     ("kind", "keys"),
     [
-        (GatedFusionModule, {"change", "gate", "alpha"}),
-        (AdditiveFusion, {"change", "alpha"}),
-        (InterpolatingFusion, {"change", "gate"}),
+        (GatedFusionModule, {"change", "change_map", "delta", "gate", "alpha"}),
+        (AdditiveFusion, {"change", "change_map", "delta", "alpha"}),
+        (InterpolatingFusion, {"change", "change_map", "delta", "gate"}),
     ],
 )
 def test_aux_keys(kind, keys, inputs):

@@ -21,12 +21,15 @@ class FusionBlocks(nn.Module):
         self.has_gate = bool(getattr(blocks[0], "has_gate", False))
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
-        """Shapes as in `TextFusion.forward`; aux holds the means, and the whole `change`."""
+        """Shapes as in `TextFusion.forward`; aux holds the blocks' means, but the
+        whole `change` and `change_map`.
+        """
         fused, found = image, []
         for block in self.blocks:
             fused, aux = block(fused, text, text_mask)
             found.append(aux)
         means = {name: torch.stack([aux[name] for aux in found]).mean(0) for name in found[0]}
         if "change" in means:
-            means["change"] = (fused - image).abs().mean().detach()
+            total = (fused - image).abs().detach()
+            means |= {"change": total.mean(), "change_map": total.mean(-1)}
         return fused, means

@@ -12,6 +12,16 @@ from torch import Tensor, nn
 from gatedcir.start import Aux, Start, zero
 
 
+def change_figures(update: Tensor, delta: Tensor) -> Aux:
+    """The figures of a change [B, L, Dv] and of its direction [B, L or 1, Dv], without a graph.
+
+    `change_map` [B, L] is the change's size at each token, the mean over its channels. `change` is
+    the mean of it. `delta` is the direction as it is.
+    """
+    size = update.detach().abs()
+    return {"change": size.mean(), "change_map": size.mean(-1), "delta": delta.detach()}
+
+
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     """Mean over the tokens that count: [B, T, D], [B, T] -> [B, D].
 
@@ -54,12 +64,13 @@ class TextFusion(nn.Module):
 
         Returns:
             [B, L, Dv], and aux: `change`, the mean absolute difference to the image (a scalar);
+            `change_map` [B, L], the same at each token; `delta` [B, 1, Dv], its direction;
             `gate` [B, L, Dv] in [0, 1] and `alpha` (a scalar) where the strategy has them.
         """
         mean_text = self.text_projection(masked_mean(text, text_mask))  # [B, Dv]
         delta = self.delta_net(mean_text)[:, None]  # [B, 1, Dv] in [-1, 1]
         update, aux = self.update(image, mean_text, delta)
-        return image + update, {"change": update.abs().mean().detach(), **aux}
+        return image + update, {**change_figures(update, delta), **aux}
 
     @abstractmethod
     def update(self, image: Tensor, mean_text: Tensor, delta: Tensor) -> tuple[Tensor, Aux]:
