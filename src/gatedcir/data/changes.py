@@ -6,7 +6,7 @@ corner. Nothing but measurements reads the file, so it is no part of a data set'
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -95,6 +95,16 @@ def read_changes(root: Path, split: str) -> Changes | None:
         },
         swaps=tuple(_swap(entry, file) for entry in field(content, "swaps", list, where=where)),
     )
+
+
+def known_changes(root: Path, splits: Iterable[str]) -> dict[str, Changes]:
+    """What is known of some splits, by their names. Those without a file are left out.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    found = {split: read_changes(root, split) for split in splits}
+    return {split: changes for split, changes in found.items() if changes is not None}
 
 
 def read_boxes(boxes: object, *, where: str) -> tuple[Box, ...]:

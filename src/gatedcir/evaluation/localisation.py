@@ -16,8 +16,8 @@ Flags = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
 
 HELD = 0.25
-"""The share of a cell that a box must cover to hold it. If it covers less, the cell counts neither as
-right nor as wrong."""
+"""The share of a cell that a box must cover to hold it. A cell that is touched by less does not
+count, neither as right nor as wrong."""
 _SAMPLES = 16  # points of a cell, in each direction, that decide how much of it is covered
 
 
