@@ -136,12 +136,12 @@ def _end_epoch(
         # not lost: a resumed run begins with the validation that is missing.
         save({})
         if folder is not None and _is_due(trainer.config, epoch):
-            metrics = validate_epoch(trainer.evaluator, splits, trainer.changes, epoch=epoch)
+            metrics, figures = validate_epoch(trainer.evaluator, splits, trainer.changes, epoch)
             score = metrics[trainer.evaluator.benchmark.headline]
             if snapshot is not None and run.keeps_best and score > best:
                 checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
             best = max(best, score)
-            folder.add(VALIDATION, epoch, metrics)
+            folder.add(VALIDATION, epoch, metrics | figures)
             save(metrics)
     return best
 

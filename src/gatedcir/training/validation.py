@@ -12,12 +12,12 @@ from gatedcir.evaluation.report import format_report
 
 
 def validate_epoch(
-    evaluator: Evaluator, splits: list[Split], changes: Mapping[str, Changes], *, epoch: int
-) -> dict[str, float]:
-    """The metrics of the splits, printed too.
+    evaluator: Evaluator, splits: list[Split], changes: Mapping[str, Changes], epoch: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The metrics of the splits, and a gate's figures where it is known what truly changes.
 
-    Where `changes` says what truly changes, a gate's localisation is among them.
+    Both are printed. The figures lie between 0 and 1, and no metric in percent is among them.
     """
-    metrics = validate(evaluator, splits) | in_training(evaluator, splits, changes)
-    tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
-    return metrics
+    metrics, figures = validate(evaluator, splits), in_training(evaluator, splits, changes)
+    tqdm.write(format_report(metrics | figures, splits, title=f"epoch {epoch}"))
+    return metrics, figures
