@@ -68,15 +68,34 @@ def test_its_path_alone_repeats_its_validation(visual_run, data, tmp_path):
 def test_it_is_drawn(home, visual_run, data, tmp_path, capsys):
     flags = ["--model-path", str(visual_run), "--output", str(tmp_path)]
     image = next((home / "fashionIQ_dataset" / "images").iterdir())
-    one = [*flags, "--image", str(image)]
     visualize_fusion.main([*flags, *data, "--num", "1"])
-    visualize_fusion.main(one)
-    visualize_gates.main([*one, "--text", TEXT])
+    visualize_fusion.main([*flags, "--image", str(image), "--text", TEXT, "--text", "?"])
+    visualize_gates.main([*flags, "--image", str(image), "--text", TEXT])
     files = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
-    assert len(files) == 3 and sorted(map(str, tmp_path.iterdir())) == sorted(files)
-    with_text, without, gate = (Image.open(file).size for file in files)
+    assert len(files) == 4 and sorted(map(str, tmp_path.iterdir())) == sorted(files)
+    of_query, with_words, without, _ = (Image.open(file).size for file in files)
     # The text's words are drawn below the rest.
-    assert with_text[1] > without[1] > gate[1]
+    assert of_query[1] > without[1] and with_words[1] > without[1]
+
+
+def test_its_gate_is_drawn_with_its_words_and_the_direction_of_the_change(
+    home, visual_run, data, tmp_path, monkeypatch
+):
+    rows = []
+    monkeypatch.setattr(
+        "gatedcir.visualize.gate_figure.save_gate_figure", lambda _, more, **__: rows.extend(more)
+    )
+    flags = ["--model-path", str(visual_run), "--output", str(tmp_path), "--delta"]
+    image = next((home / "fashionIQ_dataset" / "images").iterdir())
+    visualize_gates.main([*flags, "--image", str(image), "--text", "A dog, and: a dog!"])
+    visualize_gates.main([*flags, *data, "--num", "1"])
+    alone, query = rows
+    assert [word for word, _ in alone.words] == ["a", "dog", "and", "a", "dog"]
+    assert sum(share for _, share in alone.words) == pytest.approx(1)
+    assert "first component" in alone.direction.title and alone.direction.most == 3
+    assert alone.direction.values.std() == pytest.approx(1, rel=1e-3)
+    assert "cosine" in query.direction.title and query.direction.most == 1
+    assert abs(query.direction.values).max() <= 1 + 1e-6
 
 
 def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):

@@ -21,6 +21,7 @@ def check_ranges(config: Config) -> None:
         ("related", config.optim.related, 1),
         ("accumulate", config.optim.accumulate, 1),
         ("validation-frequency", config.run.validation_frequency, 0),
+        ("log-every", config.run.log_every, 0),
         ("num-workers", config.data.num_workers, 0),
         ("learning-rate", config.optim.learning_rate, 0),
         ("fusion-rate", config.optim.fusion_rate, 0),

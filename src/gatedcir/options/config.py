@@ -258,6 +258,8 @@ class RunConfig:
     validation_frequency: Free[int] = 1
     """Epochs from one validation to the next. The last epoch is always validated. 0: no validation
     split is read. The last state is then saved, because the best one is not known."""
+    log_every: Free[int] = 0
+    """Steps from one row of train_steps.csv to the next. 0: 1% of an epoch."""
     save: Free[bool] = True
     """Keep weights. --no-save, for trials, turns the next two off."""
     save_training: Free[bool] = False

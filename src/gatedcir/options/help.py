@@ -25,7 +25,8 @@ SELDOM = {  # shown by --help-all only
     *("--model.gated-fusion.alpha-init", "--model.gated-fusion.dropout"),
     *("--loss-scale", "--loss-itm"),
     *("--fusion-rate", "--warmup", "--weight-decay", "--max-grad-norm", "--cache-dtype"),
-    *("--validation-frequency", "--save", "--save-memory", "--cache-device", "--compile"),
+    *("--validation-frequency", "--log-every", "--save", "--save-memory", "--cache-device"),
+    "--compile",
 }
 _TEXTS = {
     "--config": "Read options from a YAML file; flags given next to it win.",

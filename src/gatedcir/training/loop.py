@@ -52,6 +52,7 @@ from gatedcir.training.resume import (
 )
 from gatedcir.training.sharding import gathered, whole_weights
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
+from gatedcir.training.step_rows import Row, StepRows, every, fusion_figures
 from gatedcir.training.validation import validate_epoch
 
 
@@ -102,10 +103,11 @@ def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resum
     if overdue:
         best = _end_epoch(trainer, folder, splits, done - 1, best)
     for epoch in range(done, epochs):
-        row = trainer.train_epoch(epoch)
+        row, steps = trainer.train_epoch(epoch)
         if place is not None:
             folder = folder or RunFolder.create(place.path, to_dict(config), trainer.provenance)
             folder.add(TRAIN, epoch, row)
+            folder.add_steps(epoch, steps)
         best = _end_epoch(trainer, folder, splits, epoch, best)
         accelerator.wait_for_everyone()
 
@@ -165,8 +167,8 @@ class _Trainer:
     first_losses: StepLosses | None = None
     """Of the run's first step, which no update has changed."""
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the triplets. Returns mean losses, the fusion's mean figures, and costs."""
+    def train_epoch(self, epoch: int) -> tuple[Row, list[Row]]:
+        """One pass over the triplets. Returns mean figures with costs, and rows of single steps."""
         config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
@@ -180,12 +182,16 @@ class _Trainer:
         on_cpu = self.accelerator.device.type == "cpu"
         batches = self.loader if on_cpu else ahead(self.loader)
         steps = len(self.loader)
+        rows = StepRows(first=epoch * steps, every=every(steps, config.run.log_every))
         shown = bar(batches, desc=f"epoch {epoch}", total=steps, unit="step", show=main)
         for step, batch in enumerate(shown):
+            rates = self.step.rates
             loss, losses, aux = self.step(batch)
-            for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
-                sums[name] = sums.get(name, 0) + value.detach().float()
+            figures = {"loss": loss, **losses, **fusion_figures(aux)}
             del aux  # the gates are large, and the next step needs the memory
+            for name, value in figures.items():
+                sums[name] = sums.get(name, 0) + value.detach().float()
+            rows.add(step, {**figures, "temp": model.temp}, rates)
             each.append(torch.stack([loss, losses["loss_itc"]]).detach().float())
             # Reading a loss waits for the device, so we do not read it at every step.
             if step % 10 == 0 or step + 1 == steps:
@@ -204,13 +210,14 @@ class _Trainer:
         )
         means = {name: value / steps for name, value in sums.items()}
         triplets = steps * config.optim.batch_size * self.accelerator.num_processes
-        return {
+        row = {
             **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
             "temp": model.temp.item(),
             "learning_rate": self.step.schedule.get_last_lr()[0],
             "triplets_per_second": triplets / seconds,
             "peak_memory_gib": peak_memory(self.accelerator.device) / GIB,
         }
+        return row, rows.read(self.accelerator)
 
     def snapshot(self, epochs: int) -> Checkpoint:
         """The model after so many epochs, without metrics or the trainer's state."""
@@ -283,16 +290,6 @@ def _prepare(
         resumed=resumed,
     )
     return trainer, splits
-
-
-def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The fusion's logged figures: how far the gates open, alpha, how far the image changes."""
-    figures = {}
-    if "gate" in aux:
-        gate = aux["gate"].detach().float()
-        figures = {"gate_mean": gate.mean(), "gate_std": gate.std()}
-    names = {"alpha": "alpha", "change": "fusion_change"}
-    return figures | {title: aux[name] for name, title in names.items() if name in aux}
 
 
 def _seed_epoch(seed: int, epoch: int, process: int) -> None:

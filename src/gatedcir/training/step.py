@@ -54,6 +54,14 @@ class TrainingStep:
         """Where the model is."""
         return self.runs_on.device
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates of the next step: of pretrained weights, and of the fusions."""
+        rates = list(
+            map(float, self.schedule.get_last_lr())
+        )  # the fusions' groups are the last ones
+        return {"learning_rate": rates[0], "fusion_learning_rate": rates[-1]}
+
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
         """Learn from B triplets.
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from gatedcir.visualize.maps import enlarge, feature_map, patch_maps
 from gatedcir.visualize.panels import Bars, Maps
+from gatedcir.visualize.words import word_shares
 
 _MAPS_IN_A_ROW = 6
 
@@ -50,11 +50,10 @@ def neck_weights(weights: Tensor, *, scales: Sequence[float], picture: npt.Array
 def word_maps(
     attention: Tensor, *, words: Sequence[tuple[str, Sequence[int]]], picture: npt.ArrayLike
 ) -> Maps:
-    """The share of each place's attention that a word gets, summed over its tokens: [L, T]."""
-    by_word = torch.stack([attention[:, places].sum(1) for _, places in words])  # [words, L]
-    titles = [word for word, _ in words]
-    title = "Words that each place attends to"
-    return _over(title, "share of the attention", titles, patch_maps(by_word), picture)
+    """The share of each place's attention that a word gets: [L, T]. See `word_shares`."""
+    titles, shares = word_shares(attention, words)
+    title = "Words that each place attends to, without [CLS], [SEP] and punctuation"
+    return _over(title, "share of the attention", titles, patch_maps(shares.T), picture)
 
 
 def feature_grid(
