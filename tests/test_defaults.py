@@ -24,7 +24,7 @@ from gatedcir.evaluation import statistics
 from gatedcir.options import config
 from gatedcir.options.parsing import parse
 from gatedcir.training import losses, step
-from gatedcir.training.loop import _figures
+from gatedcir.training.step_rows import fusion_figures
 
 SCALES, GRID_SCALES, POOLS = (0.5, 1.0, 1.5), (1.0, 0.5, 0.25), (1, 2, 3, 6)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's published preprocessing
@@ -324,8 +324,8 @@ def test_help_states_the_defaults(capsys):
 
 def test_figures_of_the_log():
     gate = torch.tensor([[[0.0, 0.5], [0.5, 0.2]]], dtype=torch.float64)
-    found = _figures({"gate": gate, "alpha": torch.tensor(0.7), "change": torch.tensor(0.1)})
+    found = fusion_figures({"gate": gate, "alpha": torch.tensor(0.7), "change": torch.tensor(0.1)})
     # Mean 0.3; squared distances 0.09, 0.04, 0.04, 0.01 over three degrees of freedom.
     expected = {"gate_mean": 0.3, "gate_std": 0.06**0.5, "alpha": 0.7, "fusion_change": 0.1}
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
-    assert _figures({}) == {}
+    assert fusion_figures({}) == {}
