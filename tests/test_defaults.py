@@ -155,7 +155,7 @@ ARGUMENTS = {
     "Evaluator": {"batch_size": 128, "gallery_on_gpu": True, "runs_on": CPU},
     "FeatureFolder.fill": {"progress": True},
     "FeatureFusion": {"fusion_method": "concat"},
-    "GatedFusionModule": {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"},
+    "GatedFusion": {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"},
     "HierarchicalScaleIntegration": {"scales": SCALES, "start": "seed"},
     "IntegratedScaleFusion": {"scales": SCALES},
     "InterpolatingFusion": {"alpha_init": 1.0, "dropout": 0.1, "start": "seed"},

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.gated import NoFusion
+from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.text import Tokens
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.start import Aux
@@ -74,6 +74,22 @@ class ComposedRetriever(nn.Module):
         """E."""
         return self.backbone.vision_projection.out_features
 
+    @property
+    def use_gated_fusion(self) -> bool:
+        """Whether the text changes the reference's tokens. False takes the fusion out for good.
+
+        Raises:
+            ValueError: it is set to True where there is no fusion.
+        """
+        return not isinstance(self.fusion, NoFusion)
+
+    @use_gated_fusion.setter
+    def use_gated_fusion(self, wanted: bool) -> None:
+        if wanted and not self.use_gated_fusion:
+            raise ValueError("this model has no fusion to use: set model.fusion to one")
+        if not wanted:
+            self.fusion = NoFusion()
+
     def feature_bytes(self, dtype: torch.dtype) -> int:
         """Size in memory of the output of `levels` for one image."""
         tokens = sum(self.backbone.token_count(scale) for scale in self.scales)
@@ -130,7 +146,8 @@ class ComposedRetriever(nn.Module):
     def _query(self, tokens: Tensor, words: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
         """[B, L, Dv], word embeddings [B, T, D] and their mask [B, T] -> [B, E], and aux."""
         words = self.backbone.at_positions(words)
-        image, aux = self.fusion(tokens, self.backbone.normalise_text(words), text_mask)
+        text = self.backbone.normalise_text(words)
+        image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
         count = queries.shape[1]
         mask = _with_queries(text_mask, count)
