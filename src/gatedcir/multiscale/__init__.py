@@ -1,13 +1,24 @@
 """The toolbox of the design documents: maps of several scales, without any BLIP-2.
 
-All its classes can be imported from here. A class is loaded when it is first asked for.
+All its classes and functions can be imported from here. Each is loaded when it is first asked
+for.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gatedcir.multiscale.dynamic_fusion import DynamicMultiScaleFusion
     from gatedcir.multiscale.feature_fusion import AttentionFusion, FeatureFusion, ScaleFusion
+    from gatedcir.multiscale.list_fusion import (
+        ListFusion,
+        channel_attention_fusion,
+        concat_fusion,
+        fusion_attention,
+        fusion_concatenation,
+        fusion_weighted_sum,
+        weighted_sum_fusion,
+    )
     from gatedcir.multiscale.maps import ChannelAttention, SpatialAttention
     from gatedcir.multiscale.networks import MultiScaleModel, PyramidNetwork, UNet
     from gatedcir.multiscale.pooling import (
@@ -31,7 +42,17 @@ if TYPE_CHECKING:
     from gatedcir.multiscale.rescaling import MultiScaleTransform, PyramidDownsample, Rescale
 
 _MODULES = {
+    "dynamic_fusion": ("DynamicMultiScaleFusion",),
     "feature_fusion": ("AttentionFusion", "FeatureFusion", "ScaleFusion"),
+    "list_fusion": (
+        "ListFusion",
+        "channel_attention_fusion",
+        "concat_fusion",
+        "fusion_attention",
+        "fusion_concatenation",
+        "fusion_weighted_sum",
+        "weighted_sum_fusion",
+    ),
     "maps": ("ChannelAttention", "SpatialAttention"),
     "networks": ("MultiScaleModel", "PyramidNetwork", "UNet"),
     "pooling": ("MultiScalePooling", "PyramidPooling", "SpatialPyramidPooling"),
