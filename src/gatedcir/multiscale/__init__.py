@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from gatedcir.multiscale.pyramids.scale_loss import ScaleAwareLoss
     from gatedcir.multiscale.pyramids.scale_selection import AdaptiveScaleSelector
+    from gatedcir.multiscale.recompute import enable_gradient_checkpointing
     from gatedcir.multiscale.rescaling import MultiScaleTransform, PyramidDownsample, Rescale
 
 _MODULES = {
@@ -62,6 +63,7 @@ _MODULES = {
     "pyramids.scale_integration": ("ABSI", "CrossScaleAttention", "HierarchicalScaleIntegration"),
     "pyramids.scale_loss": ("ScaleAwareLoss",),
     "pyramids.scale_selection": ("AdaptiveScaleSelector",),
+    "recompute": ("enable_gradient_checkpointing",),
     "rescaling": ("MultiScaleTransform", "PyramidDownsample", "Rescale"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

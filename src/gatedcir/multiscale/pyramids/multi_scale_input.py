@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gatedcir.multiscale.maps import resize
-from gatedcir.multiscale.pyramids.recompute import call
 from gatedcir.multiscale.pyramids.scale_integration import ABSI, HierarchicalScaleIntegration
 from gatedcir.multiscale.pyramids.scale_loss import Criterion, ScaleAwareLoss
 from gatedcir.multiscale.pyramids.scale_selection import AdaptiveScaleSelector
+from gatedcir.multiscale.recompute import call
 from gatedcir.multiscale.scale_sizes import check_scales, scaled_size
 from gatedcir.start import Start
 
