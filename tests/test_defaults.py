@@ -163,6 +163,7 @@ ARGUMENTS = {
     "ListFusion": {"fusion": "concat", "channels": "first"},
     "MeanScaleFusion": {"scales": SCALES},
     "MultiScaleInputProcessor": {
+        "backbone": "pvt_v2_b2",
         "scales": SCALES,
         "use_hierarchical": True,
         "num_classes": 1,
@@ -183,7 +184,10 @@ ARGUMENTS = {
     "ScaleAwareLoss": {"weights": (0.5, 1.0, 0.5), "base": 1},
     "ScaleFusion": {"fusion_method": "concat"},
     "ScaleIntegration": {"scales": SCALES},
-    "ScaleSpecificProcessor": {"scales": SCALES},
+    "ScaleSpecificProcessor": {
+        "backbones": ("resnet50", "pvt_v2_b2", "efficientnet"),
+        "scales": SCALES,
+    },
     "ScaleTokens": {"scales": SCALES},
     "SpatialAttention": {"kernel_size": 7},
     "SpatialPyramidPooling": {"num_levels": 3, "pool_type": "max"},
@@ -191,7 +195,7 @@ ARGUMENTS = {
     "Tokenizer": {"max_length": 32},
     "TripletBatches": {"processes": 1},
     "TripletDataset": {"text": training_text},
-    "UNet": {"features": (64, 128, 256, 512)},
+    "UNet": {"features": (64, 128, 256, 512), "activation": "none"},
     "VisualFusion": {
         "num_layers": 1,
         "scales": (1.0,),

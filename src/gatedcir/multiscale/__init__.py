@@ -26,12 +26,16 @@ if TYPE_CHECKING:
         PyramidPooling,
         SpatialPyramidPooling,
     )
+    from gatedcir.multiscale.pyramids.decoder import DecoderModule
     from gatedcir.multiscale.pyramids.multi_scale_input import (
         MultiScaleInputProcessor,
         ScaleSpecificProcessor,
     )
     from gatedcir.multiscale.pyramids.pyramid_backbones import create_backbone
-    from gatedcir.multiscale.pyramids.scale_alignment import DeformableScaleIntegration
+    from gatedcir.multiscale.pyramids.scale_alignment import (
+        DeformableConv2d,
+        DeformableScaleIntegration,
+    )
     from gatedcir.multiscale.pyramids.scale_integration import (
         ABSI,
         CrossScaleAttention,
@@ -57,9 +61,10 @@ _MODULES = {
     "maps": ("ChannelAttention", "SpatialAttention"),
     "networks": ("MultiScaleModel", "PyramidNetwork", "UNet"),
     "pooling": ("MultiScalePooling", "PyramidPooling", "SpatialPyramidPooling"),
+    "pyramids.decoder": ("DecoderModule",),
     "pyramids.multi_scale_input": ("MultiScaleInputProcessor", "ScaleSpecificProcessor"),
     "pyramids.pyramid_backbones": ("create_backbone",),
-    "pyramids.scale_alignment": ("DeformableScaleIntegration",),
+    "pyramids.scale_alignment": ("DeformableConv2d", "DeformableScaleIntegration"),
     "pyramids.scale_integration": ("ABSI", "CrossScaleAttention", "HierarchicalScaleIntegration"),
     "pyramids.scale_loss": ("ScaleAwareLoss",),
     "pyramids.scale_selection": ("AdaptiveScaleSelector",),
