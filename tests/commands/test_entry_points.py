@@ -33,6 +33,7 @@ CIRR_COLUMNS = [
     "recall_at5", "recall_at10", "recall_at50", "mean(R@5+R_s@1)", "arithmetic_mean",
     "harmonic_mean", "geometric_mean",
 ]  # fmt: skip
+LOCALISED = ["gate_auc_within", "change_auc_within"]  # where what changes is known
 
 
 @pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
@@ -44,7 +45,7 @@ def test_the_published_command_trains_in_the_default_folders(home, monkeypatch, 
     [run] = (home / "runs").glob(f"{dataset.lower()}-blip2_cir_align_prompt-*")
     validation = pd.read_csv(run / "validation_metrics.csv")
     if dataset == "CIRR":
-        assert list(validation.columns) == CIRR_COLUMNS
+        assert list(validation.columns) == [*CIRR_COLUMNS, *LOCALISED]
     else:
         assert {"dress_recall_at10", "toptee_recall_at50", "average_recall"} < set(validation)
     train = pd.read_csv(run / "train_metrics.csv")
@@ -61,10 +62,14 @@ def test_validation_of_a_run_repeats_its_best_epoch(home, cirr_run, tmp_path, ca
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]
     blip_validate.main([*flags, "--model-path", str(cirr_run), "--json", str(out)])
     table = pd.read_csv(cirr_run / "validation_metrics.csv")
-    best = table.loc[table["mean(R@5+R_s@1)"].idxmax()].drop("epoch")
+    best = table.loc[table["mean(R@5+R_s@1)"].idxmax()].drop(["epoch", *LOCALISED])
     found = json.loads(out.read_text())
     assert found["metrics"] == pytest.approx(best.to_dict())
-    assert found["protocol"]["CIRR val"] in capsys.readouterr().out
+    assert found["metrics_without_gate"].keys() == found["metrics"].keys()
+    printed = capsys.readouterr().out
+    assert found["protocol"]["CIRR val"] in printed
+    without = found["metrics_without_gate"]["mean(R@5+R_s@1)"]
+    assert f"recall without the gate: {without:.2f} (mean(R@5+R_s@1))" in printed
 
 
 @pytest.mark.parametrize("protocol", ["original", "val-split"])

@@ -1,19 +1,20 @@
 """Draw where the text opens the gate, for one image and text or for queries of a dataset."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatedcir.commands import pictures
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.pictures import (
-    Options,
     check,
     chosen,
     file_of,
     open_one,
     picture_of,
 )
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, check_file_to_write
 from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
@@ -24,20 +25,77 @@ if TYPE_CHECKING:
     from gatedcir.evaluation.ranking import Ranking
 
 _TOP = 5
+_PICTURES = 8
+
+
+@dataclass(frozen=True)
+class Options(pictures.Options):
+    """Which model, which queries, and where the pictures go."""
+
+    output: Path | None = None  # type: ignore[assignment]
+    """Folder for the pictures. --measure needs none."""
+    num: int | None = None  # type: ignore[assignment]
+    """How many queries, spread evenly over the split (for FashionIQ, over each category). Without
+    it: 8 pictures; with --measure, all queries."""
+    measure: bool = False
+    """Print figures in place of drawing: where the gate opens against what truly changes, how the
+    maps follow the text, and the recall with the gate closed."""
+    json: Path | None = None
+    """File to write the figures of --measure to."""
+    boxes: Path | None = None
+    """With --measure: a JSON file of places to look at, such as {"12": [[0.1, 0.5, 0.4, 1]]}. It
+    names queries, and the left, top, right and bottom of boxes in fractions of the reference."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draw the pictures and print their files."""
+    """Draw the pictures and print their files, or measure."""
     options = parse(Options, argv, description=COMMANDS["gates"])
+    if options.measure:
+        _measure(options)
+        return
+    for flag, value in (("json", options.json), ("boxes", options.boxes)):
+        if value is not None:
+            raise UserError(f"--{flag} {value} is for --measure; add it, or leave the file out.")
+    if options.output is None:
+        raise UserError("--output is missing; name a folder for the pictures, or pass --measure.")
+    options = replace(options, num=_PICTURES if options.num is None else options.num)
     check(options, needs_text=True)
     for file in _draw_split(options) if options.image is None else _draw_one(options):
         print(file)
 
 
+def _measure(options: Options) -> None:
+    if options.dataset is None or options.image is not None or options.text is not None:
+        raise UserError("--measure looks at the queries of a dataset; give --dataset NAME alone.")
+    if options.output is not None:
+        raise UserError(f"--measure draws nothing into --output {options.output}; leave it out.")
+    if options.num is not None and options.num < 1:
+        raise UserError(f"--num {options.num} asks for no query; give 1 or more.")
+    if options.json is not None:
+        check_file_to_write(options.json, "--json")
+    from gatedcir.assemble.evaluator import open_evaluator
+    from gatedcir.commands.measure import measure
+
+    evaluator, splits = open_evaluator(
+        options.model_path, options.data, options.split, device=options.device
+    )
+    if not evaluator.has_gate:
+        raise _no_gate()
+    measure(
+        evaluator,
+        splits,
+        options.data.folder,
+        num=options.num,
+        boxes=options.boxes,
+        json=options.json,
+        title=str(options.model_path),
+    )
+
+
 def _draw_one(options: Options) -> list[Path]:
     from gatedcir.visualize.gate_figure import Picture, save_gate_figure
 
-    assert options.image is not None and options.text is not None
+    assert options.output and options.image and options.text
     evaluator, pixels = open_one(options)
     gate, picture = _gate_and_picture(evaluator, pixels, options.text)
     file = options.output / f"{options.image.stem}-gate.png"
@@ -54,6 +112,7 @@ def _draw_split(options: Options) -> list[Path]:
     )
     if not evaluator.has_gate:
         raise _no_gate()
+    assert options.output and options.num
     files = []
     for split in splits:
         print(f"{split.name}: {split.protocol}")

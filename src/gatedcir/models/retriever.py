@@ -125,8 +125,17 @@ class ComposedRetriever(nn.Module):
         """Target features of B images: [B, Q, E], each of norm 1."""
         return self._targets(self.visual_tokens(visual)[0])
 
-    def encode_query(self, visual: Visual, text: Tokens) -> tuple[Tensor, Aux]:
+    def encode_query(
+        self, visual: Visual, text: Tokens, *, keep: Tensor | None = None
+    ) -> tuple[Tensor, Aux]:
         """Query features of B reference images and texts.
+
+        Args:
+            visual: the reference images.
+            text: how to change them.
+            keep: bool, [B, L] or a shape that expands to it: the tokens that the text may change.
+                The others stay as they are in the image, and aux says what it would say without
+                `keep`.
 
         Returns:
             [B, E] of norm 1, and aux: the fusions', and `prompts` [B, Q, D], the outputs of the
@@ -134,7 +143,7 @@ class ComposedRetriever(nn.Module):
         """
         tokens, aux = self.visual_tokens(visual)
         words = self.backbone.embed_words(text.input_ids)
-        query, more = self._query(tokens, words, text.attention_mask)
+        query, more = self._query(tokens, words, text.attention_mask, keep=keep)
         return query, aux | more
 
     def _targets(self, tokens: Tensor) -> Tensor:
@@ -143,11 +152,15 @@ class ComposedRetriever(nn.Module):
         hidden = self.backbone.query_pass(queries, image=tokens)  # [B, Q, D]
         return _project(self.backbone.vision_projection, hidden)
 
-    def _query(self, tokens: Tensor, words: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
+    def _query(
+        self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
+    ) -> tuple[Tensor, Aux]:
         """[B, L, Dv], word embeddings [B, T, D] and their mask [B, T] -> [B, E], and aux."""
         words = self.backbone.at_positions(words)
         text = self.backbone.normalise_text(words)
         image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
+        if keep is not None:
+            image = torch.where(keep[..., None], image, tokens)
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
         count = queries.shape[1]
         mask = _with_queries(text_mask, count)

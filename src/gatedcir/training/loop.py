@@ -13,7 +13,6 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from gatedcir.assemble.data import (
     data_title,
@@ -28,11 +27,11 @@ from gatedcir.assemble.model import build, check_opens_again, checkpoint_of
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.ahead import ahead
 from gatedcir.data.batches import TripletDataset
+from gatedcir.data.changes import Changes, known_changes
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import fingerprints
 from gatedcir.data.triplets import Split
-from gatedcir.evaluation.evaluator import Evaluator, validate
-from gatedcir.evaluation.report import format_report
+from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.options.checks import check_batch, check_ranges
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict
@@ -53,6 +52,7 @@ from gatedcir.training.resume import (
 )
 from gatedcir.training.sharding import gathered, whole_weights
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
+from gatedcir.training.validation import validate_epoch
 
 
 def fit(config: Config) -> Path | None:
@@ -134,13 +134,12 @@ def _end_epoch(
         # not lost: a resumed run begins with the validation that is missing.
         save({})
         if folder is not None and _is_due(trainer.config, epoch):
-            metrics = validate(trainer.evaluator, splits)
-            tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
+            metrics, figures = validate_epoch(trainer.evaluator, splits, trainer.changes, epoch)
             score = metrics[trainer.evaluator.benchmark.headline]
             if snapshot is not None and run.keeps_best and score > best:
                 checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
             best = max(best, score)
-            folder.add(VALIDATION, epoch, metrics)
+            folder.add(VALIDATION, epoch, metrics | figures)
             save(metrics)
     return best
 
@@ -159,6 +158,7 @@ class _Trainer:
     accelerator: Accelerator
     step: TrainingStep
     evaluator: Evaluator
+    changes: dict[str, Changes]  # what truly changes in validation, where it is known
     loader: DataLoader
     provenance: dict[str, Any]
     resumed: Checkpoint | None
@@ -266,6 +266,7 @@ def _prepare(
         accelerator=accelerator,
         step=step,
         evaluator=make_evaluator(here, model, tokenizer, source),
+        changes=known_changes(config.data.folder, [split.name for split in splits]),
         loader=loader,
         provenance={
             **provenance(),
