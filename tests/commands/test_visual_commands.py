@@ -48,7 +48,9 @@ def test_a_run_with_all_of_them_learns_and_keeps_its_options(visual_run):
     kept = yaml.safe_load((visual_run / "config.yaml").read_text())["model"]
     assert kept["visual-layers"] == [-1, -4]
     assert kept["visual-scales"] == [0.5, 1.0, 1.5]
-    assert pd.read_csv(visual_run / "train_metrics.csv")["loss_scale"].item() > 0
+    logged = pd.read_csv(visual_run / "train_metrics.csv")
+    assert logged["loss_scale"].item() > 0
+    assert logged["visual_fusion_gain"].item() > 0
     model, _, config = open_checkpoint(visual_run)
     assert (model.layers, model.scales) == ((-1, -4), (0.5, 1.0, 1.5))
     assert (config.model.neck, config.loss.loss_scale) == ("pyramid-pooling", 0.5)

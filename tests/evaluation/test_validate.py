@@ -18,7 +18,7 @@ from gatedcir.errors import UserError
 from gatedcir.evaluation.evaluator import Evaluator, validate, validate_each
 from gatedcir.evaluation.ranking import rank
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.gated import GatedFusionModule
+from gatedcir.models.gated_fusion.gated import GatedFusion
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokens
 from gatedcir.search.exact import TokenIndex
@@ -53,7 +53,7 @@ def model():
             "image_text_hidden_size": 6,
         }
     )
-    built = ComposedRetriever(backbone, fusion=GatedFusionModule(8, 8, dropout=0.5))
+    built = ComposedRetriever(backbone, fusion=GatedFusion(8, 8, dropout=0.5))
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.ndim > 1:

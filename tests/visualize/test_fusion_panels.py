@@ -9,6 +9,8 @@ from gatedcir.visualize.fusion_panels import (
     feature_grid,
     layer_gates,
     neck_weights,
+    share_bars,
+    share_maps,
     weight_bars,
     word_maps,
 )
@@ -45,6 +47,26 @@ def test_gates_lie_over_the_image_layer_by_layer():
     first, second = values(found)
     np.testing.assert_allclose(first, np.full((4, 4), 0.1), rtol=1e-6)
     np.testing.assert_allclose(second[[0, 3]], [[0.2] * 4, [0.6] * 4], rtol=1e-6)
+
+
+def test_shares_are_bars_by_layer_and_maps_by_level():
+    """Two layers at two scales, the first scale's first; every token has the same shares."""
+    shares = torch.tensor([0.1, 0.0, 0.6, 0.3])[:, None].expand(4, 5)
+    bars = share_bars(shares, gain=0.25, layers=LAYERS, scales=(0.5, 1.0))
+    assert bars.title == "share in the fused map\nresidual gain 0.25"
+    assert bars.labels == ["layer -1", "layer -4"]
+    assert {name: np.round(row, 4).tolist() for name, row in bars.series.items()} == {
+        "0.5×": [0.1, 0.0],
+        "1.0×": [0.6, 0.3],
+    }
+    maps = share_maps(shares, layers=LAYERS, scales=(0.5, 1.0), picture=PICTURE)
+    assert titles(maps) == [[f"scale {s}×, layer {n}" for s in (0.5, 1.0) for n in LAYERS]]
+    assert [round(float(one.mean()), 4) for one in values(maps)] == [0.1, 0.0, 0.6, 0.3]
+
+
+def test_shares_of_one_scale_without_a_gain():
+    bars = share_bars(torch.tensor([[0.75], [0.25]]), gain=None, layers=LAYERS, scales=(1.0,))
+    assert (bars.title, bars.series) == ("share in the fused map", {"share": [0.75, 0.25]})
 
 
 def test_the_necks_weights_are_a_map_a_scale():

@@ -14,6 +14,7 @@ from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
+from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import (
     BackboneConfig,
@@ -205,6 +206,8 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         raise UserError(
             f"{error}; change --model.visual-layers or --model.visual-scales."
         ) from None
+    size = (backbone.image_size, backbone.image_size)
+    warn_of_equal_sizes(options.visual_scales, size, backbone.config.vision_config.patch_size)
     loss = config.loss
     survival = None
     if loss.loss_gate > 0:

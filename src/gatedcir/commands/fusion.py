@@ -88,7 +88,13 @@ def _draw(evaluator: "Evaluator", query: _Query) -> None:
     if query.text is not None:
         reported = evaluator.explain(query.pixels[None], [query.text])
     aux = {name: value[0].float().cpu() for name, value in reported.items() if value.ndim > 1}
+    bars = fusion_panels.weight_bars(aux, layers=layers, scales=scales)
     maps = []
+    if len(levels) > 1:
+        shares = evaluator.shares(levels)[0].cpu()
+        gain = reported["fusion_gain"].item() if "fusion_gain" in reported else None
+        bars.append(fusion_panels.share_bars(shares, gain=gain, layers=layers, scales=scales))
+        maps.append(fusion_panels.share_maps(shares, layers=layers, scales=scales, picture=picture))
     if "layer_gates" in aux:
         gates = aux["layer_gates"]
         maps.append(fusion_panels.layer_gates(gates, layers=layers, picture=picture))
@@ -111,6 +117,6 @@ def _draw(evaluator: "Evaluator", query: _Query) -> None:
         query.file,
         reference=Picture(picture, "reference"),
         text=query.text or "",
-        bars=fusion_panels.weight_bars(aux, layers=layers, scales=scales),
+        bars=bars,
         maps=maps,
     )

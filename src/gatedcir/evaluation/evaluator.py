@@ -19,6 +19,7 @@ from gatedcir.device import CPU, Device
 from gatedcir.evaluation.ranking import Ranking, rank
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
+from gatedcir.models.visual_fusion.shares import level_shares
 from gatedcir.progress import bar
 from gatedcir.search.exact import TokenIndex
 from gatedcir.visual import Visual, move, take
@@ -129,6 +130,12 @@ class Evaluator:
         with self.runs_on.autocast():
             levels = self.model.normalised_levels(pixels.to(self.device))
             return levels, *self.model.visual_fusion(levels)
+
+    @torch.inference_mode()
+    def shares(self, levels: list[Tensor]) -> Tensor:
+        """The share of each level of `fuse` in its output: [B, S * N, L], see `level_shares`."""
+        with self.runs_on.autocast():
+            return level_shares(self.model.visual_fusion, levels)
 
     def encode_query(self, images: Visual, texts: list[str]) -> Tensor:
         """Query features of B references on the model's device: [B, E]."""

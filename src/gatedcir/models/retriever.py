@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.gated import NoFusion
+from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, relative
 from gatedcir.models.text import Tokens
 from gatedcir.models.visual_fusion.fusion import VisualFusion
@@ -94,6 +94,22 @@ class ComposedRetriever(nn.Module):
         """E."""
         return self.backbone.vision_projection.out_features
 
+    @property
+    def use_gated_fusion(self) -> bool:
+        """Whether the text changes the reference's tokens. False takes the fusion out for good.
+
+        Raises:
+            ValueError: it is set to True where there is no fusion.
+        """
+        return not isinstance(self.fusion, NoFusion)
+
+    @use_gated_fusion.setter
+    def use_gated_fusion(self, wanted: bool) -> None:
+        if wanted and not self.use_gated_fusion:
+            raise ValueError("this model has no fusion to use: set model.fusion to one")
+        if not wanted:
+            self.fusion = NoFusion()
+
     def feature_bytes(self, dtype: torch.dtype) -> int:
         """Size in memory of the output of `levels` for one image."""
         return sum(self.level_lengths()) * self.backbone.vision_width * dtype.itemsize
@@ -171,7 +187,8 @@ class ComposedRetriever(nn.Module):
     ) -> tuple[Tensor, Aux]:
         """[B, L, Dv], word embeddings [B, T, D] and their mask [B, T] -> [B, E], and aux."""
         words = self.backbone.at_positions(words)
-        image, aux = self.fusion(tokens, self._read(words, text_mask), text_mask)
+        text = self._read(words, text_mask)
+        image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
         if keep is not None:
             image = torch.where(keep[..., None], image, tokens)
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]

@@ -10,12 +10,12 @@ Row = dict[str, float]
 
 
 def fusion_figures(aux: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The fusion's logged figures: how far the gates open, alpha, how far the image changes."""
+    """The fusions' logged figures: how far gates open, alpha, the image's change, residual gain."""
     figures = {}
     if "gate" in aux:
         gate = aux["gate"].detach().float()
         figures = {"gate_mean": gate.mean(), "gate_std": gate.std()}
-    names = {"alpha": "alpha", "change": "fusion_change"}
+    names = {"alpha": "alpha", "change": "fusion_change", "fusion_gain": "visual_fusion_gain"}
     return figures | {title: aux[name] for name, title in names.items() if name in aux}
 
 

@@ -33,6 +33,29 @@ def weight_bars(
     return found
 
 
+def share_bars(
+    shares: Tensor, *, gain: float | None, layers: Sequence[int], scales: Sequence[float]
+) -> Bars:
+    """The share of each level [S * N, L] in the fused map, averaged over all tokens."""
+    means = shares.mean(1).unflatten(0, (len(scales), len(layers)))  # [S, N]
+    series = {f"{scale}×": row for scale, row in zip(scales, means.tolist(), strict=True)}
+    if len(scales) == 1:
+        series = {"share": means[0].tolist()}
+    title = "share in the fused map"
+    if gain is not None:
+        title += f"\nresidual gain {gain:.3g}"
+    return Bars(title, [f"layer {layer}" for layer in layers], series)
+
+
+def share_maps(
+    shares: Tensor, *, layers: Sequence[int], scales: Sequence[float], picture: npt.ArrayLike
+) -> Maps:
+    """The share of each level [S * N, L] in the fused map at each place."""
+    titles = [f"scale {scale}×, layer {layer}" for scale in scales for layer in layers]
+    unit = "share, 1 over the levels"
+    return _over("Share of each level in the fused map", unit, titles, patch_maps(shares), picture)
+
+
 def layer_gates(gates: Tensor, *, layers: Sequence[int], picture: npt.ArrayLike) -> Maps:
     """How far each layer's gate opens at each place: [N, L]."""
     titles = [f"layer {layer}" for layer in layers]

@@ -26,7 +26,7 @@ class AttentiveFusion(nn.Module):
     has as many parameters and as much arithmetic as "contextual", but its queries and keys have no
     effect. It is the control experiment that separates the effect of attention from that of size.
 
-    Cross-attention: Vaswani et al., NeurIPS 2017; gate and delta as in `GatedFusionModule`.
+    Cross-attention: Vaswani et al., NeurIPS 2017; gate and delta as in `GatedFusion`.
     """
 
     has_gate = True

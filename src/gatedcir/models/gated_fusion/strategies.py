@@ -26,7 +26,7 @@ class Strategy(NamedTuple):
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "gated": Strategy(f"{_HERE}.gated:GatedFusionModule", "image + alpha*gate*delta"),
+    "gated": Strategy(f"{_HERE}.gated:GatedFusion", "image + alpha*gate*delta"),
     "additive": Strategy(f"{_HERE}.gated:AdditiveFusion", "image + alpha*delta"),
     "interpolate": Strategy(
         f"{_HERE}.gated:InterpolatingFusion", "gate*(image+delta) + (1-gate)*image"
