@@ -36,7 +36,7 @@ def weights_of(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
     return checkpoint.load(run / "checkpoints" / name).weights
 
 
-@pytest.mark.parametrize(("where", "kept"), [("_seed_epoch", 1), ("validate", 2)])
+@pytest.mark.parametrize(("where", "kept"), [("_seed_epoch", 1), ("validate_epoch", 2)])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     home, cirr_run, tmp_path, monkeypatch, where, kept
 ):

@@ -24,7 +24,7 @@ class Options(pictures.Options):
     """Which model, which queries, and where the pictures go."""
 
     output: Path | None = None  # type: ignore[assignment]
-    """Folder for the pictures."""
+    """Folder for the pictures. --measure needs none."""
     num: int | None = None  # type: ignore[assignment]
     """How many queries, spread evenly over the split (for FashionIQ, over each category). Without
     it: 8 pictures; with --measure, all queries."""
