@@ -89,6 +89,7 @@ CONFIG = {
     "RunConfig.cache_features": "auto",
     "RunConfig.cache_device": "auto",
     "RunConfig.compile": False,
+    "RunConfig.log_every": 0,
     "RunConfig.device": "auto",
     "RunConfig.dry_run": False,
 }
@@ -112,6 +113,7 @@ OPTIONS = {
     "demo.num_epochs": 1,
     "demo.num": 8,
     "pictures.split": "val",
+    "pictures.format": "png",
     "pictures.num": 8,
     "pictures.device": "auto",
     "pretrain_tiny.share": 1.0,
@@ -138,6 +140,7 @@ ARGUMENTS = {
     "find_unreadable": {"progress": True},
     "bar": {"show": True},
     "make_accelerator": {"device": "auto"},
+    "show": {"size": 9},
     "open_checkpoint": {"device": "auto"},
     "open_evaluator": {"device": "auto"},
     "parse_cirr": {"gallery": "split"},
