@@ -26,7 +26,8 @@ from gatedcir.features.cache import stored_dtype
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.options.checks import check_ranges
-from gatedcir.options.config import Config, DataConfig, GatedFusionConfig, ModelConfig
+from gatedcir.options.config import Config, DataConfig
+from gatedcir.options.model_config import GatedFusionConfig, ModelConfig
 from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step

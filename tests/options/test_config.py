@@ -13,13 +13,14 @@ from option_fixtures import read, refusal
 
 from gatedcir.commands.pictures import Options as Pictures
 from gatedcir.errors import UserError
-from gatedcir.options import config as config_module
+from gatedcir.options import config, model_config
 from gatedcir.options.command_line import flag_names, options_of
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import flags_of, from_dict, parse, read_yaml, to_dict
 from gatedcir.options.refusals import quietly
 
-PACKAGE = Path(config_module.__file__).parents[1]
+PACKAGE = Path(config.__file__).parents[1]
+OPTION_FILES = (config, model_config)
 PUBLISHED = (
     "--blip-model-name blip2_cir_align_prompt --backbone pretrain --num-epochs 10 --batch-size 64 "
     "--learning-rate 1e-5 --loss-align 0.4 --loss-rtc 0.4 --validation-frequency 1 "
@@ -40,14 +41,19 @@ def leaves(options=Config, prefix=""):
 
 
 def texts():
-    """What the file of options says of each: below it, or in the type that it shares."""
+    """What the files of options say of each: below it, or in the type that it shares."""
     found, shared = {}, {}
-    for group in ast.parse(Path(config_module.__file__).read_text(encoding="utf-8")).body:
+    groups = [
+        (module, group)
+        for module in OPTION_FILES
+        for group in ast.parse(Path(module.__file__).read_text(encoding="utf-8")).body
+    ]
+    for module, group in groups:
         if isinstance(group, ast.Assign) and "help=" in ast.unparse(group):
             words = [node for node in ast.walk(group) if isinstance(node, ast.keyword)]
             [keyword] = [node for node in words if node.arg == "help"]
             name = group.targets[0].id
-            mark = typing.get_args(getattr(config_module, name))[-1]
+            mark = typing.get_args(getattr(module, name))[-1]
             shared[name] = getattr(keyword.value, "value", None) or mark.help
         elif isinstance(group, ast.ClassDef):
             for item, after in zip(group.body, [*group.body[1:], None], strict=True):
@@ -207,11 +213,11 @@ def test_resume_reads_the_options_of_the_run(tmp_path):
 def test_every_field_is_read():
     seen = set()
     for path in PACKAGE.parent.rglob("*.py"):
-        inside = path == Path(config_module.__file__)
+        inside = path in [Path(module.__file__) for module in OPTION_FILES]
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 own = isinstance(node.value, ast.Name) and node.value.id == "self"
-                # In config.py only properties read options; elsewhere `self` is no config.
+                # In these files only properties read options; elsewhere `self` is no config.
                 if own == inside:
                     seen.add(node.attr)
     assert [flag for _, name, flag in leaves() if name not in seen] == []

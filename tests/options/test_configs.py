@@ -15,7 +15,8 @@ from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
 from gatedcir.models.visual_fusion.necks import NECKS
 from gatedcir.models.visual_fusion.scales import SCALE_FUSIONS
 from gatedcir.options.checks import check_ranges
-from gatedcir.options.config import Config, ModelConfig
+from gatedcir.options.config import Config
+from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import flags_of, parse, read_yaml, to_dict
 
 CONFIGS = Path(__file__).parents[2] / "configs"

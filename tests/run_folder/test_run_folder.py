@@ -13,14 +13,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from tensorboard.compat.proto.event_pb2 import SessionLog
 
 from gatedcir.errors import UserError
-from gatedcir.options.config import (
-    Config,
-    DataConfig,
-    GatedFusionConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-)
+from gatedcir.options.config import Config, DataConfig, OptimConfig, RunConfig
+from gatedcir.options.model_config import GatedFusionConfig, ModelConfig
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
 from gatedcir.run_folder.folder import STEPS, TRAIN, VALIDATION, RunFolder
 from gatedcir.run_folder.provenance import provenance

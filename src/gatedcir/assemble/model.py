@@ -16,14 +16,8 @@ from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
 from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
 from gatedcir.options.command_line import by_name
-from gatedcir.options.config import (
-    BackboneConfig,
-    Config,
-    DataConfig,
-    GatedFusionConfig,
-    ModelConfig,
-    TransformConfig,
-)
+from gatedcir.options.config import BackboneConfig, Config, DataConfig, TransformConfig
+from gatedcir.options.model_config import GatedFusionConfig, ModelConfig
 from gatedcir.options.parsing import from_dict, to_dict
 from gatedcir.processes import say
 from gatedcir.run_folder.checkpoint import Checkpoint

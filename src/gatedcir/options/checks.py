@@ -7,7 +7,8 @@ from typing import Any
 from gatedcir.errors import UserError
 from gatedcir.models.gated_fusion.strategies import gives_gate
 from gatedcir.options.command_line import by_name
-from gatedcir.options.config import Config, DataConfig, ModelConfig, RunConfig
+from gatedcir.options.config import Config, DataConfig, RunConfig
+from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import to_dict
 
 MOST_SEED = 2**32  # what NumPy takes

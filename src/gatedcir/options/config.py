@@ -1,7 +1,8 @@
 """Every option of every command, once: its name, type, default and meaning.
 
 The dataclasses give both the flags (`--learning-rate`, `--model.gated-fusion.strategy`) and the
-YAML keys (`learning-rate`, `model: {gated-fusion: {strategy: ...}}`). `parsing` reads both.
+YAML keys (`learning-rate`, `model: {gated-fusion: {strategy: ...}}`). `parsing` reads both. The
+model's are in `model_config`.
 """
 
 from dataclasses import dataclass, field
@@ -12,8 +13,8 @@ import tyro
 
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
-from gatedcir.models.gated_fusion.strategies import STRATEGIES
 from gatedcir.options.command_line import FREE_ON_RESUME, OneOf
+from gatedcir.options.model_config import ModelConfig
 
 Value = TypeVar("Value")
 Free = Annotated[Value, FREE_ON_RESUME]
@@ -36,15 +37,6 @@ DataPath = Annotated[
     Path | None,
     FREE_ON_RESUME,
     tyro.conf.arg(help="The dataset's folder. Without it: ./cirr_dataset or ./fashionIQ_dataset."),
-]
-_STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
-StrategyName = Annotated[
-    str,
-    _STRATEGIES,
-    tyro.conf.arg(
-        metavar=_STRATEGIES.metavar,
-        help="; ".join(f"{name}: {entry.meaning}" for name, entry in STRATEGIES.items()) + ".",
-    ),
 ]
 ModelPath = Annotated[
     Path,
@@ -120,55 +112,6 @@ class TransformConfig:
     draft: bool = False
     """Decode JPEGs at a fraction of their size, but at least twice the input's (Pillow's draft
     mode). This is faster. Pixels differ a little from those that published weights know."""
-
-
-@dataclass(frozen=True)
-class GatedFusionConfig:
-    """How the text changes the reference's visual tokens before the Q-Former."""
-
-    strategy: StrategyName = "gated"
-    alpha_init: float = 0.5
-    """Start value of the learned alpha. interpolate has none."""
-    dropout: float = 0.1
-    """Dropout inside the gate's and the delta's layers."""
-    start: Literal["seed", "identity"] = "seed"
-    """identity: change nothing at step 0 (the delta's last layer starts at zero)."""
-    reads: Literal["embeddings", "qformer"] = "embeddings"
-    """The text that the strategy reads: the words' embeddings, or the outputs of the Q-Former's
-    text half for them, at the cost of one more text pass."""
-    blocks: int = 1
-    """Fusions of this kind, one after the other."""
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """What stands between the vision tower and the Q-Former."""
-
-    visual_layers: tuple[int, ...] = (-1,)
-    """Blocks of the vision tower that are read, the main one first. -1 is the last block."""
-    layer_fusion: Annotated[
-        Literal[
-            "none",
-            "mean",
-            "dynamic",
-            "dynamic-no-gate",
-            "dynamic-gate-only",
-            "concat",
-            "weighted-sum",
-            "channel-attention",
-        ],
-        tyro.conf.arg(aliases=("--model.visual-fusion",)),
-    ] = "none"
-    """How several layers become one map. none is for one layer. Old name: --model.visual-fusion."""
-    visual_scales: tuple[float, ...] = (1.0,)
-    """Multiples of the image's size at which the tower reads it, 1.0 among them."""
-    scale_fusion: Literal["none", "mean", "absi", "hierarchical", "deformable"] = "none"
-    """How several scales become one map, layer by layer. none is for one scale."""
-    neck: Literal["none", "pyramid-pooling", "unet", "pyramid", "multi-scale"] = "none"
-    """What refines the map after both fusions."""
-    visual_start: Literal["identity", "seed"] = "identity"
-    """identity: these three change nothing at step 0. seed: they start with random weights."""
-    gated_fusion: GatedFusionConfig = field(default_factory=GatedFusionConfig)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from gatedcir.assemble.model import build
 from gatedcir.models.gated_fusion.gated import NoFusion
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, lost_in_target
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.options.config import Config, GatedFusionConfig, LossConfig
+from gatedcir.options.config import Config, LossConfig
+from gatedcir.options.model_config import GatedFusionConfig
 from gatedcir.options.parsing import parse
 from gatedcir.training.losses import losses_of, total_loss
 

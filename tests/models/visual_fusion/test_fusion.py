@@ -11,14 +11,8 @@ from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
 from gatedcir.models.visual_fusion.necks import NECKS
 from gatedcir.models.visual_fusion.scales import SCALE_FUSIONS
-from gatedcir.options.config import (
-    BackboneConfig,
-    Config,
-    DataConfig,
-    GatedFusionConfig,
-    LossConfig,
-    ModelConfig,
-)
+from gatedcir.options.config import BackboneConfig, Config, DataConfig, LossConfig
+from gatedcir.options.model_config import GatedFusionConfig, ModelConfig
 from gatedcir.training.losses import losses_of, total_loss
 
 WIDTH = 16

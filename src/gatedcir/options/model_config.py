@@ -1,0 +1,68 @@
+"""The options of the model: what stands between the vision tower and the Q-Former."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import tyro
+
+from gatedcir.models.gated_fusion.strategies import STRATEGIES
+from gatedcir.options.command_line import OneOf
+
+_STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
+StrategyName = Annotated[
+    str,
+    _STRATEGIES,
+    tyro.conf.arg(
+        metavar=_STRATEGIES.metavar,
+        help="; ".join(f"{name}: {entry.meaning}" for name, entry in STRATEGIES.items()) + ".",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class GatedFusionConfig:
+    """How the text changes the reference's visual tokens before the Q-Former."""
+
+    strategy: StrategyName = "gated"
+    alpha_init: float = 0.5
+    """Start value of the learned alpha. interpolate has none."""
+    dropout: float = 0.1
+    """Dropout inside the gate's and the delta's layers."""
+    start: Literal["seed", "identity"] = "seed"
+    """identity: change nothing at step 0 (the delta's last layer starts at zero)."""
+    reads: Literal["embeddings", "qformer"] = "embeddings"
+    """The text that the strategy reads: the words' embeddings, or the outputs of the Q-Former's
+    text half for them, at the cost of one more text pass."""
+    blocks: int = 1
+    """Fusions of this kind, one after the other."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What stands between the vision tower and the Q-Former."""
+
+    visual_layers: tuple[int, ...] = (-1,)
+    """Blocks of the vision tower that are read, the main one first. -1 is the last block."""
+    layer_fusion: Annotated[
+        Literal[
+            "none",
+            "mean",
+            "dynamic",
+            "dynamic-no-gate",
+            "dynamic-gate-only",
+            "concat",
+            "weighted-sum",
+            "channel-attention",
+        ],
+        tyro.conf.arg(aliases=("--model.visual-fusion",)),
+    ] = "none"
+    """How several layers become one map. none is for one layer. Old name: --model.visual-fusion."""
+    visual_scales: tuple[float, ...] = (1.0,)
+    """Multiples of the image's size at which the tower reads it, 1.0 among them."""
+    scale_fusion: Literal["none", "mean", "absi", "hierarchical", "deformable"] = "none"
+    """How several scales become one map, layer by layer. none is for one scale."""
+    neck: Literal["none", "pyramid-pooling", "unet", "pyramid", "multi-scale"] = "none"
+    """What refines the map after both fusions."""
+    visual_start: Literal["identity", "seed"] = "identity"
+    """identity: these three change nothing at step 0. seed: they start with random weights."""
+    gated_fusion: GatedFusionConfig = field(default_factory=GatedFusionConfig)
