@@ -61,6 +61,7 @@ CONFIG = {
     "LossConfig.loss_align": 0.4,
     "LossConfig.loss_rtc": 0.4,
     "LossConfig.loss_scale": 0.0,
+    "LossConfig.loss_consistency": 0.0,
     "LossConfig.loss_gate": 0.0,
     "LossConfig.gate_target": "survival",
     "LossConfig.gate_target_layers": None,

@@ -115,6 +115,12 @@ def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
         ("--model.visual-layers -1 --model.layer-fusion dynamic", ("two or more",)),
         ("--model.visual-layers -1 5 --model.layer-fusion dynamic", ("twice", "visual-layers")),
         ("--loss-scale 0.5", ("--loss-scale 0.5", "--model.visual-scales")),
+        ("--loss-consistency 0.5", ("--loss-consistency 0.5", "--model.visual-scales")),
+        (
+            "--loss-scale 1 1 1 --model.visual-scales 0.5 1.0 --model.scale-fusion mean",
+            ("3 weights", "--model.visual-scales 0.5 1.0", "one a scale"),
+        ),
+        ("--loss-scale 0.5 -1", ("--loss-scale -1.0", "0 or more")),
         ("--model.visual-layers -1 -4", ("--model.layer-fusion",)),
         ("--model.visual-scales 0.5 1.5 --model.scale-fusion absi", ("1.0", "visual-scales")),
         ("--model.visual-scales 0.5 1.0", ("--model.scale-fusion",)),

@@ -227,7 +227,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             blocks=options.gated_fusion.blocks,
         ),
         reads=options.gated_fusion.reads,
-        each_scale=loss.loss_scale > 0,
+        each_scale=loss.reads_each_scale,
         survival=survival,
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 from gatedcir.errors import UserError
 from gatedcir.models.gated_fusion.strategies import gives_gate
 from gatedcir.options.command_line import by_name
-from gatedcir.options.config import Config, DataConfig, RunConfig
+from gatedcir.options.config import Config, DataConfig, LossConfig, RunConfig
 from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import to_dict
 
@@ -30,7 +30,8 @@ def check_ranges(config: Config) -> None:
         ("max-grad-norm", config.optim.max_grad_norm, 1e-6),
         ("loss-align", config.loss.loss_align, 0),
         ("loss-rtc", config.loss.loss_rtc, 0),
-        ("loss-scale", config.loss.loss_scale, 0),
+        *(("loss-scale", weight, 0) for weight in _several(config.loss.loss_scale)),
+        ("loss-consistency", config.loss.loss_consistency, 0),
         ("loss-gate", config.loss.loss_gate, 0),
         ("gate-target-cut", config.loss.gate_target_cut, 1e-6),
         ("model.gated-fusion.blocks", config.model.gated_fusion.blocks, 1),
@@ -49,11 +50,7 @@ def check_ranges(config: Config) -> None:
         )
     check_visual(config.model)
     check_cache(config.run)
-    if config.loss.loss_scale > 0 and len(config.model.visual_scales) < 2:
-        raise UserError(
-            f"--loss-scale {config.loss.loss_scale} has one scale only, which the other losses "
-            "contrast already; name two or more with --model.visual-scales."
-        )
+    check_scales_alone(config.loss, config.model.visual_scales)
     check_teaching(config)
     if config.loss.loss_itm != 0:
         raise UserError(
@@ -66,6 +63,28 @@ def check_ranges(config: Config) -> None:
     ):
         if not 0 <= share < 1:
             raise UserError(f"--{flag} {share} is no share; give 0 or more, and less than 1.")
+
+
+def check_scales_alone(options: LossConfig, scales: tuple[float, ...]) -> None:
+    """Refuse losses of each scale alone where there is one scale, or weights of other scales."""
+    weights = _several(options.loss_scale)
+    given = f"--loss-scale {' '.join(map(str, weights))}"
+    if len(weights) > 1 and len(weights) != len(scales):
+        raise UserError(
+            f"{given} has {len(weights)} weights for --model.visual-scales "
+            f"{' '.join(map(str, scales))}; give one number, or one a scale."
+        )
+    if options.reads_each_scale and len(scales) < 2:
+        if options.loss_consistency > 0:
+            given = f"--loss-consistency {options.loss_consistency}"
+        raise UserError(
+            f"{given} has one scale only, which the other losses contrast already; name two or "
+            "more with --model.visual-scales."
+        )
+
+
+def _several(value: float | tuple[float, ...]) -> tuple[float, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 def check_teaching(config: Config) -> None:

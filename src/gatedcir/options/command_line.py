@@ -79,7 +79,7 @@ class Option:
     @property
     def is_list(self) -> bool:
         """Whether it takes several values."""
-        return typing.get_origin(self.kind) is tuple
+        return any(typing.get_origin(part) is tuple for part in _parts(self.kind))
 
     @property
     def choices(self) -> tuple[Any, ...]:

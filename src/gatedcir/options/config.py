@@ -139,8 +139,12 @@ class LossConfig:
     """Weight of the alignment of the fusion's outputs with the prompts."""
     loss_rtc: float = 0.4
     """Weight of the contrast of prompts and text alone with the targets."""
-    loss_scale: float = 0.0
-    """Weight of the contrast from each scale alone (0.5 for the others, 1 for 1.0)."""
+    loss_scale: float | tuple[float, ...] = 0.0
+    """Weight of the contrast from each scale alone. One number counts half for the scales other
+    than 1.0. Several numbers are the weights of the scales, coarse to fine."""
+    loss_consistency: float = 0.0
+    """Weight of the mean absolute difference between the similarities that each scale alone gives
+    and those of scale 1.0."""
     loss_gate: float = 0.0
     """Weight of the gate's lesson: it should open where the reference does not survive in the
     target. Needs a strategy with a gate."""
@@ -155,6 +159,12 @@ class LossConfig:
     """A place whose best cosine in the target is lower than 1 by this much counts as changed."""
     loss_itm: float = 0.0
     """Accepted for commands of the published trainer. This model has no matching term: 0 only."""
+
+    @property
+    def reads_each_scale(self) -> bool:
+        """Whether a term needs features from each scale alone."""
+        weights = self.loss_scale if isinstance(self.loss_scale, tuple) else (self.loss_scale,)
+        return any(weight > 0 for weight in (*weights, self.loss_consistency))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ SELDOM = {  # shown by --help-all only
     *("--fashioniq-protocol", "--gallery", "--transform", "--target-ratio", "--draft"),
     *("--blip-model-name", "--model.visual-start"),
     *("--model.gated-fusion.alpha-init", "--model.gated-fusion.dropout"),
-    *("--loss-scale", "--loss-itm"),
+    *("--loss-scale", "--loss-consistency", "--loss-itm"),
     *("--fusion-rate", "--warmup", "--weight-decay", "--max-grad-norm", "--cache-dtype"),
     *("--validation-frequency", "--log-every", "--save", "--save-memory", "--cache-device"),
     "--compile",

@@ -4,6 +4,8 @@ Shapes: B triplets of this process, W processes, G images a query is compared wi
 all processes), Q query tokens, D Q-Former width, E embedding width.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -12,9 +14,10 @@ from torch.distributed.nn.functional import all_gather
 
 from gatedcir import processes
 from gatedcir.models.retriever import Encoded
+from gatedcir.multiscale.pyramids.scale_loss import scale_consistency
 from gatedcir.options.config import LossConfig
 
-AUXILIARY_SCALE = 0.5  # weight of the contrast from a scale other than 1.0
+AUXILIARY_SCALE = 0.5  # weight of the contrast from a scale other than 1.0, by default
 
 
 def token_similarity(query: Tensor, targets: Tensor) -> Tensor:
@@ -77,11 +80,18 @@ def composed_losses(
 
 
 def losses_of(
-    found: Encoded, target_ids: Tensor, temperature: Tensor, *, shuffled: bool = False
+    found: Encoded,
+    target_ids: Tensor,
+    temperature: Tensor,
+    *,
+    scale_weights: Mapping[float, float] | None = None,
+    consistent: bool = False,
+    shuffled: bool = False,
 ) -> dict[str, Tensor]:
     """The loss terms of a batch. Its queries are contrasted with the targets of all processes.
 
-    `shuffled` teaches every gate the map of another triplet.
+    `scale_weights` are those of the contrasts from each scale alone. Without them, 1.0 counts once
+    and the others count half. `consistent` compares the scales. `shuffled` teaches every gate the map of another triplet.
 
     Gradients flow back through the gathered targets. Their average over the processes therefore
     equals the gradient of one process with the whole batch.
@@ -108,15 +118,20 @@ def losses_of(
         temperature=temperature,
     )
     if found.by_scale:
+        scores = {
+            scale: token_similarity(query, of_all(targets))
+            for scale, (query, targets) in found.by_scale.items()
+        }  # [B, G] for each scale
         losses["loss_scale"] = torch.stack(
             [
-                (1.0 if scale == 1 else AUXILIARY_SCALE)
-                * contrastive(
-                    token_similarity(query, of_all(targets)) / temperature, labels, target_ids
-                )
-                for scale, (query, targets) in found.by_scale.items()
+                (AUXILIARY_SCALE ** (scale != 1) if scale_weights is None else scale_weights[scale])
+                * contrastive(of_scale / temperature, labels, target_ids)
+                for scale, of_scale in scores.items()
             ]
         ).sum()
+        if consistent:
+            maps = [of_scale[None, None] for of_scale in scores.values()]
+            losses["loss_consistency"] = scale_consistency(maps, list(scores).index(1.0))
     if found.gate is not None and found.gate_target is not None:
         wanted = found.gate_target.detach()
         if shuffled:
@@ -133,7 +148,11 @@ def total_loss(losses: dict[str, Tensor], weights: LossConfig) -> Tensor:
         + weights.loss_align * losses["loss_align"]
     )
     if "loss_scale" in losses:
-        total = total + weights.loss_scale * losses["loss_scale"]
+        # Several weights are in the term already.
+        weight = 1.0 if isinstance(weights.loss_scale, tuple) else weights.loss_scale
+        total = total + weight * losses["loss_scale"]
+    if "loss_consistency" in losses:
+        total = total + weights.loss_consistency * losses["loss_consistency"]
     if "loss_gate" in losses:
         total = total + weights.loss_gate * losses["loss_gate"]
     return total

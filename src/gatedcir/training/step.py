@@ -109,8 +109,17 @@ class TrainingStep:
         self, target_ids: Tensor, found: Encoded, temperature: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.config.loss
-        shuffled = options.gate_target == "shuffled"
-        losses = losses_of(found, target_ids, temperature, shuffled=shuffled)
+        weights = None
+        if isinstance(options.loss_scale, tuple):
+            weights = dict(zip(self.model.scales, options.loss_scale, strict=True))
+        losses = losses_of(
+            found,
+            target_ids,
+            temperature,
+            scale_weights=weights,
+            consistent=options.loss_consistency > 0,
+            shuffled=options.gate_target == "shuffled",
+        )
         return total_loss(losses, options), losses
 
     def _update(self) -> None:

@@ -202,6 +202,33 @@ def test_each_scale_is_contrasted_with_its_weight(batch):
     torch.testing.assert_close(total_loss(losses, config.loss), without + 0.7 * expected)
 
 
+def test_each_scale_may_have_its_own_weight(batch):
+    reference, target, texts = batch
+    config = replace(config_of(**FULL), loss=LossConfig(loss_scale=(0.2, 0.9), loss_consistency=2))
+    model, tokenizer = build(config)
+    model.eval()
+    found = encode_triplets(model, reference, target, tokenizer(texts))
+    ids = torch.arange(2)
+    losses = losses_of(found, ids, model.temp, scale_weights={0.5: 0.2, 1.0: 0.9}, consistent=True)
+    scores = {
+        scale: torch.einsum("be,gqe->bgq", *pair).amax(-1) for scale, pair in found.by_scale.items()
+    }
+    each = {
+        scale: torch.nn.functional.cross_entropy(one / model.temp, ids)
+        for scale, one in scores.items()
+    }
+    torch.testing.assert_close(losses["loss_scale"], 0.2 * each[0.5] + 0.9 * each[1.0])
+    gap = (scores[0.5] - scores[1.0]).abs().mean()
+    assert gap > 0
+    torch.testing.assert_close(losses["loss_consistency"], gap)
+    plain = total_loss({n: losses[n] for n in list(losses)[:3]}, LossConfig())
+    expected = plain + losses["loss_scale"] + 2 * gap
+    torch.testing.assert_close(total_loss(losses, config.loss), expected)
+    # One number is half of it for the other scales.
+    halves = losses_of(found, ids, model.temp, scale_weights={0.5: 0.5, 1.0: 1.0})
+    assert torch.equal(halves["loss_scale"], losses_of(found, ids, model.temp)["loss_scale"])
+
+
 def test_an_image_at_scale_one_is_read_as_it_is(batch):
     model, _ = build(config_of())
     backbone, image = model.backbone, batch[0]
