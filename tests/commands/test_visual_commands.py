@@ -120,6 +120,17 @@ def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
             "--loss-scale 1 1 1 --model.visual-scales 0.5 1.0 --model.scale-fusion mean",
             ("3 weights", "--model.visual-scales 0.5 1.0", "one a scale"),
         ),
+        (
+            "--model.layer-weights 0.7 0.3 --model.visual-layers -1 -4 --model.layer-fusion mean",
+            ("--model.layer-weights 0.7 0.3", "fixed-sum"),
+        ),
+        (
+            "--model.layer-weights 1 --model.visual-layers -1 -4 --model.layer-fusion fixed-sum",
+            ("--model.layer-weights 1.0", "one finite number a layer"),
+        ),
+        ("--model.neck pyramid --model.neck-args levels=2", ("levels=2", "num_levels=")),
+        ("--model.neck pyramid --model.neck-args num_levels=0", ("num_levels", "neck-args")),
+        ("--model.reduced-width 0", ("--model.reduced-width 0", "1 or more")),
         ("--loss-scale 0.5 -1", ("--loss-scale -1.0", "0 or more")),
         ("--model.visual-layers -1 -4", ("--model.layer-fusion",)),
         ("--model.visual-scales 0.5 1.5 --model.scale-fusion absi", ("1.0", "visual-scales")),

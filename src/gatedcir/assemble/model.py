@@ -12,6 +12,7 @@ from gatedcir.models.gated_fusion.survival import Survival
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
+from gatedcir.models.visual_fusion.neck_args import read_neck_args
 from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
 from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
@@ -194,6 +195,9 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             layer_fusion=options.layer_fusion,
             neck=options.neck,
             start=options.visual_start,
+            layer_weights=options.layer_weights,
+            reduced=options.reduced_width,
+            neck_args=read_neck_args(options.neck, options.neck_args),
         )
         backbone.check_layers(options.visual_layers)
     except ValueError as error:

@@ -77,7 +77,6 @@ def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
 
 
 def _draw(evaluator: "Evaluator", query: _Query) -> None:
-    from gatedcir.models.visual_fusion.necks import GRID_SCALES
     from gatedcir.visualize import fusion_panels
     from gatedcir.visualize.gate_figure import Picture
     from gatedcir.visualize.panels import save_panels
@@ -99,8 +98,8 @@ def _draw(evaluator: "Evaluator", query: _Query) -> None:
         gates = aux["layer_gates"]
         maps.append(fusion_panels.layer_gates(gates, layers=layers, picture=picture))
     if "neck_weights" in aux:
-        weights = aux["neck_weights"]
-        maps.append(fusion_panels.neck_weights(weights, scales=GRID_SCALES, picture=picture))
+        weights, of_neck = aux["neck_weights"], evaluator.model.visual_fusion.neck_scales
+        maps.append(fusion_panels.neck_weights(weights, scales=of_neck, picture=picture))
     if evaluator.has_visual_fusion:
         found = [level[0].float().cpu() for level in levels]
         maps.append(

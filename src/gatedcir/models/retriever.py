@@ -63,7 +63,7 @@ class ComposedRetriever(nn.Module):
         *,
         layers: Sequence[int] = (-1,),
         scales: Sequence[float] = (1.0,),
-        visual_fusion: nn.Module | None = None,
+        visual_fusion: VisualFusion | None = None,
         fusion: nn.Module | None = None,
         reads: Reads = "embeddings",
         each_scale: bool = False,

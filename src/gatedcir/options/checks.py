@@ -34,6 +34,7 @@ def check_ranges(config: Config) -> None:
         ("loss-consistency", config.loss.loss_consistency, 0),
         ("loss-gate", config.loss.loss_gate, 0),
         ("gate-target-cut", config.loss.gate_target_cut, 1e-6),
+        ("model.reduced-width", config.model.reduced_width, 1),
         ("model.gated-fusion.blocks", config.model.gated_fusion.blocks, 1),
         ("target-ratio", config.transform.target_ratio, 1),
         ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
@@ -115,6 +116,31 @@ def check_visual(options: ModelConfig) -> None:
             raise UserError(
                 f"--model.{fusion_flag} {fusion} has nothing to fuse in {given}; name two or more."
             )
+    check_layer_weights(options)
+    from gatedcir.models.visual_fusion.neck_args import read_neck_args  # torch is slow to import
+
+    try:
+        read_neck_args(options.neck, options.neck_args)
+    except ValueError as error:
+        raise UserError(f"{error}; change --model.neck-args.") from None
+
+
+def check_layer_weights(options: ModelConfig) -> None:
+    """Refuse weights of layers where no option reads them, or as many as there are no layers."""
+    weights, layers = options.layer_weights, options.visual_layers
+    if weights is None:
+        return
+    given = f"--model.layer-weights {' '.join(map(str, weights))}"
+    if options.layer_fusion != "fixed-sum":
+        raise UserError(
+            f"{given} has no effect on --model.layer-fusion {options.layer_fusion}; choose "
+            "fixed-sum, or leave the weights out."
+        )
+    if len(weights) != len(layers) or not all(map(math.isfinite, weights)):
+        raise UserError(
+            f"{given} does not fit --model.visual-layers {' '.join(map(str, layers))}; give one "
+            "finite number a layer."
+        )
 
 
 def check_cache(options: RunConfig) -> None:

@@ -245,7 +245,7 @@ def normal(given: Given, option: Option | None) -> Given:
     if option is None:
         return given
     values = given.values
-    if option.is_list:
+    if option.is_list and option.kind != tuple[str, ...]:  # words may have commas of their own
         values = tuple(part for value in values for part in re.findall(r"[^\s,\[\]()]+", value))
     known = {str(choice).lower(): str(choice) for choice in option.choices}
     return Given(given.flag, tuple(known.get(value.lower(), value) for value in values))

@@ -53,16 +53,34 @@ class ModelConfig:
             "concat",
             "weighted-sum",
             "channel-attention",
+            "fixed-sum",
+            "learned-sum",
+            "attention",
+            "cross-attention",
         ],
         tyro.conf.arg(aliases=("--model.visual-fusion",)),
     ] = "none"
     """How several layers become one map. none is for one layer. Old name: --model.visual-fusion."""
+    layer_weights: tuple[float, ...] | None = None
+    """Weights of fixed-sum, one for each layer. Without them: equal ones, whose sum is 1."""
+    reduced_width: int = 64
+    """Channels to which concat, attention and cross-attention reduce each layer."""
     visual_scales: tuple[float, ...] = (1.0,)
     """Multiples of the image's size at which the tower reads it, 1.0 among them."""
-    scale_fusion: Literal["none", "mean", "absi", "hierarchical", "deformable"] = "none"
+    scale_fusion: Literal["none", "mean", "concat", "absi", "hierarchical", "deformable"] = "none"
     """How several scales become one map, layer by layer. none is for one scale."""
-    neck: Literal["none", "pyramid-pooling", "unet", "pyramid", "multi-scale"] = "none"
+    neck: Literal[
+        "none",
+        "pyramid-pooling",
+        "unet",
+        "pyramid",
+        "multi-scale",
+        "spatial-pyramid-pooling",
+        "multi-scale-pooling",
+    ] = "none"
     """What refines the map after both fusions."""
+    neck_args: tuple[str, ...] = ()
+    """Arguments of the neck as NAME=VALUE, such as num_levels=3 or pool_sizes=1,2,4."""
     visual_start: Literal["identity", "seed"] = "identity"
     """identity: these three change nothing at step 0. seed: they start with random weights."""
     gated_fusion: GatedFusionConfig = field(default_factory=GatedFusionConfig)

@@ -112,6 +112,8 @@ def check_empty(given: Given, option: Option | None) -> None:
     """UserError if an option needs a value and has none, or has YAML's empty one."""
     if option is None or option.kind is bool:
         return
+    if not given.values and option.is_list and option.default == ():
+        return  # as a file has it that lists all options
     if not given.values or (given.values == ("None",) and not option.takes_none):
         raise UserError(f"{option.flag} has no value; give {option.usage}.")
 

@@ -91,7 +91,8 @@ def losses_of(
     """The loss terms of a batch. Its queries are contrasted with the targets of all processes.
 
     `scale_weights` are those of the contrasts from each scale alone. Without them, 1.0 counts once
-    and the others count half. `consistent` compares the scales. `shuffled` teaches every gate the map of another triplet.
+    and the others count half. `consistent` compares the scales. `shuffled` teaches
+    every gate the map of another triplet.
 
     Gradients flow back through the gathered targets. Their average over the processes therefore
     equals the gradient of one process with the whole batch.

@@ -184,6 +184,39 @@ def test_the_whole_model_starts_as_the_plain_one_and_survives_a_checkpoint(batch
         assert fused.feature_bytes(torch.float32) == sum(level[0].nbytes for level in levels)
 
 
+SEVERAL = {"visual_layers": (-1, -4)}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        *({**SEVERAL, "layer_fusion": name} for name in LAYER_FUSIONS if name != "none"),
+        {**SEVERAL, "layer_fusion": "fixed-sum", "layer_weights": (0.7, 0.3)},
+        {**SEVERAL, "layer_fusion": "concat", "reduced_width": 8},
+        *(
+            {"visual_scales": (0.5, 1.0), "scale_fusion": name}
+            for name in SCALE_FUSIONS
+            if name != "none"
+        ),
+        *({"neck": name} for name in NECKS if name != "none"),
+        {"neck": "pyramid", "neck_args": ("num_levels=2",)},
+        {"neck": "multi-scale", "neck_args": ("scales=1,0.5",)},
+    ],
+    ids=str,
+)
+def test_every_kind_comes_back_from_its_checkpoint(batch, model):
+    _, target, _ = batch
+    config = config_of(**model)
+    fused, tokenizer = build(config)
+    fused.eval()
+    torch.nn.init.constant_(fused.visual_fusion.fuse.gain, 0.3)
+    saved = checkpoint_of(fused, tokenizer, config, epoch=1, metrics={}, provenance={})
+    again, _, found = restore(saved)
+    assert found == config
+    with torch.no_grad():
+        assert torch.equal(again.encode_target(target), fused.encode_target(target))
+
+
 def test_each_scale_is_contrasted_with_its_weight(batch):
     reference, target, texts = batch
     config = replace(config_of(**FULL), loss=LossConfig(loss_scale=0.7))

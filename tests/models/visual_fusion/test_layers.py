@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
+from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS, make_layer_fusion
 from gatedcir.multiscale.dynamic_fusion import DynamicLayerFusion
 
 WIDTH, LENGTH, BATCH = 6, 5, 3
@@ -18,9 +18,13 @@ NAMES = [
     "concat",
     "weighted-sum",
     "channel-attention",
+    "fixed-sum",
+    "learned-sum",
+    "attention",
+    "cross-attention",
 ]
 DYNAMIC = ["dynamic", "dynamic-gate-only", "dynamic-no-gate"]
-LEARNED = NAMES[2:]
+LEARNED = [name for name in NAMES if name not in ("none", "mean", "fixed-sum")]
 
 
 def make(name, *, num_levels=2, seed=0):
@@ -116,6 +120,77 @@ def test_dynamic_by_hand():
     torch.testing.assert_close(aux["layer_gates"], torch.tensor([[[0.8], [0.9]]]))
 
 
+def test_a_sum_has_one_number_a_level():
+    levels = make_levels()
+    module = make_layer_fusion("fixed-sum", width=WIDTH, num_levels=2, weights=(0.7, 0.3))
+    tokens, aux = module(levels)
+    torch.testing.assert_close(tokens, 0.7 * levels[0] + 0.3 * levels[1])
+    torch.testing.assert_close(aux["layer_weights"], torch.tensor([[0.7, 0.3]] * BATCH))
+    assert not list(module.parameters()) and not module.state_dict()
+    learned = make_layer_fusion("learned-sum", width=WIDTH, num_levels=2)
+    torch.testing.assert_close(learned(levels)[0], (levels[0] + levels[1]) / 2)
+    with torch.no_grad():
+        learned.weights.copy_(torch.tensor([2.0, -1.0]))
+    torch.testing.assert_close(learned(levels)[0], 2 * levels[0] - levels[1])
+    with pytest.raises(ValueError, match="3 weights for 2 levels"):
+        make_layer_fusion("fixed-sum", width=WIDTH, num_levels=2, weights=(1, 2, 3))
+    with pytest.raises(ValueError, match="mean takes no layer weights"):
+        make_layer_fusion("mean", width=WIDTH, num_levels=2, weights=(1, 2))
+
+
+def test_attention_is_a_softmax_over_the_layers_at_every_place():
+    module, levels = make("attention"), make_levels()
+    tokens, aux = module(levels)
+    score = module.fusion.score.weight[0, :, 0, 0]
+    for b in range(BATCH):
+        for place in range(LENGTH):
+            projected = [
+                layer.weight[..., 0, 0] @ level[b, place] + layer.bias
+                for layer, level in zip(module.fusion.projections, levels, strict=True)
+            ]
+            shares = torch.stack([score @ one for one in projected]).softmax(0)
+            torch.testing.assert_close(aux["layer_gates"][b, :, place], shares)
+            fused = module.output(shares[0] * projected[0] + shares[1] * projected[1])
+            torch.testing.assert_close(tokens[b, place], fused)
+
+
+def attended(query, keys, values, heads):
+    """Multi-head attention of one query, with loops: [R], [n, R], [n, R] -> [R]."""
+    found = []
+    for own in torch.arange(len(query)).chunk(heads):
+        scores = torch.stack([query[own] @ key[own] for key in keys]) / math.sqrt(len(own))
+        found.append(
+            sum(s * value[own] for s, value in zip(scores.softmax(0), values, strict=True))
+        )
+    return torch.cat(found)
+
+
+def test_cross_attention_attends_within_each_layer_and_then_between_them():
+    reduced, heads = 12, 4
+    torch.manual_seed(0)
+    module = make_layer_fusion("cross-attention", width=WIDTH, num_levels=2, reduced=reduced).eval()
+    levels = make_levels()
+    tokens, _ = module(levels)
+    for b in range(BATCH):
+        within = []
+        for level, reduce, attend in zip(levels, module.reductions, module.within, strict=True):
+            small = reduce(level[b])
+            query, key, value = (small @ attend.in_proj_weight.T + attend.in_proj_bias).chunk(3, -1)
+            read = torch.stack([attended(one, key, value, heads) for one in query])
+            within.append(small + attend.out_proj(read))
+        for place in range(LENGTH):
+            layers = torch.stack([level[place] for level in within])  # [N, R]
+            normed = module.norm(layers)
+            split = [
+                project(one).chunk(3)
+                for project, one in zip(module.between.projections, normed, strict=True)
+            ]
+            keys, values = ([part[i] for part in split] for i in (1, 2))
+            between = [attended(part[0], keys, values, heads) for part in split]
+            expected = module.output((layers + torch.stack(between)).mean(0))
+            torch.testing.assert_close(tokens[b, place], expected, atol=1e-5, rtol=1e-5)
+
+
 def test_output_is_normalised_and_of_the_width_asked_for():
     tokens, _ = DynamicLayerFusion(WIDTH, 2, fusion_dim=8).eval()(make_levels())
     assert tokens.shape == (BATCH, LENGTH, 8)
@@ -192,6 +267,18 @@ def test_dropout_only_in_training(name):
         ("concat", 2 * (1408 * 64 + 64) + (128 * 1408 + 1408)),
         ("weighted-sum", 2 * 1408),
         ("channel-attention", 2816 * 2816 + 2816),
+        ("fixed-sum", 0),
+        ("learned-sum", 2),
+        ("attention", 2 * (1408 * 64 + 64) + 64 + (64 * 1408 + 1408)),
+        # For each layer a reduction with its LayerNorm, two attentions, then a LayerNorm and the
+        # way back.
+        (
+            "cross-attention",
+            2 * (1408 * 64 + 64 + 128)
+            + 2 * (4 * (64 * 64 + 64) + 3 * (64 * 64 + 64))
+            + 128
+            + (64 * 1408 + 1408),
+        ),
     ],
 )
 def test_parameter_count_at_width_1408(name, expected):

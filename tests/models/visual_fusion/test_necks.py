@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from gatedcir.models.visual_fusion.neck_args import read_neck_args
 from gatedcir.models.visual_fusion.necks import NECKS
 from gatedcir.multiscale.maps import to_map
 
@@ -28,6 +29,8 @@ def test_weights_of_the_scales_are_one_a_patch_and_sum_to_one():
 
 def inner(neck, patches):
     """What the neck's network makes of the patches as a picture."""
+    if hasattr(neck, "summary"):
+        return patches + neck.summary(patches)[:, :, None, None]
     network = neck.pooling if hasattr(neck, "pooling") else neck.network
     return getattr(neck, "widen", torch.nn.Identity())(network(patches))
 
@@ -86,6 +89,8 @@ COUNTS = {
     + norm_block(256, 512)
     + sum(conv(before, 128, 1) for before in (128, 256, 512))
     + conv(128, WIDTH, 3),
+    "spatial-pyramid-pooling": conv(WIDTH, 128, 1) + 21 * 128 * WIDTH + WIDTH,
+    "multi-scale-pooling": conv(WIDTH, 128, 1) + conv(4 * 128, WIDTH, 1),
     "multi-scale": conv(WIDTH, 128, 1) + norm_block(128, 128) + conv(2, 1, 7) + conv(128, WIDTH, 1),
 }
 
@@ -97,6 +102,50 @@ def test_counts_at_the_towers_width(name):
         found, _ = neck(torch.empty(1, 257, WIDTH))
     assert found.shape == (1, 257, WIDTH)
     assert sum(weight.numel() for weight in neck.parameters()) == COUNTS[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "found"),
+    [
+        ("pyramid", ["num_levels=2"], {"num_levels": 2}),
+        ("pyramid", ["num-levels=2"], {"num_levels": 2}),
+        ("multi-scale", ["scales=1,0.5"], {"scales": (1.0, 0.5)}),
+        (
+            "multi-scale-pooling",
+            ["pool_sizes=[1, 3]", "pool_type=max"],
+            {"pool_sizes": (1, 3), "pool_type": "max"},
+        ),
+        ("none", [], {}),
+    ],
+)
+def test_arguments_are_read_in_their_types(name, words, found):
+    assert read_neck_args(name, words) == found
+    assert [type(value) for value in read_neck_args(name, words).values()] == [
+        type(value) for value in found.values()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        (
+            "pyramid",
+            ["levels=2"],
+            "levels=2 is no argument of the neck pyramid, which takes num_le",
+        ),
+        ("pyramid", ["num_levels"], "num_levels is no argument"),
+        ("none", ["num_levels=2"], "takes none"),
+        ("pyramid", ["num_levels=two"], "num_levels=two is not a number"),
+        ("pyramid", ["num_levels=1,2"], "takes one value"),
+        ("pyramid", ["num_levels=0"], "num_levels must be at least 1"),
+        ("pyramid", ["num_levels=1", "num_levels=2"], "given twice"),
+        ("pyramid-pooling", ["pool_sizes=1,x"], "is not numbers"),
+        ("multi-scale-pooling", ["pool_type=sum"], "avg, max"),
+    ],
+)
+def test_arguments_that_a_neck_refuses(name, words, message):
+    with pytest.raises(ValueError, match=message):
+        read_neck_args(name, words)
 
 
 def test_patches_that_form_no_square_are_refused():

@@ -26,7 +26,7 @@ def tokens():
 
 
 def test_the_names():
-    assert list(SCALE_FUSIONS) == ["none", "mean", *INTEGRATED]
+    assert list(SCALE_FUSIONS) == ["none", "mean", "concat", *INTEGRATED]
 
 
 @pytest.mark.parametrize("name", SCALE_FUSIONS)
@@ -51,6 +51,20 @@ def test_mean_is_over_the_scales_by_position(tokens):
     large = F.interpolate(maps[2], (4, 4), mode="bilinear", antialias=True)
     expected = (small + maps[1] + large) / 3
     torch.testing.assert_close(fused[:, 1:], expected.flatten(2).mT)
+
+
+def test_concat_is_one_linear_layer_over_all_scales_at_a_place(tokens):
+    module = make("concat")
+    fused, _ = module(tokens)
+    mix = module.fusion.fusion.fusion.mix
+    weight = mix.weight[..., 0, 0]
+    images = torch.cat([one[:, 0] for one in tokens], dim=-1)
+    torch.testing.assert_close(fused[:, 0], images @ weight.T + mix.bias)
+    maps = [to_map(one)[1] for one in tokens]
+    small = F.interpolate(maps[0], (4, 4), mode="bilinear")
+    large = F.interpolate(maps[2], (4, 4), mode="bilinear", antialias=True)
+    places = torch.cat([small, maps[1], large], dim=1).flatten(2).mT
+    torch.testing.assert_close(fused[:, 1:], places @ weight.T + mix.bias)
 
 
 @pytest.mark.parametrize("name", INTEGRATED)

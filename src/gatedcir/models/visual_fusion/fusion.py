@@ -3,13 +3,14 @@
 Shapes: B batch, L visual tokens, N layers, S scales, Dv vision width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
-from gatedcir.models.visual_fusion.necks import NECKS
+from gatedcir.models.visual_fusion.layers import REDUCED, make_layer_fusion
+from gatedcir.models.visual_fusion.necks import GRID_SCALES, NECKS
 from gatedcir.models.visual_fusion.scales import SCALE_FUSIONS
 from gatedcir.models.visual_fusion.start import ResidualStart
 from gatedcir.multiscale.scale_sizes import check_scales
@@ -23,8 +24,20 @@ class VisualFusion(nn.Module):
     With `start="identity"` the output at step 0 is that map, so that a pretrained Q-Former sees
     tokens that it knows. With `start="seed"` it is the output of the stages' random weights.
 
+    Args:
+        width: Dv.
+        num_layers: N.
+        scales: coarse to fine, 1.0 among them.
+        scale_fusion: of `SCALE_FUSIONS`.
+        layer_fusion: of `LAYER_FUSIONS`.
+        neck: of `NECKS`.
+        start: how all of them begin.
+        layer_weights: as `make_layer_fusion` takes them.
+        reduced: the same.
+        neck_args: arguments of the neck.
+
     Raises:
-        ValueError: layers or scales without a fusion for them.
+        ValueError: layers or scales without a fusion for them, or arguments that a stage refuses.
     """
 
     def __init__(
@@ -37,6 +50,9 @@ class VisualFusion(nn.Module):
         layer_fusion: str = "none",
         neck: str = "none",
         start: Start = "identity",
+        layer_weights: Sequence[float] | None = None,
+        reduced: int = REDUCED,
+        neck_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         scales = check_scales(scales)
@@ -50,9 +66,16 @@ class VisualFusion(nn.Module):
             nn.ModuleList(
                 SCALE_FUSIONS[scale_fusion](width=width, scales=scales) for _ in range(num_layers)
             ),
-            LAYER_FUSIONS[layer_fusion](width=width, num_levels=num_layers),
-            NECKS[neck](width=width),
+            make_layer_fusion(
+                layer_fusion,
+                width=width,
+                num_levels=num_layers,
+                reduced=reduced,
+                weights=layer_weights,
+            ),
+            NECKS[neck](width=width, **(neck_args or {})),
         )
+        self.neck_scales = (neck_args or {}).get("scales", GRID_SCALES)  # of the multi-scale neck
         main = scales.index(1.0) * num_layers
         self.changes = (scale_fusion, layer_fusion, neck) != ("none",) * 3
         self.fuse: nn.Module = (

@@ -4,10 +4,13 @@ The first level given is the main one. Shapes: B batch, L visual tokens, N layer
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gatedcir.models.visual_fusion.layer_attention import CrossLevelAttention, PlaceAttention
 from gatedcir.multiscale.dynamic_fusion import DynamicLayerFusion
 from gatedcir.multiscale.level_fusion import (
     ChannelAttentionFusion,
@@ -52,6 +55,51 @@ class FirstLevel(_WithoutWeights):
         return levels[0], {}
 
 
+class SumFusion(nn.Module):
+    """The levels added, each times one number: a given one, or one that is learned.
+
+    Args:
+        width: Dv.
+        num_levels: N.
+        weights: one number a level. Without them, each is 1 / N.
+        learned: train the numbers.
+
+    Raises:
+        ValueError: another number of weights than of levels.
+    """
+
+    weights: Tensor  # [N]
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        num_levels: int,
+        weights: Sequence[float] | None = None,
+        learned: bool = False,
+    ) -> None:
+        super().__init__()
+        self.widths = (width,) * num_levels
+        found = torch.tensor(weights if weights else [1 / num_levels] * num_levels)
+        if len(found) != num_levels:
+            raise ValueError(f"{len(found)} weights for {num_levels} levels")
+        if learned:
+            self.weights = nn.Parameter(found)
+        else:
+            self.register_buffer("weights", found, persistent=False)  # the options have them
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+        """N levels [B, L, Dv] -> [B, L, Dv], and aux: `layer_weights` [B, N].
+
+        Raises:
+            ValueError: another number of levels, another width, or levels of unequal shapes.
+        """
+        check_levels(levels, self.widths, axis=2)
+        fused = sum(self.weights[i] * level for i, level in enumerate(levels))
+        assert isinstance(fused, Tensor)
+        return fused, {"layer_weights": self.weights.expand(len(fused), -1)}
+
+
 class TokenLevels(nn.Module):
     """A fusion of maps for the tokens of a transformer's layers.
 
@@ -77,7 +125,8 @@ class TokenLevels(nn.Module):
         return self.projection(fused[..., 0].transpose(1, 2)), aux
 
 
-# Each is called with `width` (Dv) and `num_levels` (N).
+REDUCED = 64  # channels
+# Each is called with `width` (Dv) and `num_levels` (N). Those of REDUCING also get `reduced`.
 LAYER_FUSIONS: dict[str, Callable[..., nn.Module]] = {
     "none": FirstLevel,
     "mean": MeanFusion,
@@ -88,8 +137,8 @@ LAYER_FUSIONS: dict[str, Callable[..., nn.Module]] = {
     "dynamic-no-gate": lambda *, width, num_levels: DynamicLayerFusion(
         width, num_levels, use_gate=False
     ),
-    "concat": lambda *, width, num_levels: TokenLevels(
-        ConcatFusion(channels=[width] * num_levels), width=width
+    "concat": lambda *, width, num_levels, reduced=REDUCED: TokenLevels(
+        ConcatFusion(channels=[width] * num_levels, reduced=reduced), width=width
     ),
     "weighted-sum": lambda *, width, num_levels: TokenLevels(
         WeightedSumFusion(channels=[width] * num_levels), width=width
@@ -97,4 +146,38 @@ LAYER_FUSIONS: dict[str, Callable[..., nn.Module]] = {
     "channel-attention": lambda *, width, num_levels: TokenLevels(
         ChannelAttentionFusion(channels=[width] * num_levels), width=width
     ),
+    "fixed-sum": SumFusion,  # also gets `weights`
+    "learned-sum": partial(SumFusion, learned=True),
+    "attention": PlaceAttention,
+    "cross-attention": CrossLevelAttention,
 }
+REDUCING = ("concat", "attention", "cross-attention")
+"""Those that reduce every layer to fewer channels."""
+
+
+def make_layer_fusion(
+    name: str,
+    *,
+    width: int,
+    num_levels: int,
+    reduced: int = REDUCED,
+    weights: Sequence[float] | None = None,
+) -> nn.Module:
+    """An entry of `LAYER_FUSIONS`.
+
+    Args:
+        name: of the entry.
+        width: Dv.
+        num_levels: N.
+        reduced: channels to which the entries of `REDUCING` reduce each layer.
+        weights: of fixed-sum, one number a layer.
+
+    Raises:
+        ValueError: weights for another kind, or another number of them.
+    """
+    options: dict[str, Any] = {"reduced": reduced} if name in REDUCING else {}
+    if name == "fixed-sum":
+        options = {"weights": weights}
+    elif weights:
+        raise ValueError(f"{name} takes no layer weights")
+    return LAYER_FUSIONS[name](width=width, num_levels=num_levels, **options)

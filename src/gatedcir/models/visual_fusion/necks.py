@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from gatedcir.multiscale.feature_fusion import Fused
 from gatedcir.multiscale.maps import to_map, to_tokens
 from gatedcir.multiscale.networks import MultiScaleModel, PyramidNetwork, UNet, conv_block
-from gatedcir.multiscale.pooling import PyramidPooling
+from gatedcir.multiscale.pooling import (
+    MultiScalePooling,
+    PyramidPooling,
+    SpatialPyramidPooling,
+)
 
-GRID_SCALES = (1.0, 0.5, 0.25)  # of the multi-scale neck
+GRID_SCALES = (1.0, 0.5, 0.25)  # of the multi-scale neck, by default
 MAX_HIDDEN = 128  # channels inside a neck; 3x3 kernels of the tower's 1408 would be huge
 
 
@@ -65,12 +69,50 @@ class PyramidPoolingNeck(GridNeck):
         return self.pooling(patches), {}
 
 
-class UNetNeck(GridNeck):
-    """A `UNet` of two levels: the grid, its half, and a quarter at the bottom."""
+class MultiScalePoolingNeck(GridNeck):
+    """Every patch with its surroundings in windows of several sizes (`MultiScalePooling`)."""
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(
+        self, *, width: int, pool_sizes: Sequence[int] = (1, 2, 3, 6), pool_type: str = "avg"
+    ) -> None:
         super().__init__()
-        self.network = UNet(width, width, [_hidden(width), 2 * _hidden(width)])
+        hidden = _hidden(width)
+        self.network = nn.Sequential(
+            nn.Conv2d(width, hidden, 1),
+            nn.ReLU(),
+            MultiScalePooling(pool_sizes, pool_type),
+            nn.Conv2d(hidden * len(pool_sizes), width, 1),
+        )
+
+    def change(self, patches: Tensor) -> Fused:
+        """See `GridNeck`."""
+        return self.network(patches), {}
+
+
+class SpatialPyramidPoolingNeck(GridNeck):
+    """A summary of the whole image, added to every patch (`SpatialPyramidPooling`)."""
+
+    def __init__(self, *, width: int, num_levels: int = 3, pool_type: str = "max") -> None:
+        super().__init__()
+        hidden = _hidden(width)
+        pooling = SpatialPyramidPooling(num_levels, pool_type)
+        bins = sum(4**level for level in range(num_levels))
+        self.summary = nn.Sequential(
+            nn.Conv2d(width, hidden, 1), nn.ReLU(), pooling, nn.Linear(hidden * bins, width)
+        )
+
+    def change(self, patches: Tensor) -> Fused:
+        """See `GridNeck`."""
+        return patches + self.summary(patches)[..., None, None], {}
+
+
+class UNetNeck(GridNeck):
+    """A `UNet`. With two levels it reads the grid, its half, and a quarter at the bottom."""
+
+    def __init__(self, *, width: int, num_levels: int = 2) -> None:
+        super().__init__()
+        features = [_hidden(width) * 2**level for level in range(num_levels)]
+        self.network = UNet(width, width, features)
 
     def change(self, patches: Tensor) -> Fused:
         """See `GridNeck`."""
@@ -78,7 +120,7 @@ class UNetNeck(GridNeck):
 
 
 class PyramidNeck(GridNeck):
-    """A `PyramidNetwork` of three levels."""
+    """A `PyramidNetwork`."""
 
     def __init__(self, *, width: int, num_levels: int = 3) -> None:
         super().__init__()
@@ -95,11 +137,11 @@ class MultiScaleNeck(GridNeck):
     aux holds `neck_weights` [B, S, H, H]: how much each patch listens to each scale.
     """
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(self, *, width: int, scales: Sequence[float] = GRID_SCALES) -> None:
         super().__init__()
         hidden = _hidden(width)
         base = nn.Sequential(nn.Conv2d(width, hidden, 1), *conv_block(hidden, hidden))
-        self.network = MultiScaleModel(GRID_SCALES, base, "attention")
+        self.network = MultiScaleModel(scales, base, "attention")
         self.widen = nn.Conv2d(hidden, width, 1)
 
     def change(self, patches: Tensor) -> Fused:
@@ -114,4 +156,6 @@ NECKS: dict[str, Callable[..., nn.Module]] = {
     "unet": UNetNeck,
     "pyramid": PyramidNeck,
     "multi-scale": MultiScaleNeck,
+    "spatial-pyramid-pooling": SpatialPyramidPoolingNeck,
+    "multi-scale-pooling": MultiScalePoolingNeck,
 }

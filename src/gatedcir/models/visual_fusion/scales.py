@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gatedcir.multiscale.feature_fusion import ScaleFusion
 from gatedcir.multiscale.maps import resize, to_map, to_tokens
 from gatedcir.multiscale.pyramids.scale_alignment import DeformableScaleIntegration
 from gatedcir.multiscale.pyramids.scale_integration import (
@@ -78,6 +79,24 @@ class MeanScaleFusion(ScaleTokens):
         return to_tokens(torch.stack(images).mean(0), torch.stack(resized).mean(0)), {}
 
 
+class ConcatScaleFusion(ScaleTokens):
+    """The scales side by side, mixed by one 1x1 convolution (`ScaleFusion`).
+
+    The images' own tokens pass through the same convolution.
+    """
+
+    def __init__(self, *, width: int, scales: Sequence[float] = (0.5, 1.0, 1.5)) -> None:
+        super().__init__(width=width, scales=scales)
+        self.fusion = ScaleFusion(self.scales, width, width, "concat")
+
+    def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+        """As in `ScaleTokens`; aux is empty."""
+        images, patches = zip(*map(to_map, tokens), strict=True)
+        points = [one.transpose(1, 2)[..., None] for one in images]  # each [B, Dv, 1, 1]
+        of_image = self.fusion(points).flatten(2).transpose(1, 2)
+        return to_tokens(of_image, self.fusion(patches)), {}
+
+
 class IntegratedScaleFusion(ScaleTokens):
     """The 1.0x tokens plus a scale integration's update of all scales' normalized tokens.
 
@@ -120,6 +139,7 @@ class IntegratedScaleFusion(ScaleTokens):
 SCALE_FUSIONS: dict[str, Callable[..., nn.Module]] = {
     "none": NoScaleFusion,
     "mean": MeanScaleFusion,
+    "concat": ConcatScaleFusion,
     "absi": partial(IntegratedScaleFusion, ABSI),
     "hierarchical": partial(IntegratedScaleFusion, HierarchicalScaleIntegration),
     "deformable": partial(IntegratedScaleFusion, DeformableScaleIntegration),
