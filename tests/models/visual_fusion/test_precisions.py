@@ -54,7 +54,7 @@ def check_one_step(module, loss_of):
 def test_every_combination_of_fusions_learns_in_one_step(scale_fusion, neck, precision):
     scales = (1.0,) if scale_fusion == "none" else (0.5, 1.0)
     for layer_fusion in LAYER_FUSIONS:
-        torch.manual_seed(0)
+        torch.manual_seed(2)  # no ReLU behind an average is silent for all images
         count = 1 if layer_fusion == "none" else 2
         module = VisualFusion(
             width=WIDTH,
