@@ -61,6 +61,8 @@ CONFIG = {
     "BackboneConfig.backbone": "tiny",
     "BackboneConfig.image_size": None,
     "BackboneConfig.train_vision": False,
+    "BackboneConfig.gradient_checkpointing": False,
+    "BackboneConfig.scales_sequential": False,
     "LossConfig.loss_align": 0.4,
     "LossConfig.loss_rtc": 0.4,
     "LossConfig.loss_scale": 0.0,

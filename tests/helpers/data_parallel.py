@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gatedcir.models.retriever import Encoded
+from gatedcir.models.encoded import Encoded
 from gatedcir.options.config import LossConfig
 from gatedcir.training.accumulate import backward_in_chunks
 from gatedcir.training.losses import losses_of, total_loss

@@ -185,6 +185,7 @@ def _refusal(values: dict[str, Any]) -> str:
 def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
     """UserError if the tower does not have the layers, or if their fusion is missing."""
     backbone.set_trainable(vision=config.backbone.train_vision)
+    backbone.recompute = config.backbone.gradient_checkpointing
     options = config.model
     try:
         visual_fusion = VisualFusion(
@@ -231,6 +232,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             blocks=options.gated_fusion.blocks,
         ),
         reads=options.gated_fusion.reads,
+        sequential=config.backbone.scales_sequential,
         each_scale=loss.reads_each_scale,
         survival=survival,
     )

@@ -14,6 +14,7 @@ from transformers import Blip2Config, Blip2ForImageTextRetrieval
 
 from gatedcir.models.qformer import qformer_pass
 from gatedcir.multiscale.maps import resize, resize_positions, to_tokens
+from gatedcir.multiscale.recompute import call
 from gatedcir.multiscale.scale_sizes import scaled_size
 
 # LAVIS normalises with torch's default here, while transformers reuses the blocks' 1e-6.
@@ -50,6 +51,7 @@ class Backbone(nn.Module):
         # This head is kept, although it is not used, so that exported weights are complete.
         self.itm_head = blip2.itm_head.requires_grad_(False)  # D -> 2
         self.vision_model.post_layernorm.eps = _POST_LAYERNORM_EPS
+        self.recompute = False  # the activations of the tower's blocks, in the backward pass
 
     @classmethod
     def from_config(cls, config: dict) -> "Backbone":
@@ -70,8 +72,7 @@ class Backbone(nn.Module):
             RuntimeError: the weights do not fit the config.
         """
         backbone = cls.without_weights(config)
-        state = {name: weight.float() for name, weight in weights.items()}
-        backbone.load_state_dict(state, assign=True)
+        backbone.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
         return backbone._with_positions()
 
     @classmethod
@@ -236,7 +237,7 @@ class Backbone(nn.Module):
             hidden = self.vision_model.pre_layernorm(hidden)
         kept = {}
         for index, block in enumerate(blocks[: max(wanted) + 1]):
-            hidden = block(hidden)
+            hidden = call(block, hidden, recompute=self.recompute)
             if index in wanted:
                 kept[index] = hidden
         return [kept[index] for index in wanted]

@@ -6,14 +6,17 @@ T text tokens, D Q-Former width, Dv vision width, E embedding width.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
+from gatedcir.models.encoded import Encoded
 from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, relative
 from gatedcir.models.text import Tokens
@@ -22,21 +25,6 @@ from gatedcir.start import Aux
 from gatedcir.visual import Visual
 
 Reads = Literal["embeddings", "qformer"]
-
-
-class Encoded(NamedTuple):
-    """What the losses of a batch read. Queries, texts and targets have norm 1."""
-
-    query: Tensor  # [B, E], reference and text
-    text: Tensor  # [B, E], prompts and text without the image
-    targets: Tensor  # [B, Q, E]
-    fusion_mean: Tensor  # [B, D], mean of the fusion pass' outputs
-    prompt_mean: Tensor  # [D], mean of the prompts, detached
-    aux: Aux  # the fusions' gates, weights and figures
-    by_scale: dict[float, tuple[Tensor, Tensor]]  # query and targets from each scale alone
-    gate: Tensor | None = None  # [B, L - 1], the gate's mean over channels at every patch, or the
-    # change's size there, whichever is taught
-    gate_target: Tensor | None = None  # [B, L - 1], what it should be
 
 
 class ComposedRetriever(nn.Module):
@@ -53,6 +41,7 @@ class ComposedRetriever(nn.Module):
         visual_fusion: makes one token map of all of these; see `VisualFusion`.
         fusion: lets the text change the reference's tokens; one of `STRATEGIES`.
         reads: the fusion reads the words' embeddings, or the outputs of the Q-Former's text half.
+        sequential: in training, keep the tower's activations for one scale at a time.
         each_scale: `forward` also gives features from each scale alone.
         survival: `forward` also gives the gate and what it should be.
     """
@@ -66,6 +55,7 @@ class ComposedRetriever(nn.Module):
         visual_fusion: VisualFusion | None = None,
         fusion: nn.Module | None = None,
         reads: Reads = "embeddings",
+        sequential: bool = False,
         each_scale: bool = False,
         survival: Survival | None = None,
     ) -> None:
@@ -76,7 +66,7 @@ class ComposedRetriever(nn.Module):
             VisualFusion(width=backbone.vision_width) if visual_fusion is None else visual_fusion
         )
         self.fusion = NoFusion() if fusion is None else fusion
-        self.reads, self.survival = reads, survival
+        self.reads, self.survival, self.sequential = reads, survival, sequential
         own = backbone.check_layers(self.layers)
         taught_by = [] if survival is None else backbone.check_layers(survival.layers or own)
         # The blocks that only the gate's target needs come after all scales, at scale 1.0.
@@ -133,7 +123,7 @@ class ComposedRetriever(nn.Module):
         found, more = [], []
         for scale in self.scales:
             layers = (*self.layers, *self.more_layers) if scale == 1 else self.layers
-            levels = self.backbone.vision_levels(visual, layers, scale=scale)
+            levels = self._tower(visual, layers, scale)
             found += levels[: len(self.layers)]
             more += levels[len(self.layers) :]
         found += more
@@ -141,6 +131,13 @@ class ComposedRetriever(nn.Module):
         if torch.is_autocast_enabled(kind):
             found = [level.to(torch.get_autocast_dtype(kind)) for level in found]
         return found
+
+    def _tower(self, pixels: Tensor, layers: Sequence[int], scale: float) -> list[Tensor]:
+        """The tower's pass over one scale. With `sequential` the backward pass repeats it."""
+        read = partial(self.backbone.vision_levels, layers=layers, scale=scale)
+        if self.sequential and torch.is_grad_enabled():
+            return checkpoint(read, pixels, use_reentrant=False)
+        return read(pixels)
 
     def normalised_levels(self, visual: Visual) -> list[Tensor]:
         """The visual fusion's input: after the last LayerNorm, in the Q-Former's precision."""

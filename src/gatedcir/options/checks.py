@@ -7,7 +7,7 @@ from typing import Any
 from gatedcir.errors import UserError
 from gatedcir.models.gated_fusion.strategies import gives_gate
 from gatedcir.options.command_line import by_name
-from gatedcir.options.config import Config, DataConfig, LossConfig, RunConfig
+from gatedcir.options.config import BackboneConfig, Config, DataConfig, LossConfig, RunConfig
 from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import to_dict
 
@@ -50,6 +50,7 @@ def check_ranges(config: Config) -> None:
             f"{config.optim.batch_size} empty; pass at most --batch-size."
         )
     check_visual(config.model)
+    check_recomputing(config.backbone, config.model.visual_scales)
     check_cache(config.run)
     check_scales_alone(config.loss, config.model.visual_scales)
     check_teaching(config)
@@ -140,6 +141,24 @@ def check_layer_weights(options: ModelConfig) -> None:
         raise UserError(
             f"{given} does not fit --model.visual-layers {' '.join(map(str, layers))}; give one "
             "finite number a layer."
+        )
+
+
+def check_recomputing(options: BackboneConfig, scales: tuple[float, ...]) -> None:
+    """Refuse to save the memory of a tower that keeps nothing."""
+    for flag, given in (
+        ("gradient-checkpointing", options.gradient_checkpointing),
+        ("scales-sequential", options.scales_sequential),
+    ):
+        if given and not options.train_vision:
+            raise UserError(
+                f"--{flag} has nothing to save in a frozen tower; pass --train-vision, or leave it "
+                "out."
+            )
+    if options.scales_sequential and len(scales) < 2:
+        raise UserError(
+            "--scales-sequential has one scale only; name two or more with --model.visual-scales, "
+            "or leave it out."
         )
 
 

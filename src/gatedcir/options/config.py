@@ -129,6 +129,12 @@ class BackboneConfig:
     """Side of the input in pixels. Positions are interpolated. Without it: the weights' own."""
     train_vision: bool = False
     """Train the vision tower too, for other image domains. Its features are then not cached."""
+    gradient_checkpointing: Free[bool] = False
+    """Keep only the inputs of the trained tower's blocks, and compute the rest again for the
+    gradients. They stay the same. This needs less memory and more time."""
+    scales_sequential: Free[bool] = False
+    """Keep the activations of the trained tower for one scale at a time. The gradients stay the
+    same."""
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,9 @@ TITLES = {  # a group's field in the options -> its title. Groups with one title
 }
 SELDOM = {  # shown by --help-all only
     *("--fashioniq-protocol", "--gallery", "--transform", "--target-ratio", "--draft"),
-    *("--blip-model-name", "--model.visual-start", "--model.layer-weights"),
-    *("--model.reduced-width", "--model.neck-args"),
+    *("--gradient-checkpointing", "--scales-sequential", "--blip-model-name"),
+    *("--model.visual-start", "--model.layer-weights", "--model.reduced-width"),
+    "--model.neck-args",
     *("--model.gated-fusion.alpha-init", "--model.gated-fusion.dropout"),
     *("--loss-scale", "--loss-consistency", "--loss-itm"),
     *("--fusion-rate", "--warmup", "--weight-decay", "--max-grad-norm", "--cache-dtype"),

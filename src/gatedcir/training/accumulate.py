@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_leaves, tree_map
 
-from gatedcir.models.retriever import Encoded
+from gatedcir.models.encoded import Encoded
 
 Forward = Callable[[], Encoded]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from gatedcir import processes
-from gatedcir.models.retriever import Encoded
+from gatedcir.models.encoded import Encoded
 from gatedcir.multiscale.pyramids.scale_loss import scale_consistency
 from gatedcir.options.config import LossConfig
 

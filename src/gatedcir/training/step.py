@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from gatedcir.data.batches import Batch
 from gatedcir.device import Device, find_device
 from gatedcir.errors import UserError
-from gatedcir.models.retriever import ComposedRetriever, Encoded
+from gatedcir.models.encoded import Encoded
+from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.options.config import Config
 from gatedcir.resources import keep_freed_memory
