@@ -1,15 +1,10 @@
 """The fusion strategies against their formulas.
 
-Also runs alone: python tests/test_gated_fusion.py.
+Also runs alone, where the package is installed: python tests/test_gated_fusion.py.
 """
-
-import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 from gatedcir.models.gated_fusion.gated import (
     AdditiveFusion,

@@ -24,7 +24,7 @@ from gatedcir.errors import run_command
 from gatedcir.evaluation.report import table
 from gatedcir.features.folder import FeatureFolder
 from gatedcir.options.parsing import parse
-from gatedcir.resources import GIB, peak_memory
+from gatedcir.resources import GIB, MIB, peak_memory
 
 MEGA = 1e6
 _REPEATS = 3  # the best counts, because other work on the machine only slows things down
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a table of the measurements."""
     options = parse(Options, argv, description="Measure the feature cache.")
     size = options.images * options.tokens * options.width * 2
-    print(f"{options.images} images of {size / options.images / 2**20:.2f} MiB", flush=True)
+    print(f"{options.images} images of {size / options.images / MIB:.2f} MiB", flush=True)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         rows = [
             [

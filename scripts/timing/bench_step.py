@@ -6,7 +6,6 @@ out. It updates weight by weight. All steps train the same model on random data 
 Peak memory is that of the process so far, except on a GPU.
 """
 
-import random
 from dataclasses import dataclass, field, replace
 from typing import Annotated
 from unittest.mock import patch
@@ -23,16 +22,16 @@ from gatedcir.data.batches import Batch
 from gatedcir.errors import run_command
 from gatedcir.evaluation.report import table
 from gatedcir.features.cache import stored_dtype
-from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.options.checks import check_ranges
 from gatedcir.options.config import Config, DataConfig, GatedFusionConfig, ModelConfig
 from gatedcir.options.parsing import parse
 from gatedcir.resources import GIB, peak_memory
+from gatedcir.training.random_data import random_images, random_texts
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
-from gatedcir.visual import Visual
 
 CIRR_TRIPLETS = 28225  # of its training split
+WORDS = (5, 18)  # of a text, one token each. CIRR's have 11 on average.
 
 
 def _published() -> Config:
@@ -115,10 +114,10 @@ def measure(config: Config, repeats: int, accelerator: Accelerator, *, published
         for group in step.optimizer.param_groups:
             group["fused"] = None
     batch = config.optim.batch_size
-    texts = captions(tokenizer, batch)
+    texts = random_texts(tokenizer, batch, words=WORDS)
     precision = step.runs_on.precision or torch.float32
     dtype = None if published else stored_dtype(config.optim.cache_dtype, step.runs_on)
-    run = Run(step, Batch.all_different(images(model, 2 * batch, dtype), texts))
+    run = Run(step, Batch.all_different(random_images(model, 2 * batch, dtype=dtype), texts))
     before = limits(accelerator.device, precision)
     count = operations(run)  # also makes the optimiser's state
     run()  # compiles, if it is to
@@ -159,22 +158,6 @@ class Run:
         """Learn from the batch."""
         self.step.wrapped.train()
         self.step(self.batch)
-
-
-def images(model: ComposedRetriever, count: int, dtype: torch.dtype | None) -> Visual:
-    """Random images: features as in a cache of that type, or pixels without a cache."""
-    backbone = model.backbone
-    if dtype is None:
-        return torch.randn(count, 3, backbone.image_size, backbone.image_size)
-    lengths = [backbone.token_count(scale) for scale in model.scales for _ in model.layers]
-    return [torch.randn(count, length, backbone.vision_width).to(dtype) for length in lengths]
-
-
-def captions(tokenizer: Tokenizer, count: int) -> list[str]:
-    """Texts of 5 to 18 words, one token each. CIRR's have 11 words on average."""
-    words = sorted(word for word in tokenizer.wordpiece.get_vocab() if word.isalpha())
-    rng = random.Random(0)
-    return [" ".join(rng.choices(words, k=rng.randint(5, 18))) for _ in range(count)]
 
 
 def peak(step: TrainingStep) -> int:
