@@ -84,6 +84,15 @@ def test_help_has_groups_and_keeps_what_is_seldom_needed_apart(capsys, monkeypat
     assert "runs are replaced. (default: demo)" in " ".join(helped(capsys, "demo", "-h").split())
 
 
+def test_help_of_evaluate_says_what_the_run_decides(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    text = " ".join(helped(capsys, "evaluate", "--help-all").split())
+    for flag in ("fashioniq-categories", "fashioniq-protocol", "gallery", "skip-unreadable"):
+        _, _, behind = text.partition(f"--{flag}")
+        assert behind.partition("(default: ")[2].startswith("as the run has it, or for"), flag
+    assert "(default: 2)" in text  # of --num-workers, which is not the run's
+
+
 def test_version_and_unknown_commands(capsys):
     main.main(["--version"])
     assert re.fullmatch(r"gatedcir \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
@@ -108,7 +117,7 @@ def test_the_module_is_the_command(tmp_path):
 def test_evaluation_takes_its_data_from_the_run(home, cirr_run, tmp_path, capsys):
     def found(*flags):
         file = tmp_path / "out.json"
-        evaluate.main([*map(str, flags), "--json", str(file), "--num-workers", "0"])
+        evaluate.main([*map(str, flags), "--output", str(file), "--num-workers", "0"])
         return json.loads(file.read_text())
 
     given = found(

@@ -18,6 +18,7 @@ import tyro
 from gatedcir.plugins import is_path
 
 FREE_ON_RESUME = "free on resume"  # marks what may change when a run goes on
+OF_RUN = "of the run"  # marks what the model's run says if no flag names a dataset
 GENERAL = {
     "--config": "FILE",
     "--quiet": "",
@@ -59,6 +60,8 @@ class Option:
     """The table that a str is looked up in."""
     free_on_resume: bool = False
     """Whether it may change when a run goes on: it makes no other training."""
+    of_run: bool = False
+    """Whether the model's run says it if no flag names a dataset."""
     default: Any = None
     text: str = ""
     """What it does."""
@@ -155,6 +158,7 @@ def options_of(
                 group=group,
                 one_of=next((mark for mark in marks if isinstance(mark, OneOf)), None),
                 free_on_resume=FREE_ON_RESUME in marks,
+                of_run=OF_RUN in marks,
             )
 
 

@@ -28,7 +28,7 @@ SELDOM = {  # shown by --help-all only
     *("--validation-frequency", "--save", "--save-memory", "--cache-device", "--compile"),
 }
 _TEXTS = {
-    "--config": "Read options from a YAML file; flags given next to it win.",
+    "--config": "Read options from a YAML file. If a flag is given too, the flag counts.",
     "--quiet": "Show no progress bars.",
     "--help": "List the common options.",
     "--help-all": "List all options.",
@@ -85,7 +85,8 @@ def _text(option: Option) -> str:
     if option.required:
         text += " (required)"
     elif option.default is not None:
-        text += f" (default: {_written(option.default)})"
+        run = "as the run has it, or for a named dataset: " * option.of_run
+        text += f" (default: {run}{_written(option.default)})"
     if option.aliases:
         text += f" Also {', '.join(option.aliases)}."
     return text.strip()
