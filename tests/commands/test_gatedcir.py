@@ -41,6 +41,10 @@ PUBLISHED = {
     "resize_images": "resize",
     "make_synthetic": "synthetic",
 }
+TOOLS = (  # scripts that are no commands
+    *("bench_step", "bench_cache", "bench_reading", "bench_evaluation", "pretrain_tiny"),
+    "check_recall",
+)
 HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 
 
@@ -55,18 +59,19 @@ def test_every_command_is_listed_and_has_help_that_imports_nothing_large(capsys)
     main.main(["--help"])
     assert re.findall(r"^  (\w+)  ", capsys.readouterr().out, re.MULTILINE) == [*COMMANDS]
     code = f"""
-import sys
+import importlib, sys
+sys.path = {sys.path}
 from gatedcir.commands.main import COMMANDS, main
-for name in COMMANDS:
+for name in [*COMMANDS, *{TOOLS}]:
     try:
-        main([name, "--help"])
+        main([name, "--help"]) if name in COMMANDS else importlib.import_module(name).main(["-h"])
     except SystemExit as end:
         assert not end.code
 print([name for name in {HEAVY} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\n[]\n")
-    assert done.stdout.count("usage: ") == len(COMMANDS)
+    assert done.stdout.count("usage: ") == len(COMMANDS) + len(TOOLS)
 
 
 def test_help_has_groups_and_keeps_what_is_seldom_needed_apart(capsys, monkeypatch):
