@@ -18,6 +18,7 @@ from gatedcir.options.config import (
     DataPath,
     Device,
     ModelPath,
+    Seldom,
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
@@ -47,9 +48,11 @@ class DataOfRun(DataConfig):
     data_path: OfRun[DataPath] = None
     """The dataset's folder. Without it: that of the run, or for a named dataset ./cirr_dataset or
     ./fashionIQ_dataset."""
-    fashioniq_protocol: OfRun[Literal["original", "val-split"]] = DataConfig.fashioniq_protocol
+    fashioniq_protocol: Seldom[OfRun[Literal["original", "val-split"]]] = (
+        DataConfig.fashioniq_protocol
+    )
     fashioniq_categories: OfRun[Categories] = ALL_CATEGORIES
-    gallery: OfRun[Literal["split", "all"]] = DataConfig.gallery
+    gallery: Seldom[OfRun[Literal["split", "all"]]] = "split"
     skip_unreadable: OfRun[SkipUnreadable] = False
 
 
