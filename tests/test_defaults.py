@@ -25,7 +25,7 @@ from gatedcir.evaluation import statistics
 from gatedcir.options import config
 from gatedcir.options.parsing import parse
 from gatedcir.training import losses, step
-from gatedcir.training.loop import _figures
+from gatedcir.training.step_rows import fusion_figures
 
 SCALES, GRID_SCALES, POOLS = (0.5, 1.0, 1.5), (1.0, 0.5, 0.25), (1, 2, 3, 6)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's published preprocessing
@@ -47,6 +47,8 @@ CONFIG = {
     "GatedFusionConfig.alpha_init": 0.5,
     "GatedFusionConfig.dropout": 0.1,
     "GatedFusionConfig.start": "seed",
+    "GatedFusionConfig.reads": "embeddings",
+    "GatedFusionConfig.blocks": 1,
     "ModelConfig.visual_layers": (-1,),
     "ModelConfig.layer_fusion": "none",
     "ModelConfig.visual_scales": (1.0,),
@@ -60,6 +62,11 @@ CONFIG = {
     "LossConfig.loss_align": 0.4,
     "LossConfig.loss_rtc": 0.4,
     "LossConfig.loss_scale": 0.0,
+    "LossConfig.loss_gate": 0.0,
+    "LossConfig.gate_target": "survival",
+    "LossConfig.gate_target_layers": None,
+    "LossConfig.gate_target_for": "gate",
+    "LossConfig.gate_target_cut": 0.3,
     "LossConfig.loss_itm": 0.0,
     "OptimConfig.num_epochs": 10,
     "OptimConfig.batch_size": 64,
@@ -83,6 +90,7 @@ CONFIG = {
     "RunConfig.cache_features": "auto",
     "RunConfig.cache_device": "auto",
     "RunConfig.compile": False,
+    "RunConfig.log_every": 0,
     "RunConfig.device": "auto",
     "RunConfig.dry_run": False,
 }
@@ -106,6 +114,7 @@ OPTIONS = {
     "demo.num_epochs": 1,
     "demo.num": 8,
     "pictures.split": "val",
+    "pictures.format": "png",
     "pictures.num": 8,
     "pictures.device": "auto",
     "pretrain_tiny.share": 1.0,
@@ -126,9 +135,13 @@ ARGUMENTS = {
     },
     "Choice": {"protocol": "original", "gallery": "split"},
     "Claim": {"flag": "--output"},
+    "boxes": {"size": 128},
+    "estimate": {"resamples": 9999},
+    "estimate_share": {"resamples": 9999},
     "find_unreadable": {"progress": True},
     "bar": {"show": True},
     "make_accelerator": {"device": "auto"},
+    "show": {"size": 9},
     "open_checkpoint": {"device": "auto"},
     "open_evaluator": {"device": "auto"},
     "parse_cirr": {"gallery": "split"},
@@ -147,21 +160,24 @@ ARGUMENTS = {
     "Backbone.token_count": {"scale": 1.0},
     "Backbone.vision_levels": {"scale": 1.0},
     "ChannelAttention": {"reduction": 4, "activation": nn.ReLU},
-    "ComposedRetriever": {"layers": (-1,), "scales": (1.0,)},
+    "ComposedRetriever": {"layers": (-1,), "scales": (1.0,), "reads": "embeddings"},
     "ConcatFusion": {"reduced": 64},
     "CrossScaleAttention": {"num_heads": 8},
     "DeformableConv2d": {"kernel_size": 3},
     "DeformableScaleIntegration": {"scales": SCALES, "start": "seed"},
+    "DynamicLayerFusion": {"num_layers": 2, "use_gate": True, "combine": "product"},
     "DynamicMultiScaleFusion": {"num_layers": 2, "use_gate": True, "combine": "product"},
     "Evaluator": {"batch_size": 128, "gallery_on_gpu": True, "runs_on": CPU},
     "FeatureFolder.fill": {"progress": True},
     "FeatureFusion": {"fusion_method": "concat"},
-    "GatedFusionModule": {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"},
+    "GatedFusion": {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"},
     "HierarchicalScaleIntegration": {"scales": SCALES, "start": "seed"},
     "IntegratedScaleFusion": {"scales": SCALES},
     "InterpolatingFusion": {"alpha_init": 1.0, "dropout": 0.1, "start": "seed"},
+    "ListFusion": {"fusion": "concat", "channels": "first"},
     "MeanScaleFusion": {"scales": SCALES},
     "MultiScaleInputProcessor": {
+        "backbone": "pvt_v2_b2",
         "scales": SCALES,
         "use_hierarchical": True,
         "num_classes": 1,
@@ -183,15 +199,19 @@ ARGUMENTS = {
     "ScaleAwareLoss": {"weights": (0.5, 1.0, 0.5), "base": 1},
     "ScaleFusion": {"fusion_method": "concat"},
     "ScaleIntegration": {"scales": SCALES},
-    "ScaleSpecificProcessor": {"scales": SCALES},
+    "ScaleSpecificProcessor": {
+        "backbones": ("resnet50", "pvt_v2_b2", "efficientnet"),
+        "scales": SCALES,
+    },
     "ScaleTokens": {"scales": SCALES},
     "SpatialAttention": {"kernel_size": 7},
     "SpatialPyramidPooling": {"num_levels": 3, "pool_type": "max"},
+    "Survival": {"cut": 0.3, "taught": "gate"},
     "TextFusion": {"dropout": 0.1, "start": "seed"},
     "Tokenizer": {"max_length": 32},
     "TripletBatches": {"processes": 1},
     "TripletDataset": {"text": training_text},
-    "UNet": {"features": (64, 128, 256, 512)},
+    "UNet": {"features": (64, 128, 256, 512), "activation": "none"},
     "VisualFusion": {
         "num_layers": 1,
         "scales": (1.0,),
@@ -200,6 +220,9 @@ ARGUMENTS = {
         "neck": "none",
         "start": "identity",
     },
+    "channel_attention_fusion": {"channels": "first"},
+    "concat_fusion": {"reduced": 64, "channels": "first"},
+    "weighted_sum_fusion": {"channels": "first"},
     "cache_in_memory": {"progress": True},
     "check_scales": {"at_least": 1},
     "conv_block": {"stride": 1},
@@ -317,8 +340,8 @@ def test_help_states_the_defaults(capsys):
 
 def test_figures_of_the_log():
     gate = torch.tensor([[[0.0, 0.5], [0.5, 0.2]]], dtype=torch.float64)
-    found = _figures({"gate": gate, "alpha": torch.tensor(0.7), "change": torch.tensor(0.1)})
+    found = fusion_figures({"gate": gate, "alpha": torch.tensor(0.7), "change": torch.tensor(0.1)})
     # Mean 0.3; squared distances 0.09, 0.04, 0.04, 0.01 over three degrees of freedom.
     expected = {"gate_mean": 0.3, "gate_std": 0.06**0.5, "alpha": 0.7, "fusion_change": 0.1}
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
-    assert _figures({}) == {}
+    assert fusion_figures({}) == {}

@@ -82,6 +82,24 @@ def test_cells_of_other_data_are_not_compared(tmp_path, monkeypatch):
         write_all(tmp_path, grid_of(tmp_path, {"none": {}}), [none, gated], title="")
 
 
+def test_a_figure_that_one_cell_lacks_is_compared_nowhere(tmp_path):
+    """A cell without a gate has no figures of a gate, and the others keep theirs."""
+    cells = {"none": {}, "gated": CELLS["none"]}
+    runs = runs_of(grid_of(tmp_path, cells, seeds=2), tmp_path)
+    for number, run in enumerate(runs):
+        pretend(run, float(number))
+        if run.cell == "gated":
+            file = run.path / "validation_metrics.csv"
+            pd.read_csv(file).assign(gate_auc_within=0.5).to_csv(file, index=False)
+    table = table_of_cells(table_of_runs(runs), grid_of(tmp_path, cells), HEADLINE)
+    found = table.set_index("cell")
+    assert found["gate_auc_within"].to_dict() == pytest.approx(
+        {"gated": 0.5, "none": float("nan")}, nan_ok=True
+    )
+    assert found["gate_auc_within_difference"].isna().all()
+    assert found.loc["gated", f"{HEADLINE}_difference"] == 1
+
+
 def test_a_cell_is_its_options_over_the_shared_ones(tmp_path):
     grid = grid_of(tmp_path, CELLS, "--weight-decay", "0.2", seeds=5)
     none, gated, fast = grid.cells

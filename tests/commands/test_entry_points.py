@@ -18,6 +18,7 @@ import blip_fine_tune_2
 import blip_validate
 import cirr_test_submission
 from gatedcir.assemble.data import load_data
+from gatedcir.data.changes import read_changes
 from gatedcir.evaluation import ranking as found_by
 from gatedcir.options.config import DataConfig
 
@@ -33,6 +34,7 @@ CIRR_COLUMNS = [
     "recall_at5", "recall_at10", "recall_at50", "mean(R@5+R_s@1)", "arithmetic_mean",
     "harmonic_mean", "geometric_mean",
 ]  # fmt: skip
+LOCALISED = ["gate_auc_within", "change_auc_within"]  # where what changes is known
 
 
 @pytest.mark.parametrize("dataset", ["CIRR", "FashionIQ"])
@@ -44,7 +46,7 @@ def test_the_published_command_trains_in_the_default_folders(home, monkeypatch, 
     [run] = (home / "runs").glob(f"{dataset.lower()}-blip2_cir_align_prompt-*")
     validation = pd.read_csv(run / "validation_metrics.csv")
     if dataset == "CIRR":
-        assert list(validation.columns) == CIRR_COLUMNS
+        assert list(validation.columns) == [*CIRR_COLUMNS, *LOCALISED]
     else:
         assert {"dress_recall_at10", "toptee_recall_at50", "average_recall"} < set(validation)
     train = pd.read_csv(run / "train_metrics.csv")
@@ -61,10 +63,14 @@ def test_validation_of_a_run_repeats_its_best_epoch(home, cirr_run, tmp_path, ca
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]
     blip_validate.main([*flags, "--model-path", str(cirr_run), "--json", str(out)])
     table = pd.read_csv(cirr_run / "validation_metrics.csv")
-    best = table.loc[table["mean(R@5+R_s@1)"].idxmax()].drop("epoch")
+    best = table.loc[table["mean(R@5+R_s@1)"].idxmax()].drop(["epoch", *LOCALISED])
     found = json.loads(out.read_text())
     assert found["metrics"] == pytest.approx(best.to_dict())
-    assert found["protocol"]["CIRR val"] in capsys.readouterr().out
+    assert found["metrics_without_gate"].keys() == found["metrics"].keys()
+    printed = capsys.readouterr().out
+    assert found["protocol"]["CIRR val"] in printed
+    without = found["metrics_without_gate"]["mean(R@5+R_s@1)"]
+    assert f"recall without the gate: {without:.2f} (mean(R@5+R_s@1))" in printed
 
 
 @pytest.mark.parametrize("protocol", ["original", "val-split"])
@@ -133,7 +139,9 @@ def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path,
     monkeypatch.setattr(found_by, "rank", lambda *a: rankings.append(rank(*a)) or rankings[-1])
     monkeypatch.setattr(
         "gatedcir.visualize.gate_figure.save_gate_figure",
-        lambda _, *, others, **__: drawn.append([(one.title, one.right) for one in others]),
+        lambda _, rows, **__: drawn.extend(
+            [(one.title, one.right) for one in row.others] for row in rows
+        ),
     )
     flags = ["--model-path", str(cirr_run), "--output", str(tmp_path), "--num", "100"]
     data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
@@ -144,6 +152,64 @@ def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path,
     for place, ((title, right), *retrieved) in zip(places, drawn, strict=True):
         assert right and title == f"target, found at {place}"
         assert retrieved == [(f"retrieved {n}", n == place) for n in range(1, 6)]
+
+
+def test_several_texts_over_one_image_are_rows_of_one_sheet(home, cirr_run, tmp_path, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(
+        "gatedcir.visualize.gate_figure.save_gate_figure",
+        lambda path, rows, change_top: sheets.append((path, rows, change_top)),
+    )
+    image = next((home / "fashionIQ_dataset" / "images").iterdir())
+    one = ["--model-path", str(cirr_run), "--output", str(tmp_path), "--image", str(image)]
+    texts = ["is red, not [blue]", "has 2 buttons and no belt"]
+    visualize_gates.main([*one, "--text", texts[0], "--text", texts[1]])
+    visualize_gates.main([*one, "--text", texts[0], "--change-scale", "0.5", "--format", "pdf"])
+    (path, rows, top), (alone, [row], fixed) = sheets
+    assert (path.suffix, alone.suffix, fixed) == (".png", ".pdf", 0.5)
+    assert [row.text for row in rows] == texts
+    assert top / 10 < max(float(row.change.max()) for row in rows) <= top
+    assert (row.gate == rows[0].gate).all() and (row.gate != rows[1].gate).any()
+    assert row.gate.shape == row.change.shape and row.gate.shape[0] < 20  # cells, not pixels
+
+
+def test_texts_that_change_different_objects_are_drawn_with_their_places(
+    home, cirr_run, tmp_path, monkeypatch
+):
+    sheets, tops = [], []
+    monkeypatch.setattr(
+        "gatedcir.visualize.gate_figure.save_gate_figure",
+        lambda _, rows, change_top: (sheets.append(rows), tops.append(change_top)),
+    )
+    flags = ["--model-path", str(cirr_run), "--output", str(tmp_path)]
+    data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
+    visualize_gates.main([*flags, *data, "--swaps", "--num", "3"])
+    swaps = read_changes(home / "cirr_dataset", "CIRR val").swaps
+    texts = [tuple(row.text for row in rows) for rows in sheets]
+    assert len(texts) == min(3, len(swaps)) and len(set(tops)) == 1
+    for rows in sheets:
+        [swap] = [s for s in swaps if [c for [c] in s.captions] == [row.text for row in rows]]
+        assert [tuple(row.boxes) for row in rows] == list(swap.boxes)  # square images stay
+        assert (rows[0].reference == rows[1].reference).all()
+    sheets.clear()
+    visualize_gates.main([*flags, *data, "--num", "1"])
+    assert all(row.boxes and row.others for [row] in sheets)
+
+
+def test_a_sheet_that_cannot_be_drawn_says_why(home, cirr_run, tmp_path):
+    flags = ["--model-path", cirr_run, "--output", tmp_path / "maps"]
+    data = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset"]
+    image = next((home / "fashionIQ_dataset" / "images").iterdir())
+    one = [*flags, "--image", image, "--text", "is red"]
+    bad(visualize_gates, [*one, "--delta"], "one vector for all places", "contextual")
+    bad(visualize_gates, [*flags, *data, "--num", 1, "--delta"], "one vector", "--delta")
+    bad(visualize_gates, [*one, "--swaps"], "--swaps", "--dataset")
+    bad(visualize_gates, [*one, "--change-scale", 0], "--change-scale 0", "more than 0")
+    bad(visualize_gates, [*one, "dog"], "dog belongs to no option")
+    plain = shutil.copytree(home / "cirr_dataset", tmp_path / "plain")
+    shutil.rmtree(plain / "changes")
+    bad(visualize_gates, [*flags, *data[:3], plain, "--swaps"], "CIRR val", "--swaps")
+    assert not (tmp_path / "maps").exists()
 
 
 def trained(folder, run, *more):

@@ -41,8 +41,8 @@ PUBLISHED = {
     "make_synthetic": "synthetic",
 }
 TOOLS = (  # scripts that are no commands
-    *("bench_step", "bench_cache", "bench_reading", "bench_evaluation", "pretrain_tiny"),
-    "check_recall",
+    *("bench_step", "bench_cache", "bench_reading", "bench_evaluation"),
+    *("bench_multiscale", "pretrain_tiny", "check_recall"),
 )
 HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 

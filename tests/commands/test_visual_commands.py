@@ -48,7 +48,9 @@ def test_a_run_with_all_of_them_learns_and_keeps_its_options(visual_run):
     kept = yaml.safe_load((visual_run / "config.yaml").read_text())["model"]
     assert kept["visual-layers"] == [-1, -4]
     assert kept["visual-scales"] == [0.5, 1.0, 1.5]
-    assert pd.read_csv(visual_run / "train_metrics.csv")["loss_scale"].item() > 0
+    logged = pd.read_csv(visual_run / "train_metrics.csv")
+    assert logged["loss_scale"].item() > 0
+    assert logged["visual_fusion_gain"].item() > 0
     model, _, config = open_checkpoint(visual_run)
     assert (model.layers, model.scales) == ((-1, -4), (0.5, 1.0, 1.5))
     assert (config.model.neck, config.loss.loss_scale) == ("pyramid-pooling", 0.5)
@@ -61,21 +63,41 @@ def test_its_path_alone_repeats_its_validation(visual_run, data, tmp_path):
     flags = [*data, "--num-workers", "0", "--model-path", str(visual_run)]
     blip_validate.main([*flags, "--json", str(out)])
     last = pd.read_csv(visual_run / "validation_metrics.csv").iloc[-1].drop("epoch")
-    assert json.loads(out.read_text())["metrics"] == pytest.approx(last.to_dict())
+    metrics = json.loads(out.read_text())["metrics"]
+    assert metrics == pytest.approx(last.drop(["gate_auc_within", "change_auc_within"]).to_dict())
 
 
 def test_it_is_drawn(home, visual_run, data, tmp_path, capsys):
     flags = ["--model-path", str(visual_run), "--output", str(tmp_path)]
     image = next((home / "fashionIQ_dataset" / "images").iterdir())
-    one = [*flags, "--image", str(image)]
     visualize_fusion.main([*flags, *data, "--num", "1"])
-    visualize_fusion.main(one)
-    visualize_gates.main([*one, "--text", TEXT])
+    visualize_fusion.main([*flags, "--image", str(image), "--text", TEXT, "--text", "?"])
+    visualize_gates.main([*flags, "--image", str(image), "--text", TEXT])
     files = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".png")]
-    assert len(files) == 3 and sorted(map(str, tmp_path.iterdir())) == sorted(files)
-    with_text, without, gate = (Image.open(file).size for file in files)
+    assert len(files) == 4 and sorted(map(str, tmp_path.iterdir())) == sorted(files)
+    of_query, with_words, without, _ = (Image.open(file).size for file in files)
     # The text's words are drawn below the rest.
-    assert with_text[1] > without[1] > gate[1]
+    assert of_query[1] > without[1] and with_words[1] > without[1]
+
+
+def test_its_gate_is_drawn_with_its_words_and_the_direction_of_the_change(
+    home, visual_run, data, tmp_path, monkeypatch
+):
+    rows = []
+    monkeypatch.setattr(
+        "gatedcir.visualize.gate_figure.save_gate_figure", lambda _, more, **__: rows.extend(more)
+    )
+    flags = ["--model-path", str(visual_run), "--output", str(tmp_path), "--delta"]
+    image = next((home / "fashionIQ_dataset" / "images").iterdir())
+    visualize_gates.main([*flags, "--image", str(image), "--text", "A dog, and: a dog!"])
+    visualize_gates.main([*flags, *data, "--num", "1"])
+    alone, query = rows
+    assert [word for word, _ in alone.words] == ["a", "dog", "and", "a", "dog"]
+    assert sum(share for _, share in alone.words) == pytest.approx(1)
+    assert "first component" in alone.direction.title and alone.direction.most == 3
+    assert alone.direction.values.std() == pytest.approx(1, rel=1e-3)
+    assert "cosine" in query.direction.title and query.direction.most == 1
+    assert abs(query.direction.values).max() <= 1 + 1e-6
 
 
 def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):

@@ -258,3 +258,27 @@ def test_a_thin_image_makes_no_huge_picture(kind, shape, monkeypatch):
     assert result.size == (8, 8)
     assert result.getpixel((4, 4))[1:] == (0, 0)
     assert max(made) <= 8 * 2**20
+
+
+@pytest.mark.parametrize("kind", TRANSFORMS)
+@pytest.mark.parametrize("size", [(96, 128), (200, 60), (61, 200), (64, 64), (130, 128)])
+def test_boxes_go_where_the_pixels_go(kind, size):
+    """A white rectangle in a black image is found again in the square."""
+    transform = make_transform(kind, size=112)
+    width, height = size
+    box = (0.25, 0.125, 0.625, 0.875)
+    picture = Image.new("RGB", size)
+    left, top, right, bottom = (round(s * b) for s, b in zip(size * 2, box, strict=True))
+    picture.paste((255, 255, 255), (left, top, right, bottom))
+    exact = (left / width, top / height, right / width, bottom / height)
+    found = np.asarray(transform.square(picture).convert("L")) > 127
+    [expected] = transform.boxes([exact], size)
+    rows, columns = np.nonzero(found)
+    edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    np.testing.assert_allclose(np.array(edges) / 112, expected, atol=1.5 / 112)
+
+
+def test_a_box_that_the_crop_cuts_off_is_left_out():
+    transform = make_transform("clip", size=8)
+    assert transform.boxes([(0.0, 0.0, 0.2, 1.0)], (200, 100)) == []
+    assert transform.boxes([(0.0, 0.0, 0.5, 1.0)], (200, 100)) == [(0.0, 0.0, 0.5, 1.0)]

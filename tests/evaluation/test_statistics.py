@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gatedcir.evaluation.statistics import compare, estimate
+from gatedcir.evaluation.statistics import compare, estimate, estimate_share
 
 
 def test_a_constant_is_its_own_interval():
@@ -30,6 +30,15 @@ def test_many_values_have_the_interval_of_the_normal_law():
     half = 1.96 * values.std() / math.sqrt(400)
     assert found.low == pytest.approx(values.mean() - half, abs=0.02)
     assert found.high == pytest.approx(values.mean() + half, abs=0.02)
+
+
+def test_a_share_draws_parts_with_their_wholes():
+    # Both draws of a pair have a chance of 1/4, far above 2.5%: the shares 1/1 and 1/3.
+    found = estimate_share([1.0, 1.0], [1.0, 3.0])
+    assert (found.mean, found.count) == (0.5, 2)
+    assert (found.low, found.high) == (pytest.approx(1 / 3), pytest.approx(1))
+    with pytest.raises(ValueError, match="parts of a whole"):
+        estimate_share([0.0], [0.0])
 
 
 def test_coverage_is_what_is_said_of_it():

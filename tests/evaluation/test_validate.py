@@ -15,10 +15,10 @@ from gatedcir.data.transforms import make_transform
 from gatedcir.data.triplets import Split, Triplet
 from gatedcir.device import Device
 from gatedcir.errors import UserError
-from gatedcir.evaluation.evaluator import Evaluator, validate
+from gatedcir.evaluation.evaluator import Evaluator, validate, validate_each
 from gatedcir.evaluation.ranking import rank
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.gated import GatedFusionModule
+from gatedcir.models.gated_fusion.gated import GatedFusion
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokens
 from gatedcir.search.exact import TokenIndex
@@ -53,7 +53,7 @@ def model():
             "image_text_hidden_size": 6,
         }
     )
-    built = ComposedRetriever(backbone, fusion=GatedFusionModule(8, 8, dropout=0.5))
+    built = ComposedRetriever(backbone, fusion=GatedFusion(8, 8, dropout=0.5))
     with torch.no_grad():
         for parameter in built.parameters():
             if parameter.ndim > 1:
@@ -241,6 +241,62 @@ def test_an_explanation_is_what_the_query_saw(model):
         expected = model.encode_query(pixels, tokenizer(texts))[1]
     assert aux["gate"].shape == (2, 5, 8)
     torch.testing.assert_close(aux["gate"], expected["gate"])
+
+
+def test_without_the_gate_the_text_changes_no_token(model, split, source):
+    """The same as alpha = 0, in one pass with the model as it is, over one gallery."""
+    evaluator = evaluator_of(model, source)
+    encoders = [evaluator.encode_query, evaluator.encode_without_gate]
+    index, (with_gate, without) = evaluator.encode_each(split, encoders)
+    torch.testing.assert_close(
+        with_gate, image_by_image(model, split, source)[1], atol=1e-5, rtol=0
+    )
+    alpha = model.fusion.alpha.item()
+    with torch.no_grad():
+        model.fusion.alpha.fill_(0)
+        expected = image_by_image(model, split, source)[1]
+        model.fusion.alpha.fill_(alpha)
+    torch.testing.assert_close(without, expected, atol=1e-5, rtol=0)
+    assert (with_gate - without).abs().max() > 1e-3
+    assert validate_each(evaluator, [split], encoders) == [
+        CIRR.measure([rank(split, index, queries)]) for queries in (with_gate, without)
+    ]
+
+
+def test_only_the_kept_tokens_are_changed(model):
+    images, text = [torch.randn(2, 5, 8)], tokenizer(["red", "two dogs"])
+    keep = torch.tensor([[True, False, True, False, False], [False, True, True, False, True]])
+    with torch.no_grad():
+        whole, aux = model.encode_query(images, text)
+        every, _ = model.encode_query(images, text, keep=torch.ones_like(keep))
+        some, some_aux = model.encode_query(images, text, keep=keep)
+        torch.testing.assert_close(every, whole, atol=0, rtol=0)
+        torch.testing.assert_close(some_aux["gate"], aux["gate"])
+        fused, _ = model.fusion(*_fusion_inputs(model, images, text))
+        tokens = model.visual_tokens(images)[0]
+        mixed = torch.where(keep[..., None], fused, tokens)
+        fusion, model.fusion = model.fusion, Fixed(mixed)
+        expected, _ = model.encode_query(images, text)
+        model.fusion = fusion
+    torch.testing.assert_close(some, expected)
+    assert (some - whole).abs().max() > 1e-3
+
+
+class Fixed(nn.Module):
+    """A fusion that always gives the same tokens."""
+
+    def __init__(self, tokens):
+        super().__init__()
+        self.tokens = tokens
+
+    def forward(self, image, text, text_mask):
+        return self.tokens, {}
+
+
+def _fusion_inputs(model, images, text):
+    words = model.backbone.at_positions(model.backbone.embed_words(text.input_ids))
+    tokens = model.visual_tokens(images)[0]
+    return tokens, model.backbone.normalise_text(words), text.attention_mask
 
 
 def test_autocast_only_where_a_precision_is_named():

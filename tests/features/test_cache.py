@@ -149,6 +149,8 @@ def test_the_folder_is_that_of_all_that_features_depend_on(home, tmp_path):
         name(*two, -1, -2),
         name(*two, -2, -1),
         name(*scales, 0.5, 1.0),
+        name("--loss-gate", 1, "--gate-target-layers", 0),
+        name("--loss-gate", 1, "--gate-target-layers", 1),
         name("--transform", "squarepad"),
         name("--target-ratio", 1.5),
         name("--draft"),
@@ -158,6 +160,9 @@ def test_the_folder_is_that_of_all_that_features_depend_on(home, tmp_path):
     ]
     assert len(set(others)) == len(others)
     alike = [
+        name("--loss-gate", 1),
+        name("--loss-gate", 1, "--gate-target-layers", count - 1),
+        name("--gate-target-layers", 0),
         name("--model.visual-layers", count - 1),
         name("--seed", 3, "--learning-rate", 1e-3, "--model.gated-fusion.strategy", "none"),
         name(change=shift(f"{vision}.post_layernorm")),

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from gatedcir.assemble.model import build, open_trained
 from gatedcir.models import backbone
-from gatedcir.models.gated_fusion.gated import GatedFusionModule
+from gatedcir.models.gated_fusion.gated import GatedFusion
 from gatedcir.models.qformer import qformer_pass
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokens
@@ -217,10 +217,10 @@ def test_a_step_looks_up_its_words_once(published):
 
 def test_identity_start_changes_nothing(published):
     model, images, _, text = published
-    fusion = GatedFusionModule(48, 64, start="identity").eval()
+    fusion = GatedFusion(48, 64, start="identity").eval()
     gated = ComposedRetriever(model.backbone, fusion=fusion).eval()
     assert torch.equal(gated.encode_query(images, text)[0], model.encode_query(images, text)[0])
-    seed = ComposedRetriever(model.backbone, fusion=GatedFusionModule(48, 64)).eval()
+    seed = ComposedRetriever(model.backbone, fusion=GatedFusion(48, 64)).eval()
     assert not torch.allclose(
         seed.encode_query(images, text)[0], model.encode_query(images, text)[0], atol=1e-3
     )
@@ -266,3 +266,26 @@ def test_the_names_of_weights_begin_as_they_are_declared():
     others = {name for name in names if not name.startswith((BACKBONE, *FUSIONS))}
     assert others == {"prompt_tokens", "temp"}
     assert any(name.startswith(FUSIONS[0]) for name in names)
+
+
+def test_a_fusion_may_read_the_q_formers_own_text(published):
+    model, images, _, text = published
+    read = []
+
+    class Reading(GatedFusion):
+        def forward(self, image, words, mask):
+            read.append(words)
+            return super().forward(image, words, mask)
+
+    torch.manual_seed(0)
+    fused = ComposedRetriever(
+        model.backbone, fusion=Reading(48, 64, start="identity"), reads="qformer"
+    ).eval()
+    assert torch.equal(fused.encode_query(images, text)[0], model.encode_query(images, text)[0])
+    embedded = model.backbone.at_positions(model.backbone.embed_words(text.input_ids))
+    mask = text.attention_mask
+    expected = model.backbone.qformer(
+        query_embeds=embedded, query_length=0, attention_mask=mask, use_cache=False
+    ).last_hidden_state
+    counts = mask.bool()
+    close(read[0][counts], expected[counts])

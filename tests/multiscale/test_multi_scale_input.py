@@ -81,6 +81,7 @@ def test_what_is_asked_for_is_returned():
     assert shapes(predictions) == [(2, 1, 8, 8), (2, 1, 16, 16), (2, 1, 24, 24)]
 
 
+@pytest.mark.filterwarnings("ignore:scales .* both read an image")
 @pytest.mark.parametrize("size", [(20, 20), (33, 70), (256, 320), (350, 350)])
 def test_any_size_works(size):
     processor = make().eval()
@@ -104,6 +105,7 @@ def test_a_pyramid_of_transformers_works_and_learns():
     assert all(one.grad is not None for one in backbone.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:scales .* both read an image")
 def test_a_plain_function_is_a_backbone():
     def backbone(images):
         return [images[:, :1].repeat(1, 8, 1, 1)]

@@ -48,14 +48,20 @@ def test_pyramid_network_goes_down_and_back_up(size):
     fine = block(x, weights, "stages.0")
     middle = block(fine, weights, "stages.1", stride=2)
     coarse = block(middle, weights, "stages.2", stride=2)
-    up = enlarge(dense(coarse, weights, "laterals.2"), middle)
-    up = enlarge(up + dense(middle, weights, "laterals.1"), fine)
-    up = dense(up + dense(fine, weights, "laterals.0"), weights, "head", padding=1)
+    top = dense(coarse, weights, "laterals.2")
+    between = enlarge(top, middle) + dense(middle, weights, "laterals.1")
+    below = enlarge(between, fine) + dense(fine, weights, "laterals.0")
+    up = dense(below, weights, "head", padding=1)
     found = network(x)
     assert found.shape == (2, 5, *size)
     torch.testing.assert_close(found, up, atol=1e-5, rtol=1e-5)
-    for level, expected in zip(network.get_features(), (fine, middle, coarse), strict=True):
-        torch.testing.assert_close(level, expected, atol=1e-5, rtol=1e-5)
+    for levels, all_expected in (
+        (network.get_features(), (fine, middle, coarse)),
+        (network.get_features(merged=True), (below, between, top)),
+        (network.get_features(x, merged=True), (below, between, top)),
+    ):
+        for level, expected in zip(levels, all_expected, strict=True):
+            torch.testing.assert_close(level, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,7 +1,11 @@
 """Backbones of transformers as pyramids, with random weights and small configs."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 
 from gatedcir.errors import UserError
 from gatedcir.multiscale.pyramids.pyramid_backbones import BACKBONES, create_backbone
@@ -117,3 +121,39 @@ def test_weights_that_are_not_there_are_named(monkeypatch, tmp_path):
     monkeypatch.setitem(BACKBONES["resnet18"], "hub_name", str(tmp_path))
     with pytest.raises(UserError, match=r"lacks 1 weights of resnet18, such as embedder\."):
         create_backbone("resnet18", pretrained=True, **config)
+
+
+class FromTimm(nn.Module):
+    """What timm's create_model(..., features_only=True) gives: maps from 1/2 of the size on."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 2, 2)
+        steps, channels = [2, 4, 8, 16, 32], [width] * 5
+        self.feature_info = SimpleNamespace(reduction=lambda: steps, channels=lambda: channels)
+
+    def forward(self, images):
+        maps = [self.first(images)]
+        for _ in range(4):
+            maps.append(nn.functional.avg_pool2d(maps[-1], 2))
+        return maps
+
+
+def test_models_of_timm_are_taken_where_timm_is(monkeypatch):
+    def create_model(name, pretrained, *, features_only, width):
+        assert (name, pretrained, features_only) == ("edgenext_small", False, True)
+        return FromTimm(width)
+
+    timm = SimpleNamespace(is_model="edgenext_small".__eq__, create_model=create_model)
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    backbone = create_backbone("edgenext_small", width=6)
+    assert backbone.channels == [6] * 4
+    assert [one.shape[-1] for one in backbone(torch.randn(1, 3, 64, 64))] == [16, 8, 4, 2]
+    with pytest.raises(ValueError, match="no backbone edgenext_medium: take"):
+        create_backbone("edgenext_medium")
+
+
+def test_without_timm_one_sentence_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"need timm and a torchvision .* features_only=True"):
+        create_backbone("edgenext_small")

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from gatedcir.multiscale.pyramids.recompute import call
+from gatedcir.multiscale.networks import MultiScaleModel, PyramidNetwork, UNet
+from gatedcir.multiscale.recompute import call, enable_gradient_checkpointing
 
 
 def make():
@@ -56,3 +57,49 @@ def test_it_can_be_called_without_gradients():
     module, images = make().eval(), torch.randn(2, 3, 6, 6).double()
     with torch.no_grad():
         assert torch.equal(call(module, images, recompute=True), module(images))
+
+
+NETWORKS = [
+    lambda: PyramidNetwork(3, 1, 3, 4),
+    lambda: UNet(3, 1, [4, 8]),
+    lambda: MultiScaleModel(base_model=make(), fusion_method="sum"),
+]
+
+
+def trained_step(network, images):
+    """Bytes that autograd keeps, less the inputs of recomputed parts; the output and gradients."""
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    torch.manual_seed(1)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(images)
+    output.square().sum().backward()
+    return sum(kept.values()), [output, *(one.grad for one in network.parameters())]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_the_context_keeps_less_and_changes_nothing(network):
+    torch.manual_seed(0)
+    network = network().double()
+    images = torch.randn(2, 3, 24, 20, dtype=torch.float64)
+    plain, twin = copy.deepcopy(network), copy.deepcopy(network)
+    before, expected = trained_step(plain, images)
+    with enable_gradient_checkpointing():
+        during, found = trained_step(twin, images)
+    assert during < 0.75 * before
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+    again, _ = trained_step(copy.deepcopy(network), images)
+    assert again == before
+
+
+def test_the_context_ends_with_an_error_too():
+    network, images = PyramidNetwork(3, 1, 2, 4), torch.randn(1, 3, 8, 8)
+    before, _ = trained_step(network, images)
+    with pytest.raises(KeyError), enable_gradient_checkpointing():
+        raise KeyError
+    assert trained_step(network, images)[0] == before

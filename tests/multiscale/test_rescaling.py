@@ -55,12 +55,21 @@ def test_modes_differ_and_reach_both_directions():
         assert not any(torch.equal(a, b) for a, b in pairwise(maps))
 
 
-def test_the_inverse_of_a_rounded_size_needs_the_original_one():
-    x = torch.randn(1, 2, 7, 8)
+@pytest.mark.parametrize("side", [7, 8])
+@pytest.mark.parametrize("factor", [0.5, 0.3, 1.5])
+def test_the_inverse_gives_back_the_size_that_was_rounded(side, factor):
+    x = torch.randn(1, 2, side, 8)
+    rescale = Rescale(factor)
+    small = rescale(x)
+    assert rescale.inverse(small).shape == x.shape
+    assert rescale.inverse(small, (9, 9)).shape == (1, 2, 9, 9)
+
+
+def test_the_inverse_of_other_maps_divides_by_the_factor():
     rescale = Rescale(0.5)
-    assert rescale(x).shape == (1, 2, 4, 4)
-    assert rescale.inverse(rescale(x)).shape == (1, 2, 8, 8)
-    assert rescale.inverse(rescale(x), (7, 8)).shape == x.shape
+    rescale(torch.randn(1, 2, 7, 8))
+    assert rescale.inverse(torch.randn(1, 2, 3, 4)).shape == (1, 2, 6, 8)
+    assert Rescale(0.5).inverse(torch.randn(1, 2, 4, 4)).shape == (1, 2, 8, 8)
 
 
 def test_levels_of_the_pyramid_are_each_half_of_the_one_before():

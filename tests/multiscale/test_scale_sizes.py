@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatedcir.multiscale.scale_sizes import check_scales, scaled_size
+from gatedcir.multiscale.scale_sizes import check_scales, scaled_size, warn_of_equal_sizes
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,23 @@ def test_scales_ascend_and_hold_one(scales, message):
 def test_a_number_of_scales_can_be_asked_for():
     with pytest.raises(ValueError, match="at least 2"):
         check_scales([1.0], at_least=2)
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0001), (0.9, 1.0), (0.5, 1.0, 1.14)])
+def test_similar_scales_are_warned_of_by_name(scales):
+    with pytest.warns(UserWarning, match=f"scales {scales[-2]} and {scales[-1]} are too similar"):
+        assert check_scales(scales) == scales
+
+
+@pytest.mark.filterwarnings("error")
+def test_scales_that_differ_are_not_warned_of():
+    check_scales((0.5, 0.75, 1.0, 1.25, 1.5))
+    check_scales((1.0, 1.15))
+    warn_of_equal_sizes((0.5, 1.0, 1.5), (64, 64), 32)
+
+
+def test_scales_of_equal_sizes_are_warned_of_by_name():
+    with pytest.warns(
+        UserWarning, match=r"scales 0\.5 and 1\.0 both read .* 40x32 pixels at 32x32"
+    ):
+        warn_of_equal_sizes((0.5, 1.0, 2.0), (40, 32), 32)

@@ -11,11 +11,12 @@ import pytest
 import yaml
 from option_fixtures import read, refusal
 
+from gatedcir.commands.pictures import Options as Pictures
 from gatedcir.errors import UserError
 from gatedcir.options import config as config_module
 from gatedcir.options.command_line import flag_names, options_of
 from gatedcir.options.config import Config
-from gatedcir.options.parsing import flags_of, from_dict, read_yaml, to_dict
+from gatedcir.options.parsing import flags_of, from_dict, parse, read_yaml, to_dict
 from gatedcir.options.refusals import quietly
 
 PACKAGE = Path(config_module.__file__).parents[1]
@@ -239,3 +240,18 @@ def test_help_explains_every_field(capsys, monkeypatch):
         after_flag = shown.split(f"{flag} ", 1)[-1] if f"{flag} " in shown else shown
         after_flag = after_flag if f"{flag}, " not in shown else shown.split(f"{flag}, ", 1)[1]
         assert texts()[options.__name__, name] in after_flag[:900], flag
+
+
+def test_a_flag_that_may_be_repeated_keeps_each_value_whole():
+    given = ["--model-path", "run", "--output", "out", "--image", "a.png"]
+    texts = ["is red, not blue", "--no dots", "[plain]"]
+    words = [word for text in texts for word in ("--text", text)]
+    words[3] = "--text=--no dots"
+    del words[2]
+    found = parse(Pictures, [*given, *words], description="")
+    assert found.text == tuple(texts)
+    assert parse(Pictures, given, description="").text == ()
+    with pytest.raises(UserError, match=r"^dog belongs to no option; "):
+        parse(Pictures, [*given, "--text", "a", "dog"], description="")
+    with pytest.raises(UserError, match=r"^--text has no value; give --text STR"):
+        parse(Pictures, [*given, "--text"], description="")

@@ -28,7 +28,7 @@ def test_home_and_variables_are_replaced_in_every_path(yaml_file, monkeypatch, t
     given = ["--model-path=~/run", "--output", "x", "--image=~/a.png", "--text", "costs $5 ~/b"]
     pictures = parse(Pictures, given, description="")
     assert (pictures.model_path, pictures.image) == (tmp_path / "run", tmp_path / "a.png")
-    assert pictures.text == "costs $5 ~/b"
+    assert pictures.text == ("costs $5 ~/b",)
 
 
 def test_a_variable_that_is_not_set_is_named(monkeypatch, tmp_path):

@@ -22,7 +22,7 @@ from gatedcir.options.config import (
     RunConfig,
 )
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
-from gatedcir.run_folder.folder import TRAIN, VALIDATION, RunFolder
+from gatedcir.run_folder.folder import STEPS, TRAIN, VALIDATION, RunFolder
 from gatedcir.run_folder.provenance import provenance
 from gatedcir.training.resume import claim_folder
 
@@ -109,7 +109,7 @@ def test_kept_digits_are_exact(folder):
 
 def test_a_new_run_starts_without_rows(folder, tmp_path):
     again = RunFolder(tmp_path)
-    assert again.tables == {TRAIN: [], VALIDATION: []}
+    assert again.tables == {TRAIN: [], VALIDATION: [], STEPS: []}
     again.board.close()
 
 
@@ -158,3 +158,18 @@ def test_tensorboard_has_the_same_numbers(folder):
     assert set(found.Tags()["scalars"]) == {"train/loss", "validation/recall_at1"}
     assert [(e.step, e.value) for e in found.Scalars("train/loss")] == [(0, 0.5), (1, 0.25)]
     assert [(e.step, e.value) for e in found.Scalars("validation/recall_at1")] == [(1, 62.5)]
+
+
+def test_steps_are_rows_next_to_the_epochs_and_are_made_again_when_resumed(folder):
+    for epoch in range(2):
+        folder.add(TRAIN, epoch, {"loss": 1.0})
+        folder.add_steps(epoch, [{"step": 2 * epoch + n, "loss": 1 / (3 + n)} for n in range(2)])
+    before = (folder.path / STEPS).read_text().splitlines()
+    assert before[0] == "epoch,step,loss" and before[3] == "1,2,0.3333333333333333"
+    again = RunFolder(folder.path, done=1, kept=folder.tables)
+    again.add_steps(1, [{"step": 2, "loss": 7.0}])
+    again.board.close()
+    assert (folder.path / STEPS).read_text().splitlines() == [*before[:3], "1,2,7.0"]
+    found = EventAccumulator(str(folder.path / "tensorboard" / "steps")).Reload()
+    scalars = [(e.step, e.value) for e in found.Scalars("steps/loss")]
+    assert scalars == [(0, pytest.approx(1 / 3)), (1, 0.25), (2, 7.0)]

@@ -15,6 +15,7 @@ from PIL import Image
 from gatedcir.benchmarks.cirr import parse_cirr
 from gatedcir.benchmarks.fashioniq import parse_fashioniq
 from gatedcir.commands import synthetic
+from gatedcir.data.changes import file_of, read_changes
 from gatedcir.data.left_out import check_files
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes
@@ -147,6 +148,27 @@ def test_files_show_the_scenes_that_were_drawn(written, split):
         fitting = [n for n in shown if broken_parts(reference, query.edits, shown[n]) == 0]
         assert len(fitting) == 1 and fitting[0] in triplet.group
         assert triplet.target in (None, fitting[0])
+
+
+def test_what_changes_is_known_of_every_query_but_those_of_the_test(written):
+    parts = [(written["cirr"], parse_cirr(written["cirr"], name)) for name in CIRR_FILES.values()]
+    root = written["fashioniq"]
+    parts += [
+        (root, parse_fashioniq(root, category, split))
+        for category in garments.ATTRIBUTES
+        for split in FASHION_SIZES
+    ]
+    for root, split in parts:
+        if "test" in split.name:
+            assert not file_of(root, split.name).exists()
+            continue
+        known = read_changes(root, split.name)
+        assert known.queries.keys() == {triplet.query_id for triplet in split.triplets}
+        assert known.objects.keys() == {triplet.reference for triplet in split.triplets}
+        assert all(known.queries.values())
+        assert {swap.reference for swap in known.swaps} <= known.objects.keys()
+        with Image.open(split.paths[split.triplets[0].reference]) as picture:
+            assert picture.size == known.size
 
 
 @pytest.mark.parametrize("split", FASHION_SIZES)

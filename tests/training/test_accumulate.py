@@ -26,6 +26,8 @@ TARGET_IDS = torch.tensor([0, 1, 2, 1, 3])  # one target in both chunks
 PLACES = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([2, 4, 5, 4, 6])
 CPU = torch.device("cpu")
 TEXTS = ["is red", "has two blue circles", "is larger and has no hole", "the same", "is striped"]
+# The map of another triplet may come from another chunk.
+TAUGHT = "--model.gated-fusion.strategy attentive --loss-gate 2 --gate-target-layers 0 -1".split()
 SCALES = "--model.visual-scales 0.5 1.0 --model.scale-fusion mean --loss-scale 0.3".split()
 
 
@@ -46,8 +48,8 @@ def without_sharing(images, references, targets):
 
 
 def loss_of(found, temperature):
-    losses = losses_of(found, TARGET_IDS, temperature)
-    return total_loss(losses, LossConfig(loss_scale=0.3)), losses
+    losses = losses_of(found, TARGET_IDS, temperature, shuffled=True)
+    return total_loss(losses, LossConfig(loss_scale=0.3, loss_gate=2.0)), losses
 
 
 def gradients_of(model):
@@ -80,7 +82,7 @@ def agree(model, loss, expected_loss, expected):
         torch.testing.assert_close(found[name], gradient, atol=1e-6 * largest, rtol=1e-4, msg=name)
 
 
-@pytest.mark.parametrize("flags", [[], SCALES], ids=["plain", "scales"])
+@pytest.mark.parametrize("flags", [[], SCALES, TAUGHT], ids=["plain", "scales", "taught"])
 def test_chunks_equal_the_whole_batch(flags):
     _, model, tokenizer, images = model_and_batch(*flags)
     model.eval()

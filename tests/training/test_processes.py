@@ -91,7 +91,8 @@ def run_of_two(_reach, home, tmp_path_factory):
     """
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
     flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training"]
-    flags += ["--model.gated-fusion.dropout", "0"]
+    flags += ["--model.gated-fusion.dropout", "0", "--model.gated-fusion.reads", "qformer"]
+    flags += ["--loss-gate", "1", "--gate-target-layers", "0", "-1"]
     folder = tmp_path_factory.mktemp("two")
     flags += ["--cache-features", folder / "features"]
     run = folder / "run"
@@ -113,7 +114,7 @@ def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of
     alone = ["--batch-size", "16", "--cache-features", "none", "--num-workers", "1"]
     blip_fine_tune_2.main([*map(str, flags), *alone, "--output", str(one)])
     found, expected = (pd.read_csv(run / "train_metrics.csv") for run in (two, one))
-    for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "gate_mean", "alpha"):
+    for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "loss_gate", "gate_mean", "alpha"):
         assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name
     found, expected = (checkpoint.load(run / "checkpoints" / "last.pt") for run in (two, one))
     # Running means of the gradients of both steps; those of the keys' biases are rounding alone.
@@ -175,7 +176,7 @@ def test_shards_learn_what_whole_weights_learn(run_of_two, run_in_shards):
     for run, shards in ((run_in_shards, True), (whole, False)):
         assert json.loads((run / "provenance.json").read_text())["shards"] is shards
     found, expected = (pd.read_csv(r / "train_metrics.csv") for r in (run_in_shards, whole))
-    for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "temp", "alpha"):
+    for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "loss_gate", "temp", "alpha"):
         assert found[name].tolist() == pytest.approx(expected[name].tolist(), rel=1e-4), name
     found, expected = (
         checkpoint.load(r / "checkpoints" / "last.pt") for r in (run_in_shards, whole)

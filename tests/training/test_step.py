@@ -11,6 +11,8 @@ import gatedcir.training.step
 from gatedcir.data.batches import Batch
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
+from gatedcir.models.gated_fusion.gated import GatedFusionModule
+from gatedcir.models.gated_fusion.survival import Survival
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights.sources import load
@@ -23,13 +25,16 @@ TEXTS = ["is red", "has two blue circles and is larger"]
 
 def learn(*flags):
     """Loss of the second of two steps, and the weights behind it."""
-    config = parse(Config, ["--dataset", "CIRR", *SHORT, *flags], description="")
+    given = ["--dataset", "CIRR", *SHORT, "--loss-gate", "1", *flags]
+    config = parse(Config, given, description="")
     tiny = load("tiny")
     sizes = tiny.backbone.config.to_dict()
     for part in ("vision_config", "qformer_config"):
         sizes[part]["num_hidden_layers"] = 2  # tracing takes seconds a layer
     torch.manual_seed(0)
-    model = ComposedRetriever(Backbone.from_config(sizes))
+    backbone = Backbone.from_config(sizes)
+    fusion = GatedFusionModule(backbone.vision_width, backbone.width)
+    model = ComposedRetriever(backbone, fusion=fusion, reads="qformer", survival=Survival())
     model.backbone.set_attention("eager")  # as on CPUs
     tokenizer = Tokenizer(tiny.wordpieces)
     step = make_step(config, make_accelerator(), model, tokenizer, steps_per_epoch=10)
@@ -57,6 +62,7 @@ def test_a_compiled_step_learns_the_same(monkeypatch):
     found, terms, learnt = learn("--compile")
     assert len(calls) == 1  # for any number of images
     torch.testing.assert_close(found, loss, atol=1e-5, rtol=1e-5)
+    assert "loss_gate" in terms
     torch.testing.assert_close(terms, losses, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(learnt, weights, atol=1e-5, rtol=1e-4)
 

@@ -14,7 +14,7 @@ import blip_fine_tune_2
 from gatedcir.errors import UserError
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.claim import LOCK, Claim
-from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table, rows_until
+from gatedcir.run_folder.folder import STEPS, TRAIN, VALIDATION, read_table, rows_until
 from gatedcir.training import loop, step
 
 
@@ -32,7 +32,10 @@ def half_done(cirr_run, folder):
     run = shutil.copytree(cirr_run, folder)
     last = run / "checkpoints" / "last.pt"
     found = checkpoint.load(last)
-    tables = {name: rows[:1] for name, rows in found.trainer["tables"].items()}
+    tables = {
+        name: [row for row in rows if row["epoch"] == 0]
+        for name, rows in found.trainer["tables"].items()
+    }
     checkpoint.save(last, replace(found, epoch=1, trainer={**found.trainer, "tables": tables}))
     return run
 
@@ -119,11 +122,11 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_damaged_tables_are_written_again_from_the_checkpoint(cirr_run, tmp_path, damage, capsys):
     run = shutil.copytree(cirr_run, tmp_path / "run")
-    for name in (TRAIN, VALIDATION):
+    for name in (TRAIN, VALIDATION, STEPS):
         (run / name).write_bytes(damage((run / name).read_bytes()))
     blip_fine_tune_2.main(["--resume", str(run)])
     printed = capsys.readouterr().out
-    for name in (TRAIN, VALIDATION):
+    for name in (TRAIN, VALIDATION, STEPS):
         assert f"{run / name} is not as training left it" in printed
         assert (run / name).read_bytes() == (cirr_run / name).read_bytes()
 

@@ -36,7 +36,7 @@ def weights_of(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
     return checkpoint.load(run / "checkpoints" / name).weights
 
 
-@pytest.mark.parametrize(("where", "kept"), [("_seed_epoch", 1), ("validate", 2)])
+@pytest.mark.parametrize(("where", "kept"), [("_seed_epoch", 1), ("validate_epoch", 2)])
 def test_a_resumed_run_equals_an_uninterrupted_one(
     home, cirr_run, tmp_path, monkeypatch, where, kept
 ):
@@ -63,7 +63,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         expected, found = weights_of(cirr_run, file), weights_of(run, file)
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[name], found[name]) for name in expected)
-    for table in ("train_metrics.csv", "validation_metrics.csv"):
+    for table in ("train_metrics.csv", "validation_metrics.csv", "train_steps.csv"):
         drop = {"triplets_per_second", "peak_memory_gib"}  # of the machine, not of the training
         one, two = (pd.read_csv(folder / table) for folder in (cirr_run, run))
         columns = [c for c in one.columns if c not in drop]
@@ -173,7 +173,7 @@ def test_an_option_of_a_group_with_a_new_name_is_the_same_option():
 def test_what_may_change_when_a_run_goes_on_is_marked():
     free = {option.flag for option in options_of(Config) if option.free_on_resume}
     named = "output resume device validation-frequency save save-training save-best save-memory "
-    named += "cache-features cache-device compile dry-run data-path num-workers"
+    named += "cache-features cache-device compile dry-run data-path num-workers log-every"
     assert free == {f"--{name}" for name in named.split()}
 
 

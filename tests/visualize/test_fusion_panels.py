@@ -9,6 +9,8 @@ from gatedcir.visualize.fusion_panels import (
     feature_grid,
     layer_gates,
     neck_weights,
+    share_bars,
+    share_maps,
     weight_bars,
     word_maps,
 )
@@ -47,6 +49,26 @@ def test_gates_lie_over_the_image_layer_by_layer():
     np.testing.assert_allclose(second[[0, 3]], [[0.2] * 4, [0.6] * 4], rtol=1e-6)
 
 
+def test_shares_are_bars_by_layer_and_maps_by_level():
+    """Two layers at two scales, the first scale's first; every token has the same shares."""
+    shares = torch.tensor([0.1, 0.0, 0.6, 0.3])[:, None].expand(4, 5)
+    bars = share_bars(shares, gain=0.25, layers=LAYERS, scales=(0.5, 1.0))
+    assert bars.title == "share in the fused map\nresidual gain 0.25"
+    assert bars.labels == ["layer -1", "layer -4"]
+    assert {name: np.round(row, 4).tolist() for name, row in bars.series.items()} == {
+        "0.5×": [0.1, 0.0],
+        "1.0×": [0.6, 0.3],
+    }
+    maps = share_maps(shares, layers=LAYERS, scales=(0.5, 1.0), picture=PICTURE)
+    assert titles(maps) == [[f"scale {s}×, layer {n}" for s in (0.5, 1.0) for n in LAYERS]]
+    assert [round(float(one.mean()), 4) for one in values(maps)] == [0.1, 0.0, 0.6, 0.3]
+
+
+def test_shares_of_one_scale_without_a_gain():
+    bars = share_bars(torch.tensor([[0.75], [0.25]]), gain=None, layers=LAYERS, scales=(1.0,))
+    assert (bars.title, bars.series) == ("share in the fused map", {"share": [0.75, 0.25]})
+
+
 def test_the_necks_weights_are_a_map_a_scale():
     weights = torch.stack([torch.full((2, 2), share) for share in (0.5, 0.3, 0.2)])
     found = neck_weights(weights, scales=(1.0, 0.5, 0.25), picture=PICTURE)
@@ -55,14 +77,13 @@ def test_the_necks_weights_are_a_map_a_scale():
 
 
 def test_a_word_gets_the_attention_of_all_its_tokens():
-    attention = torch.tensor([0.4, 0.3, 0.2, 0.1]).expand(5, 4).clone()  # [L, T]
-    attention[4] = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    words = [("[CLS]", [0]), ("dotted", [1, 2]), ("[SEP]", [3])]
+    attention = torch.tensor([0.2, 0.3, 0.3, 0.2, 0.0]).expand(5, 5).clone()  # [L, T]
+    attention[4] = torch.tensor([0.5, 0.1, 0.1, 0.2, 0.1])
+    words = [("[CLS]", [0]), ("dotted", [1, 2]), ("one", [3]), (",", [4])]
     found = word_maps(attention, words=words, picture=np.zeros((2, 2, 3)))
-    assert titles(found) == [["[CLS]", "dotted", "[SEP]"]]
-    np.testing.assert_allclose(values(found)[1], [[0.5, 0.5], [0.5, 0.5]], rtol=1e-6)
-    np.testing.assert_allclose(values(found)[0], [[0.4, 0.4], [0.4, 0.1]], rtol=1e-6)
-    np.testing.assert_allclose(sum(values(found)), np.ones((2, 2)), rtol=1e-6)
+    assert titles(found) == [["dotted", "one"]]
+    np.testing.assert_allclose(values(found)[0], [[0.75, 0.75], [0.75, 0.5]], rtol=1e-6)
+    np.testing.assert_allclose(values(found)[1], [[0.25, 0.25], [0.25, 0.5]], rtol=1e-6)
 
 
 def test_many_words_are_broken_into_rows():

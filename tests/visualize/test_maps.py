@@ -6,7 +6,15 @@ import torch
 from PIL import Image
 
 from gatedcir.data.transforms import make_transform
-from gatedcir.visualize.maps import enlarge, feature_map, gate_map, to_picture
+from gatedcir.visualize.maps import (
+    cosine_map,
+    enlarge,
+    feature_map,
+    gate_map,
+    is_one_vector,
+    map_numbers,
+    to_picture,
+)
 
 
 def test_a_gate_map_is_the_mean_over_channels_without_the_class_token():
@@ -75,3 +83,29 @@ def test_few_high_patches_are_high_however_few_more_are_low():
     for order in (slice(None), range(8, -1, -1)):  # the component comes with either sign
         tokens = torch.cat([torch.zeros(1), values[order]])[:, None]
         torch.testing.assert_close(feature_map(tokens).flatten(), scores[order])
+
+
+def test_a_direction_that_differs_by_rounding_alone_is_one_vector():
+    delta = torch.randn(8, generator=torch.Generator().manual_seed(0)).expand(17, 8)
+    noise = torch.randn(17, 8, generator=torch.Generator().manual_seed(1))
+    rounded = (delta + 1e-3 * noise).bfloat16()
+    assert (rounded != rounded[0]).any() and is_one_vector(rounded)
+    assert not is_one_vector(delta + 0.1 * noise)
+    assert is_one_vector(torch.zeros(17, 8))
+
+
+def test_a_cosine_is_that_of_each_patch_alone():
+    delta, wanted = torch.randn(2, 10, 6, generator=torch.Generator().manual_seed(0))
+    found = cosine_map(delta, wanted)
+    expected = [
+        float(d @ w) / float(d.norm() * w.norm())
+        for d, w in zip(delta[1:], wanted[1:], strict=True)
+    ]
+    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-5)
+    np.testing.assert_allclose(cosine_map(delta, 3 * delta), np.ones((3, 3)), rtol=1e-5)
+
+
+def test_the_numbers_of_a_map_are_written_below_it():
+    numbers = map_numbers(np.array([[0.0, 0.25], [0.5, 0.75]]))
+    assert f"{numbers:.2f}" == "min 0.00, max 0.75\nmean 0.38"
+    assert numbers.over_half == 0.25

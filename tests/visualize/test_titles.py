@@ -1,11 +1,13 @@
 """What is written in the figures: titles, and what the axes and colour bars say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from gatedcir.visualize.charts import Bar, save_cost_chart, save_curves, save_interval_chart
-from gatedcir.visualize.gate_figure import Picture, save_gate_figure
+from gatedcir.visualize.gate_figure import Direction, Picture, Row, save_gate_figure
 from gatedcir.visualize.panels import Bars, Maps, save_panels
 
 IMAGE = np.zeros((4, 4, 3))
@@ -30,16 +32,40 @@ def titles(figure):
 
 
 def test_the_gates_figure(saved, tmp_path):
-    save_gate_figure(
-        tmp_path / "gate.png",
-        reference=Picture(IMAGE, "reference"),
-        gate=np.zeros((4, 4)),
+    gate = np.array([[0.25, 0.5], [0.75, 1.0]])
+    row = Row(
         text="is red",
-        others=[Picture(IMAGE, "rank 1", right=True)],
+        reference=IMAGE,
+        gate=gate,
+        change=gate / 50,
+        direction=Direction(gate - 0.5, "delta", 1.0),
+        words=[("is", 0.25), ("red", 0.75)],
+        boxes=[(0.0, 0.0, 0.5, 1.0)],
+        others=[Picture(IMAGE, "retrieved 1", right=True)],
     )
+    save_gate_figure(tmp_path / "gate.png", [row, replace(row, text="is blue")], change_top=0.05)
     [figure] = saved
-    assert figure.get_suptitle() == "is red"
-    assert titles(figure) == ["reference", "Gate Activation Map", "rank 1", ""]  # the colour bar
+    first, second = figure.subfigs
+    assert (first.get_suptitle(), second.get_suptitle()) == ("is red", "is blue")
+    maps, words, others = first.subfigs
+    reference, gate_axis, gate_bar, change_axis, change_bar, delta_axis, delta_bar = maps.axes
+    assert reference.get_xlabel() == "dashed: what\ntruly changes"
+    assert gate_axis.get_title() == "gate\nmean over channels"
+    assert gate_axis.get_xlabel() == "min 0.25, max 1.00\nmean 0.62, 50% over 0.5"
+    assert change_axis.get_title() == "change |α·gate·δ|\nmean over channels"
+    assert change_axis.get_xlabel() == "min 0.005, max 0.02\nmean 0.013"
+    assert delta_axis.get_title() == "delta"
+    for bar, ticks in (
+        (gate_bar, ["0", "0.5", "1"]),
+        (change_bar, ["0", "0.025", "0.05"]),
+        (delta_bar, ["-1", "0", "1"]),
+    ):
+        assert [tick.get_text() for tick in bar.get_yticklabels()] == ticks
+    [axis] = words.axes
+    assert [bar.get_height() for bar in axis.patches] == [0.25, 0.75]
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["is", "red"]
+    assert [text.get_text() for text in axis.texts] == ["25%", "75%"]
+    assert others.axes[0].get_title() == "retrieved 1"
 
 
 def test_the_fusions_panels(saved, tmp_path):

@@ -56,9 +56,14 @@ def table_of_cells(runs: pd.DataFrame, grid: Grid, headline: str) -> pd.DataFram
             pairs = [seed for seed in table.index if seed in baseline.index]
         row: dict[str, Any] = {"cell": cell.name, "seeds": len(table), "pairs": len(pairs)}
         for metric in metrics:
+            if table[metric].isna().any():  # a fusion without a gate has no figures of it
+                continue
             row |= _interval(metric, estimate(table[metric].tolist()))
-            others = table[metric][:0] if baseline is None else baseline[metric]
-            row |= _comparison(metric, table[metric][pairs].tolist(), others[pairs].tolist())
+            if baseline is None or baseline[metric].isna().any():
+                row |= _comparison(metric, [], [])
+                continue
+            own, others = table[metric][pairs], baseline[metric][pairs]
+            row |= _comparison(metric, own.tolist(), others.tolist())
         row |= {name: int(table[name].iloc[0]) for name in PARAMETERS}
         row["seconds_per_step"] = table["seconds_per_step"].mean()
         row["peak_memory_gib"] = table["peak_memory_gib"].max()

@@ -8,11 +8,13 @@ from torch import Tensor
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion.strategies import make_fusion
+from gatedcir.models.gated_fusion.survival import Survival
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
+from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import (
     BackboneConfig,
@@ -204,6 +206,18 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         raise UserError(
             f"{error}; change --model.visual-layers or --model.visual-scales."
         ) from None
+    size = (backbone.image_size, backbone.image_size)
+    warn_of_equal_sizes(options.visual_scales, size, backbone.config.vision_config.patch_size)
+    loss = config.loss
+    survival = None
+    if loss.loss_gate > 0:
+        try:
+            backbone.check_layers(loss.gate_target_layers or options.visual_layers)
+        except ValueError as error:
+            raise UserError(f"{error}; change --gate-target-layers.") from None
+        survival = Survival(
+            loss.gate_target_layers or (), cut=loss.gate_target_cut, taught=loss.gate_target_for
+        )
     return ComposedRetriever(
         backbone,
         layers=options.visual_layers,
@@ -216,8 +230,11 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             alpha_init=options.gated_fusion.alpha_init,
             dropout=options.gated_fusion.dropout,
             start=options.gated_fusion.start,
+            blocks=options.gated_fusion.blocks,
         ),
-        each_scale=config.loss.loss_scale > 0,
+        reads=options.gated_fusion.reads,
+        each_scale=loss.loss_scale > 0,
+        survival=survival,
     )
 
 

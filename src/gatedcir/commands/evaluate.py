@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.output is not None:
         check_file_to_write(options.output, "--output")
     from gatedcir.assemble.evaluator import open_evaluator
-    from gatedcir.evaluation.evaluator import validate
+    from gatedcir.evaluation.evaluator import validate_each
     from gatedcir.evaluation.report import format_report
     from gatedcir.files import write_json
     from gatedcir.models.weights.sources import load, locate
@@ -96,13 +96,22 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"{split.name} has no published targets to compare with; gatedcir submit writes "
                 "the answers for its server."
             )
-    metrics = validate(evaluator, splits)
+    encoders = [evaluator.encode_query]
+    if evaluator.has_gate:  # what it is worth belongs into every report
+        encoders.append(evaluator.encode_without_gate)
+    metrics, *without_gate = validate_each(evaluator, splits, encoders)
     source = locate(str(options.model_path))
     print(format_report(metrics, splits, title=str(source)))
+    headline = evaluator.benchmark.headline
+    for closed in without_gate:
+        print(f"recall without the gate: {closed[headline]:.2f} ({headline})")
     if options.output is not None:
         protocol = {split.name: split.protocol for split in splits}
-        content = {"checkpoint": str(source), "trained_on": evaluator.trained_on}
-        write_json(options.output, {**content, "protocol": protocol, "metrics": metrics})
+        content: dict[str, Any] = {"checkpoint": str(source), "trained_on": evaluator.trained_on}
+        content |= {"protocol": protocol, "metrics": metrics}
+        if without_gate:
+            content["metrics_without_gate"] = without_gate[0]
+        write_json(options.output, content)
 
 
 def _data_of(found: "Pretrained", path: Path) -> dict[str, Any]:

@@ -41,11 +41,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluator, queries = _of_split(options)
     else:
         evaluator, pixels = open_one(options)
-        file = options.output / f"{options.image.stem}-fusion.png"
-        queries = iter([_Query(file, pixels, options.text)])
+        queries = _of_image(options, options.image.stem, pixels)
     for query in queries:
         _draw(evaluator, query)
         print(query.file)
+
+
+def _of_image(options: Options, name: str, pixels: "Tensor") -> Iterator[_Query]:
+    """A picture for each text. Without a text, one picture."""
+    for number, text in enumerate(options.text or (None,), 1):
+        place = "" if number == 1 else f"-{number}"
+        yield _Query(options.output / f"{name}-fusion{place}.{options.format}", pixels, text)
 
 
 def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
@@ -64,7 +70,7 @@ def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
             print(f"{split.name}: {split.protocol}")
             for place in chosen(len(split.triplets), options.num):
                 triplet = split.triplets[place]
-                file = file_of(options.output, split.name, triplet.query_id, "-fusion")
+                file = file_of(options, split.name, triplet.query_id, "-fusion")
                 yield _Query(file, source[triplet.reference], evaluation_text(triplet.captions))
 
     return make_evaluator(config, model, tokenizer, source), queries()
@@ -82,7 +88,13 @@ def _draw(evaluator: "Evaluator", query: _Query) -> None:
     if query.text is not None:
         reported = evaluator.explain(query.pixels[None], [query.text])
     aux = {name: value[0].float().cpu() for name, value in reported.items() if value.ndim > 1}
+    bars = fusion_panels.weight_bars(aux, layers=layers, scales=scales)
     maps = []
+    if len(levels) > 1:
+        shares = evaluator.shares(levels)[0].cpu()
+        gain = reported["fusion_gain"].item() if "fusion_gain" in reported else None
+        bars.append(fusion_panels.share_bars(shares, gain=gain, layers=layers, scales=scales))
+        maps.append(fusion_panels.share_maps(shares, layers=layers, scales=scales, picture=picture))
     if "layer_gates" in aux:
         gates = aux["layer_gates"]
         maps.append(fusion_panels.layer_gates(gates, layers=layers, picture=picture))
@@ -98,12 +110,13 @@ def _draw(evaluator: "Evaluator", query: _Query) -> None:
         words = evaluator.tokenizer.words(query.text)
         attention = aux["text_attention"]
         maps.append(fusion_panels.word_maps(attention, words=words, picture=picture))
+    maps = [each for each in maps if each.rows]  # a text may have no word but punctuation
     if not maps:
         raise UserError(_NOTHING)
     save_panels(
         query.file,
         reference=Picture(picture, "reference"),
         text=query.text or "",
-        bars=fusion_panels.weight_bars(aux, layers=layers, scales=scales),
+        bars=bars,
         maps=maps,
     )

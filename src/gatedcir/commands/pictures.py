@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from gatedcir.errors import UserError
 from gatedcir.options.config import (
@@ -34,13 +36,15 @@ class Options:
     """Folder for the pictures."""
     image: Path | None = None
     """A reference image."""
-    text: str | None = None
-    """How to change the image."""
+    text: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """How to change the image. Give the flag again for each other text over the same image."""
     dataset: MaybeDataset = None
     """Take queries of this dataset instead of one image."""
     data_path: DataPath = None
     split: str = "val"
     """Its split."""
+    format: Literal["png", "svg", "pdf"] = "png"
+    """The pictures' format. Those in svg and pdf can be enlarged."""
     num: int = 8
     """How many queries, spread evenly over the split (for FashionIQ, over each category)."""
     fashioniq_categories: Categories = ALL_CATEGORIES
@@ -70,13 +74,13 @@ def check(options: Options, *, needs_text: bool) -> None:
     """
     from gatedcir.benchmarks.load import check_caption
 
-    one, text = options.image is not None, options.text is not None
+    one, text = options.image is not None, bool(options.text)
     stray, missing = text and not one, one and needs_text and not text
     if one == (options.dataset is not None) or stray or missing:
         with_text = "with --text TEXT" if needs_text else "[--text TEXT]"
         raise UserError(f"give either --image FILE {with_text}, or --dataset NAME.")
-    if options.text is not None:
-        check_caption(options.text, where="--text")
+    for given in options.text:
+        check_caption(given, where="--text")
     if options.image is not None:
         if options.image.is_dir():
             raise UserError(f"--image {options.image} is a folder; name one image in it.")
@@ -109,9 +113,9 @@ def chosen(available: int, wanted: int) -> list[int]:
     return np.linspace(0, available - 1, min(available, wanted)).astype(int).tolist()
 
 
-def file_of(folder: Path, split: str, query: str, what: str = "") -> Path:
+def file_of(options: Options, split: str, query: str, what: str = "") -> Path:
     """Where a query's picture goes."""
-    return folder / f"{split.replace(' ', '-')}-{query}{what}.png"
+    return options.output / f"{split.replace(' ', '-')}-{query}{what}.{options.format}"
 
 
 def picture_of(pixels: "Tensor", transform: "Transform") -> "np.ndarray":

@@ -1,7 +1,7 @@
 """From an image file to a normalised tensor, with Pillow and torch alone."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -95,6 +95,32 @@ class Transform:
         padding = TRANSFORMS[self.kind](*image.size, self.target_ratio)
         return _pad_resize_crop(image, padding, self.size)
 
+    def boxes(
+        self, boxes: Iterable[tuple[float, float, float, float]], size: tuple[int, int]
+    ) -> list[tuple[float, float, float, float]]:
+        """Where boxes of an image of `size` (width, height) are in its square. Both in fractions.
+
+        What the crop cuts off is left out.
+
+        >>> transform = make_transform("squarepad", size=4)
+        >>> transform.boxes([(0, 0, 1, 0.5)], (100, 200)), transform.boxes([(0, 0, 1, 1)], (4, 4))
+        ([(0.25, 0.0, 0.75, 0.5)], [(0.0, 0.0, 1.0, 1.0)])
+        """
+        padding = TRANSFORMS[self.kind](*size, self.target_ratio)
+        padded = tuple(side + 2 * pad for side, pad in zip(size, padding, strict=True))
+        resized = _resized(padded, self.size)
+        found = []
+        for box in boxes:
+            places = [
+                (value * size[axis] + padding[axis]) / padded[axis] * resized[axis]
+                - _offset(resized[axis], self.size)
+                for axis, value in zip((0, 1, 0, 1), box, strict=True)
+            ]
+            left, top, right, bottom = (min(max(p / self.size, 0.0), 1.0) for p in places)
+            if left < right and top < bottom:
+                found.append((left, top, right, bottom))
+        return found
+
 
 def make_transform(
     kind: str,
@@ -135,9 +161,7 @@ def _pad_resize_crop(image: Image.Image, padding: tuple[int, int], size: int) ->
     """
     (horizontal, vertical), (width, height) = padding, image.size
     padded = (width + 2 * horizontal, height + 2 * vertical)
-    shortest = min(padded)
-    # The longer side rounds down, as in the transforms that published weights were trained with.
-    resized = (int(size * padded[0] / shortest), int(size * padded[1] / shortest))
+    resized = _resized(padded, size)
     if max(math.prod(padded), math.prod(resized)) > max(
         AFFORDABLE, 2 * width * height, 2 * size * size
     ):
@@ -147,6 +171,15 @@ def _pad_resize_crop(image: Image.Image, padding: tuple[int, int], size: int) ->
     left, top = _offset(resized[0], size), _offset(resized[1], size)
     image = image.resize(resized, Image.Resampling.BICUBIC)
     return image.crop((left, top, left + size, top + size))
+
+
+def _resized(padded: tuple[int, ...], size: int) -> tuple[int, int]:
+    """Width and height when the shorter side becomes `size`.
+
+    The longer side rounds down, as in the transforms that published weights were trained with.
+    """
+    shortest = min(padded)
+    return int(size * padded[0] / shortest), int(size * padded[1] / shortest)
 
 
 def _thin(

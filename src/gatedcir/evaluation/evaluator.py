@@ -4,7 +4,8 @@ Shapes: M queries, G gallery images, K kept, S members of an image group, Q quer
 E embedding width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,9 +16,10 @@ from gatedcir.data.sources import Source, batches
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
 from gatedcir.device import CPU, Device
-from gatedcir.evaluation.ranking import rank
+from gatedcir.evaluation.ranking import Ranking, rank
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
+from gatedcir.models.visual_fusion.shares import level_shares
 from gatedcir.progress import bar
 from gatedcir.search.exact import TokenIndex
 from gatedcir.visual import Visual, move, take
@@ -58,22 +60,28 @@ class Evaluator:
         """Whether `fuse` changes the map that it reads."""
         return bool(self.model.visual_fusion.changes)
 
-    @torch.inference_mode()
     def encode(
         self, split: Split, encode_query: QueryEncoder | None = None
     ) -> tuple[TokenIndex, Tensor]:
+        """As `encode_each` with one encoder, by default the model's own."""
+        index, [queries] = self.encode_each(split, [encode_query or self.encode_query])
+        return index, queries
+
+    @torch.inference_mode()
+    def encode_each(
+        self, split: Split, encoders: Sequence[QueryEncoder]
+    ) -> tuple[TokenIndex, list[Tensor]]:
         """A gallery's target features and the features of its queries, in one pass.
 
         Every image is read and goes through the vision tower once. Its tokens are not kept.
 
         Args:
             split: the gallery and the queries.
-            encode_query: replaces the model's own encoder.
+            encoders: each encodes all queries.
 
         Returns:
-            The targets in an index, in gallery order, and the queries [M, E] on the CPU.
+            The targets in an index, in gallery order, and each encoder's queries [M, E] on the CPU.
         """
-        encode_query = encode_query or self._encode_query
         width, count = self.model.embedding_width, len(split.gallery)
         index = TokenIndex(
             dim=width,
@@ -84,9 +92,9 @@ class Evaluator:
         asked: dict[str, list[int]] = {name: [] for name in split.gallery}
         for number, triplet in enumerate(split.triplets):
             asked.setdefault(triplet.reference, []).append(number)  # others behind the gallery
-        queries = torch.empty(len(texts), width)
+        queries = [torch.empty(len(texts), width) for _ in encoders]
         numbers = list(asked.values())
-        for start, images in self._batches(list(asked), split.name):
+        for start, images in self.batches(list(asked), split.name):
             pairs = [
                 (row, number)
                 for row, each in enumerate(numbers[start : start + self.batch_size])
@@ -99,16 +107,17 @@ class Evaluator:
                 for some in range(0, len(pairs), self.batch_size):
                     rows, those = zip(*pairs[some : some + self.batch_size], strict=True)
                     references = take(levels, torch.tensor(rows))
-                    found = encode_query(references, [texts[number] for number in those])
-                    queries[list(those)] = found.float().cpu()
+                    for encode_query, found in zip(encoders, queries, strict=True):
+                        encoded = encode_query(references, [texts[number] for number in those])
+                        found[list(those)] = encoded.float().cpu()
         return index, queries
 
     @torch.inference_mode()
-    def explain(self, pixels: Tensor, texts: list[str]) -> dict[str, Tensor]:
-        """The fusion's gate and figures for images [B, 3, H, W] and B texts."""
+    def explain(self, images: Visual, texts: list[str]) -> dict[str, Tensor]:
+        """The fusion's gate and figures for B images and B texts."""
         with self.runs_on.autocast():
             tokens = self.tokenizer(texts).to(self.device)
-            return self.model.encode_query(pixels.to(self.device), tokens)[1]
+            return self.model.encode_query(move(images, self.device), tokens)[1]
 
     @torch.inference_mode()
     def fuse(self, pixels: Tensor) -> tuple[list[Tensor], Tensor, dict[str, Tensor]]:
@@ -122,10 +131,33 @@ class Evaluator:
             levels = self.model.normalised_levels(pixels.to(self.device))
             return levels, *self.model.visual_fusion(levels)
 
-    def _encode_query(self, images: Visual, texts: list[str]) -> Tensor:
+    @torch.inference_mode()
+    def shares(self, levels: list[Tensor]) -> Tensor:
+        """The share of each level of `fuse` in its output: [B, S * N, L], see `level_shares`."""
+        with self.runs_on.autocast():
+            return level_shares(self.model.visual_fusion, levels)
+
+    def encode_query(self, images: Visual, texts: list[str]) -> Tensor:
+        """Query features of B references on the model's device: [B, E]."""
         return self.model.encode_query(images, self.tokenizer(texts).to(self.device))[0]
 
-    def _batches(self, names: list[str], title: str) -> Iterator[tuple[int, Visual]]:
+    def encode_without_gate(self, images: Visual, texts: list[str]) -> Tensor:
+        """As `encode_query`, but the text changes no visual token, as if alpha were 0."""
+        closed = torch.zeros(1, 1, dtype=torch.bool, device=self.device)
+        tokens = self.tokenizer(texts).to(self.device)
+        return self.model.encode_query(images, tokens, keep=closed)[0]
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """A context without dropout. The model's training mode is restored after it."""
+        training = self.model.training
+        self.model.eval()
+        try:
+            yield
+        finally:
+            self.model.train(training)
+
+    def batches(self, names: list[str], title: str) -> Iterator[tuple[int, Visual]]:
         """Batches of images on the model's device, each with the number of its first image."""
         stream = batches(
             self.source, names, batch_size=self.batch_size, num_workers=self.num_workers
@@ -140,10 +172,24 @@ def validate(
     evaluator: Evaluator, splits: list[Split], encode_query: QueryEncoder | None = None
 ) -> dict[str, float]:
     """Metrics of a model on a dataset's splits. The model's training mode is restored after."""
-    training = evaluator.model.training
-    evaluator.model.eval()
-    try:
-        rankings = [rank(split, *evaluator.encode(split, encode_query)) for split in splits]
-    finally:
-        evaluator.model.train(training)
-    return evaluator.benchmark.measure(rankings)
+    return validate_each(evaluator, splits, [encode_query or evaluator.encode_query])[0]
+
+
+def validate_each(
+    evaluator: Evaluator, splits: list[Split], encoders: Sequence[QueryEncoder]
+) -> list[dict[str, float]]:
+    """Metrics of several encoders of queries, which search the same galleries."""
+    return [evaluator.benchmark.measure(each) for each in rank_each(evaluator, splits, encoders)]
+
+
+def rank_each(
+    evaluator: Evaluator, splits: list[Split], encoders: Sequence[QueryEncoder]
+) -> list[list[Ranking]]:
+    """What each encoder of queries retrieves, split by split."""
+    rankings: list[list[Ranking]] = [[] for _ in encoders]
+    with evaluator.measuring():
+        for split in splits:
+            index, encoded = evaluator.encode_each(split, encoders)
+            for found, queries in zip(rankings, encoded, strict=True):
+                found.append(rank(split, index, queries))
+    return rankings

@@ -3,7 +3,7 @@
 Shapes: M queries, K kept, S members of an image group, E embedding width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -41,6 +41,18 @@ class Ranking:
         order = np.lexsort((self.members[query], -self.member_similarity[query]))
         names = [self.split.gallery[i] for i in self.members[query][order] if i >= 0]
         return [name for name in names if name != reference]
+
+    def only(self, queries: Indices) -> "Ranking":
+        """The same of some queries, in their order. A query may be among them more than once."""
+        triplets = tuple(self.split.triplets[query] for query in queries)
+        return Ranking(
+            replace(self.split, triplets=triplets),
+            self.references[queries],
+            self.targets[queries],
+            self.images[queries],
+            self.members[queries],
+            self.member_similarity[queries],
+        )
 
     @property
     def target_ranks(self) -> Indices:

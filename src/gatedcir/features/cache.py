@@ -116,8 +116,9 @@ def feature_folder(
         "precision of the tower": keeping.runs_on.name,
         "precision of the features": name_of(dtype),
     }
-    tokens = [backbone.token_count(scale) for scale in model.scales for _ in layers]
-    shapes = [(count, backbone.vision_width) for count in tokens]
+    if model.more_layers:
+        settings["layers at scale 1.0 only"] = " ".join(map(str, model.more_layers))
+    shapes = [(length, backbone.vision_width) for length in model.level_lengths()]
     return FeatureFolder.below(keeping.where, settings, shapes=shapes, dtype=dtype)
 
 

@@ -6,22 +6,26 @@ T text tokens, D Q-Former width, Dv vision width, E embedding width.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.gated import NoFusion
+from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
+from gatedcir.models.gated_fusion.survival import Survival, gate_target, relative
 from gatedcir.models.text import Tokens
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.start import Aux
 from gatedcir.visual import Visual
 
+Reads = Literal["embeddings", "qformer"]
+
 
 class Encoded(NamedTuple):
-    """The features of a batch that one training step needs. All have norm 1."""
+    """What the losses of a batch read. Queries, texts and targets have norm 1."""
 
     query: Tensor  # [B, E], reference and text
     text: Tensor  # [B, E], prompts and text without the image
@@ -30,6 +34,9 @@ class Encoded(NamedTuple):
     prompt_mean: Tensor  # [D], mean of the prompts, detached
     aux: Aux  # the fusions' gates, weights and figures
     by_scale: dict[float, tuple[Tensor, Tensor]]  # query and targets from each scale alone
+    gate: Tensor | None = None  # [B, L - 1], the gate's mean over channels at every patch, or the
+    # change's size there, whichever is taught
+    gate_target: Tensor | None = None  # [B, L - 1], what it should be
 
 
 class ComposedRetriever(nn.Module):
@@ -45,7 +52,9 @@ class ComposedRetriever(nn.Module):
         scales: multiples of the image's size at which the tower reads it.
         visual_fusion: makes one token map of all of these; see `VisualFusion`.
         fusion: lets the text change the reference's tokens; one of `STRATEGIES`.
+        reads: the fusion reads the words' embeddings, or the outputs of the Q-Former's text half.
         each_scale: `forward` also gives features from each scale alone.
+        survival: `forward` also gives the gate and what it should be.
     """
 
     def __init__(
@@ -56,7 +65,9 @@ class ComposedRetriever(nn.Module):
         scales: Sequence[float] = (1.0,),
         visual_fusion: nn.Module | None = None,
         fusion: nn.Module | None = None,
+        reads: Reads = "embeddings",
         each_scale: bool = False,
+        survival: Survival | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -65,6 +76,15 @@ class ComposedRetriever(nn.Module):
             VisualFusion(width=backbone.vision_width) if visual_fusion is None else visual_fusion
         )
         self.fusion = NoFusion() if fusion is None else fusion
+        self.reads, self.survival = reads, survival
+        own = backbone.check_layers(self.layers)
+        taught_by = [] if survival is None else backbone.check_layers(survival.layers or own)
+        # The blocks that only the gate's target needs come after all scales, at scale 1.0.
+        self.more_layers = tuple(layer for layer in taught_by if layer not in own)
+        first, behind = self.scales.index(1.0) * len(own), len(own) * len(self.scales)
+        places = [*range(first, first + len(own)), *range(behind, behind + len(self.more_layers))]
+        place_of = dict(zip([*own, *self.more_layers], places, strict=True))
+        self._taught_by = [place_of[layer] for layer in taught_by]
         std = backbone.config.qformer_config.initializer_range
         self.prompt_tokens = nn.Parameter(torch.randn_like(backbone.query_tokens) * std)
         self.temp = nn.Parameter(torch.tensor(0.07))
@@ -74,32 +94,58 @@ class ComposedRetriever(nn.Module):
         """E."""
         return self.backbone.vision_projection.out_features
 
+    @property
+    def use_gated_fusion(self) -> bool:
+        """Whether the text changes the reference's tokens. False takes the fusion out for good.
+
+        Raises:
+            ValueError: it is set to True where there is no fusion.
+        """
+        return not isinstance(self.fusion, NoFusion)
+
+    @use_gated_fusion.setter
+    def use_gated_fusion(self, wanted: bool) -> None:
+        if wanted and not self.use_gated_fusion:
+            raise ValueError("this model has no fusion to use: set model.fusion to one")
+        if not wanted:
+            self.fusion = NoFusion()
+
     def feature_bytes(self, dtype: torch.dtype) -> int:
         """Size in memory of the output of `levels` for one image."""
-        tokens = sum(self.backbone.token_count(scale) for scale in self.scales)
-        return tokens * len(self.layers) * self.backbone.vision_width * dtype.itemsize
+        return sum(self.level_lengths()) * self.backbone.vision_width * dtype.itemsize
+
+    def level_lengths(self) -> list[int]:
+        """L of each output of `levels`."""
+        found = [self.backbone.token_count(scale) for scale in self.scales for _ in self.layers]
+        return found + [self.backbone.token_count()] * len(self.more_layers)
 
     def levels(self, visual: Visual) -> list[Tensor]:
         """The vision tower's outputs that the model reads, before its last LayerNorm.
+
+        All layers of the first scale come first, then those of the next. The outputs that only the
+        gate's target needs come last.
 
         Under autocast they have its type, although the tower's residual stream keeps its own.
         Outputs that are computed on the fly then equal those that were cached in half the memory.
         """
         if not isinstance(visual, Tensor):
             return visual
-        found = [
-            level
-            for scale in self.scales
-            for level in self.backbone.vision_levels(visual, self.layers, scale=scale)
-        ]
+        found, more = [], []
+        for scale in self.scales:
+            layers = (*self.layers, *self.more_layers) if scale == 1 else self.layers
+            levels = self.backbone.vision_levels(visual, layers, scale=scale)
+            found += levels[: len(self.layers)]
+            more += levels[len(self.layers) :]
+        found += more
         kind = visual.device.type
         if torch.is_autocast_enabled(kind):
             found = [level.to(torch.get_autocast_dtype(kind)) for level in found]
         return found
 
     def normalised_levels(self, visual: Visual) -> list[Tensor]:
-        """All levels after the tower's last LayerNorm, in the Q-Former's precision."""
-        return [self.backbone.normalise(x.to(self.temp.dtype)) for x in self.levels(visual)]
+        """The visual fusion's input: after the last LayerNorm, in the Q-Former's precision."""
+        own = self.levels(visual)[: len(self.layers) * len(self.scales)]
+        return [self.backbone.normalise(x.to(self.temp.dtype)) for x in own]
 
     def visual_tokens(self, visual: Visual) -> tuple[Tensor, Aux]:
         """The one token map that the Q-Former reads: [B, L, Dv], and the visual fusion's aux."""
@@ -109,16 +155,25 @@ class ComposedRetriever(nn.Module):
         """Target features of B images: [B, Q, E], each of norm 1."""
         return self._targets(self.visual_tokens(visual)[0])
 
-    def encode_query(self, visual: Visual, text: Tokens) -> tuple[Tensor, Aux]:
+    def encode_query(
+        self, visual: Visual, text: Tokens, *, keep: Tensor | None = None
+    ) -> tuple[Tensor, Aux]:
         """Query features of B reference images and texts.
 
+        Args:
+            visual: the reference images.
+            text: how to change them.
+            keep: bool, [B, L] or a shape that expands to it: the tokens that the text may change.
+                The others stay as they are in the image, and aux says what it would say without
+                `keep`.
+
         Returns:
-            [B, E] of norm 1, and aux: the fusions', and `prompts` [B, Q, D], the outputs of the
-            fusion pass at its query tokens.
+            [B, E] of norm 1, and aux: the fusions', `prompts` [B, Q, D], the outputs of the fusion
+            pass at its query tokens, and `fused` [B, L, Dv], the image's tokens after the fusion.
         """
         tokens, aux = self.visual_tokens(visual)
         words = self.backbone.embed_words(text.input_ids)
-        query, more = self._query(tokens, words, text.attention_mask)
+        query, more = self._query(tokens, words, text.attention_mask, keep=keep)
         return query, aux | more
 
     def _targets(self, tokens: Tensor) -> Tensor:
@@ -127,10 +182,15 @@ class ComposedRetriever(nn.Module):
         hidden = self.backbone.query_pass(queries, image=tokens)  # [B, Q, D]
         return _project(self.backbone.vision_projection, hidden)
 
-    def _query(self, tokens: Tensor, words: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
+    def _query(
+        self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
+    ) -> tuple[Tensor, Aux]:
         """[B, L, Dv], word embeddings [B, T, D] and their mask [B, T] -> [B, E], and aux."""
         words = self.backbone.at_positions(words)
-        image, aux = self.fusion(tokens, self.backbone.normalise_text(words), text_mask)
+        text = self._read(words, text_mask)
+        image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
+        if keep is not None:
+            image = torch.where(keep[..., None], image, tokens)
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
         count = queries.shape[1]
         mask = _with_queries(text_mask, count)
@@ -140,7 +200,13 @@ class ComposedRetriever(nn.Module):
         second = torch.cat([prompts, words], 1)
         cls = self.backbone.text_pass(second, mask=mask, kept=slice(count, count + 1))
         query = _project(self.backbone.text_projection, cls[:, 0])
-        return query, {**aux, "prompts": prompts}
+        return query, {**aux, "prompts": prompts, "fused": image}
+
+    def _read(self, words: Tensor, text_mask: Tensor) -> Tensor:
+        """What the fusion reads of the words at their positions: [B, T, D] -> [B, T, D]."""
+        if self.reads == "qformer":
+            return self.backbone.text_pass(words, mask=text_mask)
+        return self.backbone.normalise_text(words)
 
     def encode_text(self, text: Tokens) -> Tensor:
         """Features of B texts with the learned prompts, without an image: [B, E] of norm 1."""
@@ -165,14 +231,24 @@ class ComposedRetriever(nn.Module):
             targets: [B], the same for each triplet's target.
             text: of the B triplets.
         """
-        levels = self.normalised_levels(images)
+        read = self.levels(images)
+        levels = self.normalised_levels(read)
         tokens, aux = self.visual_fusion(levels)  # [U, L, Dv]
         # One lookup only, because each lookup has a gradient of the vocabulary's size.
         words = self.backbone.embed_words(text.input_ids)
-        query, more = self._query(tokens.index_select(0, references), words, text.attention_mask)
+        shown = tokens.index_select(0, references)
+        query, more = self._query(shown, words, text.attention_mask)
+        fused = more.pop("fused")
         by_scale = {}
         if self.each_scale:
             by_scale = self._by_scale(levels, references, targets, words, text.attention_mask)
+        gate, wanted = None, None
+        if self.survival is not None:
+            gate = _over_channels(more)
+            if self.survival.taught == "change":
+                gate = relative((fused - shown)[:, 1:].float().abs().mean(-1))
+            teachers = [read[place] for place in self._taught_by]
+            wanted = gate_target(teachers, references, targets, cut=self.survival.cut)
         return Encoded(
             query=query,
             text=self._text(words, text.attention_mask),
@@ -181,6 +257,8 @@ class ComposedRetriever(nn.Module):
             prompt_mean=self.prompt_tokens.detach().mean((0, 1)),
             aux=aux | more,
             by_scale=by_scale,
+            gate=gate,
+            gate_target=wanted,
         )
 
     def _by_scale(
@@ -199,6 +277,13 @@ class ComposedRetriever(nn.Module):
             )
             for scale, level in zip(self.scales, levels[:: len(self.layers)], strict=True)
         }
+
+
+def _over_channels(aux: Aux) -> Tensor:
+    """The gate's mean over channels at every patch: [B, L - 1]. UserError if there is none."""
+    if "gate" not in aux:
+        raise UserError("the fusion gives no gate for --loss-gate to teach; pass --loss-gate 0.")
+    return aux["gate"][:, 1:].float().mean(-1)
 
 
 def _project(head: nn.Module, hidden: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ Shapes: B batch, C channels, H and W height and width of a map, S scales. Normal
 image (one group), so that an image's result is independent of the rest of the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,7 +15,14 @@ from torch import Tensor, nn
 from gatedcir.multiscale.feature_fusion import FUSION_METHODS, Fused
 from gatedcir.multiscale.last_call import Found, LastCall
 from gatedcir.multiscale.maps import SpatialAttention, check_name, resize
+from gatedcir.multiscale.recompute import call
 from gatedcir.multiscale.rescaling import MultiScaleTransform, distinct_scales, main_scale
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "none": nn.Identity,
+    "sigmoid": nn.Sigmoid,
+    "softmax": partial(nn.Softmax, dim=1),
+}
 
 
 def conv_block(in_channels: int, out_channels: int, *, stride: int = 1) -> nn.Sequential:
@@ -83,7 +91,7 @@ class MultiScaleModel(nn.Module):
 
     def compute(self, x: Tensor) -> Fused:
         """[B, in, H, W] -> [B, C, H', W'], and aux: `weights` [B, S, H', W'] of "attention"."""
-        maps = [self.base_model(scaled) for scaled in self.transform(x)]
+        maps = [call(self.base_model, scaled) for scaled in self.transform(x)]
         height, width = maps[main_scale(self.scales)].shape[-2:]
         maps = [resize(one, (height, width)) for one in maps]
         if self.fusion_method == "concat":
@@ -136,48 +144,60 @@ class PyramidNetwork(LastCall):
         """[B, in, H, W] -> [B, out, H, W], and the levels as `get_features` gives them."""
         levels: list[Tensor] = []
         for stage in self.stages:
-            x = stage(x)
+            x = call(stage, x)
             levels.append(x)
         sides = [lateral(level) for lateral, level in zip(self.laterals, levels, strict=True)]
-        merged = sides.pop()  # [B, base, h, w]
+        merged = [sides.pop()]  # [B, base, h, w], the finest first
         for side in reversed(sides):
             height, width = side.shape[-2:]
-            merged = side + resize(merged, (height, width))
-        return self.head(merged), {"levels": levels}
+            merged.insert(0, side + resize(merged[0], (height, width)))
+        return self.head(merged[0]), {"levels": levels, "merged": merged}
 
-    def get_features(self, x: Tensor | None = None) -> list[Tensor]:
-        """The levels on the way down, of `x` or of the last call's input (see `LastCall`).
+    def get_features(self, x: Tensor | None = None, *, merged: bool = False) -> list[Tensor]:
+        """The levels of `x`, or of the last call's input (see `LastCall`), the finest first.
+
+        Args:
+            x: an input to compute; by default that of the last call.
+            merged: give the levels on the way back up, each of which has seen all coarser ones.
+                By default those on the way down.
 
         Returns:
-            The i-th is [B, base * 2^i, ceil(H / 2^i), ceil(W / 2^i)].
+            The i-th is [B, base * 2^i, ceil(H / 2^i), ceil(W / 2^i)], with base channels if merged.
 
         Raises:
             RuntimeError: no `x` is given and nothing has been called.
         """
-        return self.found("levels", x)
+        return self.found("merged" if merged else "levels", x)
 
 
 class UNet(LastCall):
     """Encoder and decoder with a skip connection at every level (Ronneberger et al. 2015).
 
     Every level has two convolutions. Below the last one come two more at half its size and with
-    twice its width. The output is linear: for probabilities take its sigmoid, or a loss with
-    logits. In contrast to the paper, convolutions are padded, so that the output has the input's
-    size for any input.
+    twice its width. The output is linear by default and needs a loss with logits. `nn.BCELoss`
+    needs probabilities, and so `activation="sigmoid"`. In contrast to the paper, convolutions are
+    padded, so that the output has the input's size for any input.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         features: channels of each level, from the input's size downwards.
+        activation: of the output: "none", "sigmoid", or "softmax" over its channels.
 
     Raises:
-        ValueError: there is no level.
+        ValueError: there is no level, or the activation is unknown.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, features: Sequence[int] = (64, 128, 256, 512)
+        self,
+        in_channels: int,
+        out_channels: int,
+        features: Sequence[int] = (64, 128, 256, 512),
+        *,
+        activation: str = "none",
     ) -> None:
         super().__init__()
+        check_name("activation", activation, ACTIVATIONS)
         if not features:
             raise ValueError("features is empty: there must be a level")
         upwards = [2 * features[-1], *reversed(features)]
@@ -190,21 +210,22 @@ class UNet(LastCall):
         )
         self.decoder = nn.ModuleList(_two_blocks(2 * width, width) for width in upwards[1:])
         self.head = nn.Conv2d(features[0], out_channels, 1)
+        self.activation = ACTIVATIONS[activation]()
 
     def compute(self, x: Tensor) -> tuple[Tensor, Found]:
         """[B, in, H, W] -> [B, out, H, W], and the maps of both ways, as the getters give them."""
         encoded: list[Tensor] = []
         for level in self.encoder:
-            encoded.append(level(x))
+            encoded.append(call(level, x))
             # A last odd row or column is kept, so that maps of one pixel can be pooled too.
             x = F.max_pool2d(encoded[-1], 2, ceil_mode=True)
-        x = self.bottom(x)
+        x = call(self.bottom, x)
         decoded: list[Tensor] = []
         for up, level, skip in zip(self.ups, self.decoder, reversed(encoded), strict=True):
             height, width = skip.shape[-2:]
-            x = level(torch.cat([skip, up(x)[..., :height, :width]], dim=1))
+            x = call(level, torch.cat([skip, up(x)[..., :height, :width]], dim=1))
             decoded.insert(0, x)
-        return self.head(x), {"encoder": encoded, "decoder": decoded}
+        return self.activation(self.head(x)), {"encoder": encoded, "decoder": decoded}
 
     def get_encoder_features(self, x: Tensor | None = None) -> list[Tensor]:
         """The maps of the skip connections, of `x` or of the last call's input (see `LastCall`).

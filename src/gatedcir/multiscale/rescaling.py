@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gatedcir.multiscale.last_call import Found, LastCall
 from gatedcir.multiscale.maps import check_name, resize
 
+Size = tuple[int, int]
 MODES = ("nearest", "bilinear", "bicubic")
 
 
@@ -76,6 +77,14 @@ class MultiScaleTransform(nn.Module):
 class Rescale(nn.Module):
     """[B, C, H, W] -> [B, C, h, w], both sides times one factor, and back.
 
+    The module remembers the two sizes of the last `forward`, so that `inverse` gives back exactly
+    the size that was rounded: 7 -> 4 -> 7.
+
+    >>> import torch
+    >>> rescale = Rescale(0.5)
+    >>> rescale.inverse(rescale(torch.ones(1, 1, 7, 9))).shape
+    torch.Size([1, 1, 7, 9])
+
     Args:
         scale_factor: the factor for height and width.
         mode: "nearest", "bilinear" or "bicubic".
@@ -91,18 +100,25 @@ class Rescale(nn.Module):
             raise ValueError(f"scale_factor must be above 0, not {scale_factor}")
         self.scale_factor = scale_factor
         self.mode = mode
+        self._last: tuple[Size, Size] | None = None  # from, to
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, h, w] of `scaled` size."""
-        return resize(x, scaled(x.shape[-2:], self.scale_factor), mode=self.mode)
+        height, width = x.shape[-2:]
+        size = scaled((height, width), self.scale_factor)
+        self._last = (height, width), size
+        return resize(x, size, mode=self.mode)
 
     def inverse(self, x: Tensor, original_size: tuple[int, int] | None = None) -> Tensor:
         """[B, C, h, w] -> [B, C, H, W].
 
-        Without the original size the sides are divided by the factor. This is exact only where
-        the factor rounded nothing (8 -> 4 -> 8, but 7 -> 4 -> 8). For odd sizes, give the size.
+        Without `original_size`, a map of the size that the last `forward` gave gets the size that
+        it took. For other maps the sides are divided by the factor.
         """
-        size = original_size or scaled(x.shape[-2:], 1 / self.scale_factor)
+        size = original_size
+        if size is None and self._last is not None and self._last[1] == tuple(x.shape[-2:]):
+            size, _ = self._last
+        size = size or scaled(x.shape[-2:], 1 / self.scale_factor)
         return resize(x, size, mode=self.mode)
 
 

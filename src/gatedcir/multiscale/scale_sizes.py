@@ -1,11 +1,15 @@
 """The check of input scales, and the size of an image at a scale."""
 
 import math
+import warnings
 from collections.abc import Sequence
+from itertools import pairwise
+
+SIMILAR = 1.15  # of two scales, below which the finer one shows little more; 1.25 and 1.5 are fine
 
 
 def check_scales(scales: Sequence[float], *, at_least: int = 1) -> tuple[float, ...]:
-    """The scales as a tuple, coarse to fine.
+    """The scales as a tuple, coarse to fine. Two that are too similar are warned of by name.
 
     Raises:
         ValueError: they do not ascend, are not positive, lack 1.0, or are fewer than `at_least`.
@@ -17,7 +21,27 @@ def check_scales(scales: Sequence[float], *, at_least: int = 1) -> tuple[float, 
         raise ValueError(f"scales {scales} must be positive and ascend, coarse to fine")
     if 1.0 not in scales:
         raise ValueError(f"scales {scales} must hold 1.0, whose grid the others are fused on")
+    for coarse, fine in pairwise(scales):
+        if fine < SIMILAR * coarse:
+            warnings.warn(
+                f"scales {coarse} and {fine} are too similar to show different things: keep one of "
+                f"them, or take scales that differ by a factor of {SIMILAR} or more",
+                stacklevel=1,  # one place, so that it is said once
+            )
     return scales
+
+
+def warn_of_equal_sizes(scales: Sequence[float], size: tuple[int, int], multiple: int) -> None:
+    """Warn by name of scales at which an image has the same size, after rounding."""
+    for coarse, fine in pairwise(scales):
+        found = scaled_size(size, coarse, multiple)
+        if found == scaled_size(size, fine, multiple):
+            warnings.warn(
+                f"scales {coarse} and {fine} both read an image of {size[0]}x{size[1]} pixels at "
+                f"{found[0]}x{found[1]}, so the second adds nothing: leave it out, or take larger "
+                "images",
+                stacklevel=1,
+            )
 
 
 def scaled_size(size: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:

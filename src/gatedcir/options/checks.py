@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gatedcir.errors import UserError
+from gatedcir.models.gated_fusion.strategies import gives_gate
 from gatedcir.options.command_line import by_name, options_of
 from gatedcir.options.config import Config, DataConfig, ModelConfig, RunConfig
 from gatedcir.options.parsing import to_dict
@@ -27,10 +28,26 @@ def check_ranges(config: Config) -> None:
             f"--loss-scale {config.loss.loss_scale} has one scale only, which the other losses "
             "contrast already; name two or more with --model.visual-scales."
         )
+    check_teaching(config)
     if config.loss.loss_itm != 0:
         raise UserError(
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
             f"{config.backbone.blip_model_name} has no matching term; leave the flag out."
+        )
+
+
+def check_teaching(config: Config) -> None:
+    """Refuse to teach a gate that is not there, or the map of another triplet where none is."""
+    loss, strategy = config.loss, config.model.gated_fusion.strategy
+    if loss.loss_gate > 0 and not gives_gate(strategy):
+        raise UserError(
+            f"--loss-gate {loss.loss_gate} has no gate to teach in --model.gated-fusion.strategy "
+            f"{strategy}; choose one with a gate (has_gate = True in a class of your own)."
+        )
+    if loss.gate_target == "shuffled" and config.optim.batch_size < 2:
+        raise UserError(
+            "--gate-target shuffled takes the map of another triplet of the batch; pass "
+            "--batch-size 2 or more."
         )
 
 

@@ -175,6 +175,8 @@ def options_of(
             yield from options_of(kind, inner, group=group or item.name, above=given)
         else:
             marks = getattr(marked[item.name], "__metadata__", ())
+            if tyro.conf.UseAppendAction in marks:
+                kind = typing.get_args(kind)[0]  # of the one value that each repetition takes
             aliases = (alias for mark in marks for alias in getattr(mark, "aliases", None) or ())
             shared = (getattr(mark, "help", None) for mark in marks)
             yield Option(

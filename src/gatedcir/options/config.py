@@ -141,6 +141,11 @@ class GatedFusionConfig:
     start: Literal["seed", "identity"] = "seed"
     """identity: the fusion changes nothing at step 0, because the last layer of delta starts at
     zero. seed: that layer starts with random weights, as all others do."""
+    reads: Literal["embeddings", "qformer"] = "embeddings"
+    """The text that the strategy reads: the words' embeddings, or the outputs of the Q-Former's
+    text half for them, at the cost of one more text pass."""
+    blocks: Annotated[int, Range(1)] = 1
+    """Fusions of this kind, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -206,6 +211,18 @@ class LossConfig:
     loss_scale: Seldom[Annotated[float, Range(0)]] = 0.0
     """Weight of the main term again for each of --model.visual-scales alone. Scale 1.0 counts
     fully, and the others half."""
+    loss_gate: Annotated[float, Range(0)] = 0.0
+    """Weight of a term that teaches the gate: it should open where the reference does not survive
+    in the target. Needs a strategy with a gate."""
+    gate_target: Literal["survival", "shuffled"] = "survival"
+    """What --loss-gate teaches: the triplet's own map, or another triplet's, as a control."""
+    gate_target_layers: tuple[int, ...] | None = None
+    """Blocks of the vision tower whose outputs make that map. Without it: --model.visual-layers."""
+    gate_target_for: Literal["gate", "change"] = "gate"
+    """What is taught: the gate, or how far each place changes relative to the image's most changed
+    one."""
+    gate_target_cut: Annotated[float, Range(1e-6)] = 0.3
+    """A place whose best cosine in the target is lower than 1 by this much counts as changed."""
     loss_itm: Seldom[float] = 0.0
     """Accepted for commands of the published trainer. This model has no matching term: 0 only."""
 
@@ -256,6 +273,8 @@ class RunConfig:
     validation_frequency: Seldom[Free[Annotated[int, Range(0)]]] = 1
     """Epochs from one validation to the next. The last epoch is always validated. 0: no validation
     split is read. The last state is then saved, because the best one is not known."""
+    log_every: Seldom[Free[Annotated[int, Range(0)]]] = 0
+    """Steps from one row of train_steps.csv to the next. 0: 1% of an epoch."""
     save: Seldom[Free[bool]] = True
     """Keep weights. --no-save, for trials, turns off --save-best and --save-training."""
     save_training: Free[bool] = False

@@ -21,6 +21,7 @@ from gatedcir.run_folder.claim import Claim
 RUNS = Path("runs")  # holds the folders of runs without --output
 CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
+STEPS = "train_steps.csv"
 Tables = dict[str, list[dict[str, Any]]]
 """Rows of each table, by its file."""
 
@@ -136,6 +137,23 @@ class RunFolder:
                 self.board.add_scalar(f"{kind}/{name}", value, epoch)
             self.board.flush()
 
+    def add_steps(self, epoch: int, rows: list[dict[str, float]]) -> None:
+        """Append the rows of an epoch's steps to their table and to TensorBoard.
+
+        TensorBoard counts them in steps and not in epochs, so they have a folder of their own.
+        """
+        self.tables[STEPS] += [{"epoch": epoch, **row} for row in rows]
+        write_text(self.path / STEPS, _text(self.tables[STEPS]))
+        board = self.path / BOARD / "steps"
+        with (
+            room_for(board),
+            SummaryWriter(str(board), purge_step=int(rows[0]["step"])) as writer,
+        ):
+            for row in rows:
+                for name, value in row.items():
+                    if name != "step":
+                        writer.add_scalar(f"steps/{name}", value, int(row["step"]))
+
 
 def rows_until(path: Path, done: int, kept: Tables | None = None) -> Tables:
     """A run's rows of epochs before `done`, from its checkpoint if it has them, else from files.
@@ -154,6 +172,8 @@ def rows_until(path: Path, done: int, kept: Tables | None = None) -> Tables:
         else:
             rows = []
         found[name] = [row for row in rows if row["epoch"] < done]
+    # Runs of earlier versions have no steps.
+    found[STEPS] = [row for row in (kept or {}).get(STEPS, []) if row["epoch"] < done]
     return found
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from gatedcir.children import workers
+from gatedcir.data.changes import Changes, Swap, write_changes
 from gatedcir.errors import UserError
-from gatedcir.synthetic import garments, scenes
+from gatedcir.synthetic import garments, scenes, true_changes
 from gatedcir.synthetic.scene_families import Family, Query, drop_ambiguous, sample_family
 from gatedcir.synthetic.scenes import Scene
 
@@ -60,6 +61,8 @@ def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[s
         _write_json(root / "cirr" / "captions" / f"cap.rc2.{name}.json", entries)
         _write_json(root / "cirr" / "image_splits" / f"split.rc2.{name}.json", dict(order))
         _draw_all(partial(_save_scene, seed), pictures)
+        if split != "test":  # it would tell what the test does not publish
+            write_changes(root, f"CIRR {name}", _scene_changes(split, families, seed))
         yield f"{name}: {len(entries)} triplets, {len(files)} images"
     _write_mark(root, "scenes in CIRR's layout", sizes, seed)
 
@@ -91,6 +94,9 @@ def write_fashioniq(root: Path, sizes: Mapping[str, int], *, seed: int) -> Itera
             for garment, name in products.items()
         ]
         _draw_all(_save_garment, pictures)
+        if split != "test":
+            known = _garment_changes(category, split, queries, products, seed)
+            write_changes(root, f"FashionIQ {category} {split}", known)
         yield f"{category} {split}: {len(entries)} triplets, {len(products)} images"
     _write_mark(root, "garments in FashionIQ's layout", sizes, seed)
 
@@ -141,6 +147,61 @@ def _draw_queries(
     raise UserError(f"{size} unambiguous {category} triplets could not be drawn; ask for fewer.")
 
 
+def _scene_changes(split: str, families: list[Family], seed: int) -> Changes:
+    """What changes in each reference, and swaps of the first references, in their order."""
+    objects, queries = {}, {}
+    swaps: list[Swap] = []
+    pair_ids = itertools.count()
+    for number, family in enumerate(families):
+        names = [_scene_name(split, number, place) for place in range(len(family.scenes))]
+        boxes = [
+            true_changes.scene_objects(scene, _picture_rng(seed, name))
+            for name, scene in zip(names, family.scenes, strict=True)
+        ]
+        for query in family.queries:
+            reference, target = query.reference, query.target
+            name, scene = names[reference], family.scenes[reference]
+            queries[str(next(pair_ids))] = true_changes.scene_changes(
+                query.edits, scene, family.scenes[target], boxes[reference], boxes[target]
+            )
+            if name not in objects and len(swaps) < true_changes.MOST_SWAPS:
+                rng = random.Random(f"{seed}/{name}/swap")
+                swap = true_changes.scene_swap(name, scene, boxes[reference], rng)
+                swaps += [swap] if swap else []
+            objects[name] = tuple(boxes[reference].values())
+    return Changes(true_changes.SCENE_SIZE, objects, queries, tuple(swaps))
+
+
+def _garment_changes(
+    category: str,
+    split: str,
+    queries: list[tuple[garments.Garment, garments.Query]],
+    products: Mapping[garments.Garment, str],
+    seed: int,
+) -> Changes:
+    """What changes in each reference, and swaps of the first references, in their order."""
+    references = list(dict.fromkeys(reference for reference, _ in queries))
+    pairs = [(reference, query.target) for reference, query in queries]
+    found = _in_parallel(_changes_of_pair, pairs, at_a_time=60)
+    objects = _in_parallel(true_changes.garment_objects, references, at_a_time=60)
+    swaps = [
+        true_changes.garment_swap(
+            products[each], each, random.Random(f"{seed}/{products[each]}/swap")
+        )
+        for each in references[: true_changes.MOST_SWAPS]
+    ]
+    return Changes(
+        true_changes.GARMENT_SIZE,
+        {products[each]: boxes for each, boxes in zip(references, objects, strict=True)},
+        {f"{category}-{number}": each for number, each in enumerate(found)},
+        tuple(swap for swap in swaps if swap),
+    )
+
+
+def _changes_of_pair(pair: tuple[garments.Garment, garments.Garment]) -> tuple[Any, ...]:
+    return true_changes.garment_changes(*pair)
+
+
 def _scene_name(split: str, family: int, place: int) -> str:
     """Published names are split-number-number-img0 or img1."""
     return f"{_CIRR_NAMES[split]}-{family}-{place // 2}-img{place % 2}"
@@ -172,8 +233,13 @@ def _product_names(rng: random.Random) -> Iterator[str]:
 
 def _save_scene(seed: int, task: tuple[Path, Scene]) -> None:
     path, scene = task
-    picture = scenes.draw(scene, random.Random(f"{seed}/{path.stem}"))
+    picture = scenes.draw(scene, _picture_rng(seed, path.stem))
     picture.save(path, compress_level=1)
+
+
+def _picture_rng(seed: int, name: str) -> random.Random:
+    """What moves the things of a scene's picture, by the picture's name."""
+    return random.Random(f"{seed}/{name}")
 
 
 def _save_garment(task: tuple[Path, garments.Garment]) -> None:

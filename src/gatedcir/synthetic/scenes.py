@@ -7,6 +7,7 @@ A modification changes some slots and must leave the others as they are.
 import functools
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
@@ -120,14 +121,36 @@ def sample_scene(rng: random.Random, split: str) -> Scene:
 def draw(scene: Scene, rng: random.Random, *, size: int = 128) -> Image.Image:
     """The scene as an RGB picture of `size` x `size` pixels. `rng` moves each thing a little."""
     picture = Image.new("RGB", (size, size), BACKGROUNDS[scene.background])
+    for _, glyph, corner in _glyphs(scene, rng, size):
+        picture.paste(glyph, corner, glyph)
+    return picture
+
+
+def boxes(
+    scene: Scene, rng: random.Random, *, size: int = 128
+) -> dict[int, tuple[int, int, int, int]]:
+    """The box of each thing by its cell: left, top, right and bottom in pixels.
+
+    It is that of the picture which `draw` makes with an equal `rng`.
+    """
+    found = {}
+    for cell, glyph, (x, y) in _glyphs(scene, rng, size):
+        left, top, right, bottom = glyph.getchannel("A").getbbox() or (0, 0, *glyph.size)
+        found[cell] = (x + left, y + top, x + right, y + bottom)
+    return found
+
+
+def _glyphs(
+    scene: Scene, rng: random.Random, size: int
+) -> Iterator[tuple[int, Image.Image, tuple[int, int]]]:
+    """Each thing's cell, its picture, and where the picture's top left corner goes."""
     step = size / 3
     wobble = size / 96
     for cell in scene.occupied:
         glyph = _glyph(scene.cells[cell], size)
         x = (cell % 3 + 0.5) * step + rng.uniform(-wobble, wobble) - glyph.width / 2
         y = (cell // 3 + 0.5) * step + rng.uniform(-wobble, wobble) - glyph.height / 2
-        picture.paste(glyph, (round(x), round(y)), glyph)
-    return picture
+        yield cell, glyph, (round(x), round(y))
 
 
 @functools.cache

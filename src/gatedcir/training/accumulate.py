@@ -9,11 +9,12 @@ to the weights. This costs one more forward pass, and memory for the graph of on
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_leaves, tree_map
 
 from gatedcir.models.retriever import Encoded
 
@@ -103,28 +104,21 @@ def split(references: Tensor, targets: Tensor, chunks: int) -> Iterator[Part]:
 
 def _features(found: Encoded) -> list[Tensor]:
     """All that the loss differentiates, in a fixed order."""
-    by_scale = [tensor for pair in found.by_scale.values() for tensor in pair]
-    return [found.query, found.text, found.targets, found.fusion_mean, *by_scale]
+    return [leaf for leaf in tree_leaves(_by_triplet(found)) if leaf is not None]
 
 
 def _join(parts: list[Encoded]) -> Encoded:
     """The chunks' features as those of one batch."""
-    first = parts[0]
-    return Encoded(
-        query=torch.cat([part.query for part in parts]),
-        text=torch.cat([part.text for part in parts]),
-        targets=torch.cat([part.targets for part in parts]),
-        fusion_mean=torch.cat([part.fusion_mean for part in parts]),
-        prompt_mean=first.prompt_mean,
-        aux={},
-        by_scale={
-            scale: (
-                torch.cat([part.by_scale[scale][0] for part in parts]),
-                torch.cat([part.by_scale[scale][1] for part in parts]),
-            )
-            for scale in first.by_scale
-        },
+    joined = tree_map(
+        lambda *each: None if each[0] is None else torch.cat(each), *map(_by_triplet, parts)
     )
+    return Encoded(**joined, prompt_mean=parts[0].prompt_mean, aux={})
+
+
+def _by_triplet(found: Encoded) -> dict[str, Any]:
+    """The fields that have a row for each triplet."""
+    fields = found._asdict()
+    return {name: fields[name] for name in fields if name not in ("prompt_mean", "aux")}
 
 
 def _alone(wrapped: nn.Module) -> AbstractContextManager:

@@ -13,7 +13,6 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from gatedcir.assemble.data import (
     data_title,
@@ -28,11 +27,11 @@ from gatedcir.assemble.model import build, check_opens_again, checkpoint_of
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.ahead import ahead
 from gatedcir.data.batches import TripletDataset
+from gatedcir.data.changes import Changes, known_changes
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import fingerprints
 from gatedcir.data.triplets import Split
-from gatedcir.evaluation.evaluator import Evaluator, validate
-from gatedcir.evaluation.report import format_report
+from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.options.checks import check_batch, check_ranges
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict
@@ -53,6 +52,8 @@ from gatedcir.training.resume import (
 )
 from gatedcir.training.sharding import gathered, whole_weights
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
+from gatedcir.training.step_rows import Row, StepRows, every, fusion_figures
+from gatedcir.training.validation import validate_epoch
 
 
 def fit(config: Config) -> Path | None:
@@ -102,10 +103,11 @@ def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resum
     if overdue:
         best = _end_epoch(trainer, folder, splits, done - 1, best)
     for epoch in range(done, epochs):
-        row = trainer.train_epoch(epoch)
+        row, steps = trainer.train_epoch(epoch)
         if place is not None:
             folder = folder or RunFolder.create(place.path, to_dict(config), trainer.provenance)
             folder.add(TRAIN, epoch, row)
+            folder.add_steps(epoch, steps)
         best = _end_epoch(trainer, folder, splits, epoch, best)
         accelerator.wait_for_everyone()
 
@@ -134,13 +136,12 @@ def _end_epoch(
         # not lost: a resumed run begins with the validation that is missing.
         save({})
         if folder is not None and _is_due(trainer.config, epoch):
-            metrics = validate(trainer.evaluator, splits)
-            tqdm.write(format_report(metrics, splits, title=f"epoch {epoch}"))
+            metrics, figures = validate_epoch(trainer.evaluator, splits, trainer.changes, epoch)
             score = metrics[trainer.evaluator.benchmark.headline]
             if snapshot is not None and run.keeps_best and score > best:
                 checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
             best = max(best, score)
-            folder.add(VALIDATION, epoch, metrics)
+            folder.add(VALIDATION, epoch, metrics | figures)
             save(metrics)
     return best
 
@@ -159,14 +160,15 @@ class _Trainer:
     accelerator: Accelerator
     step: TrainingStep
     evaluator: Evaluator
+    changes: dict[str, Changes]  # what truly changes in validation, where it is known
     loader: DataLoader
     provenance: dict[str, Any]
     resumed: Checkpoint | None
     first_losses: StepLosses | None = None
     """Of the run's first step, which no update has changed."""
 
-    def train_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the triplets. Returns mean losses, the fusion's mean figures, and costs."""
+    def train_epoch(self, epoch: int) -> tuple[Row, list[Row]]:
+        """One pass over the triplets. Returns mean figures with costs, and rows of single steps."""
         config, model = self.config, self.step.model
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
@@ -180,11 +182,16 @@ class _Trainer:
         on_cpu = self.accelerator.device.type == "cpu"
         batches = self.loader if on_cpu else ahead(self.loader)
         steps = len(self.loader)
+        rows = StepRows(first=epoch * steps, every=every(steps, config.run.log_every))
         shown = bar(batches, desc=f"epoch {epoch}", total=steps, unit="step", show=main)
         for step, batch in enumerate(shown):
+            rates = self.step.rates
             loss, losses, aux = self.step(batch)
-            for name, value in {"loss": loss, **losses, **_figures(aux)}.items():
+            figures = {"loss": loss, **losses, **fusion_figures(aux)}
+            del aux  # the gates are large, and the next step needs the memory
+            for name, value in figures.items():
                 sums[name] = sums.get(name, 0) + value.detach().float()
+            rows.add(step, {**figures, "temp": model.temp}, rates)
             each.append(torch.stack([loss, losses["loss_itc"]]).detach().float())
             # Reading a loss waits for the device, so we do not read it at every step.
             if step % 10 == 0 or step + 1 == steps:
@@ -203,13 +210,14 @@ class _Trainer:
         )
         means = {name: value / steps for name, value in sums.items()}
         triplets = steps * config.optim.batch_size * self.accelerator.num_processes
-        return {
+        row = {
             **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
             "temp": model.temp.item(),
             "learning_rate": self.step.schedule.get_last_lr()[0],
             "triplets_per_second": triplets / seconds,
             "peak_memory_gib": peak_memory(self.accelerator.device) / GIB,
         }
+        return row, rows.read(self.accelerator)
 
     def snapshot(self, epochs: int) -> Checkpoint:
         """The model after so many epochs, without metrics or the trainer's state."""
@@ -265,6 +273,7 @@ def _prepare(
         accelerator=accelerator,
         step=step,
         evaluator=make_evaluator(here, model, tokenizer, source),
+        changes=known_changes(config.data.folder, [split.name for split in splits]),
         loader=loader,
         provenance={
             **provenance(),
@@ -281,16 +290,6 @@ def _prepare(
         resumed=resumed,
     )
     return trainer, splits
-
-
-def _figures(aux: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The fusion's logged figures: how far the gates open, alpha, how far the image changes."""
-    figures = {}
-    if "gate" in aux:
-        gate = aux["gate"].detach().float()
-        figures = {"gate_mean": gate.mean(), "gate_std": gate.std()}
-    names = {"alpha": "alpha", "change": "fusion_change"}
-    return figures | {title: aux[name] for name, title in names.items() if name in aux}
 
 
 def _seed_epoch(seed: int, epoch: int, process: int) -> None:

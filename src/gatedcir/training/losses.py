@@ -76,8 +76,12 @@ def composed_losses(
     }
 
 
-def losses_of(found: Encoded, target_ids: Tensor, temperature: Tensor) -> dict[str, Tensor]:
+def losses_of(
+    found: Encoded, target_ids: Tensor, temperature: Tensor, *, shuffled: bool = False
+) -> dict[str, Tensor]:
     """The loss terms of a batch. Its queries are contrasted with the targets of all processes.
+
+    `shuffled` teaches every gate the map of another triplet.
 
     Gradients flow back through the gathered targets. Their average over the processes therefore
     equals the gradient of one process with the whole batch.
@@ -113,6 +117,11 @@ def losses_of(found: Encoded, target_ids: Tensor, temperature: Tensor) -> dict[s
                 for scale, (query, targets) in found.by_scale.items()
             ]
         ).sum()
+    if found.gate is not None and found.gate_target is not None:
+        wanted = found.gate_target.detach()
+        if shuffled:
+            wanted = wanted.roll(len(wanted) // 2, dims=0)  # far from its pool's in the batch
+        losses["loss_gate"] = F.binary_cross_entropy(found.gate, wanted)
     return losses
 
 
@@ -125,4 +134,6 @@ def total_loss(losses: dict[str, Tensor], weights: LossConfig) -> Tensor:
     )
     if "loss_scale" in losses:
         total = total + weights.loss_scale * losses["loss_scale"]
+    if "loss_gate" in losses:
+        total = total + weights.loss_gate * losses["loss_gate"]
     return total

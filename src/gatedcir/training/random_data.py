@@ -31,11 +31,8 @@ def random_images(
     if dtype is None:
         return torch.randn(count, 3, *[backbone.image_size] * 2, generator=generator)
     return [
-        torch.randn(
-            count, backbone.token_count(scale), backbone.vision_width, generator=generator
-        ).to(dtype)
-        for scale in model.scales
-        for _ in model.layers
+        torch.randn(count, length, backbone.vision_width, generator=generator).to(dtype)
+        for length in model.level_lengths()
     ]
 
 

@@ -54,6 +54,14 @@ class TrainingStep:
         """Where the model is."""
         return self.runs_on.device
 
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates of the next step: of pretrained weights, and of the fusions."""
+        rates = list(
+            map(float, self.schedule.get_last_lr())
+        )  # the fusions' groups are the last ones
+        return {"learning_rate": rates[0], "fusion_learning_rate": rates[-1]}
+
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
         """Learn from B triplets.
 
@@ -100,8 +108,10 @@ class TrainingStep:
     def _loss_of(
         self, target_ids: Tensor, found: Encoded, temperature: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        losses = losses_of(found, target_ids, temperature)
-        return total_loss(losses, self.config.loss), losses
+        options = self.config.loss
+        shuffled = options.gate_target == "shuffled"
+        losses = losses_of(found, target_ids, temperature, shuffled=shuffled)
+        return total_loss(losses, options), losses
 
     def _update(self) -> None:
         average_scalars(self.model)

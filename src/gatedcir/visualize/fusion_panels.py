@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from gatedcir.visualize.maps import enlarge, feature_map, patch_maps
 from gatedcir.visualize.panels import Bars, Maps
+from gatedcir.visualize.words import word_shares
 
 _MAPS_IN_A_ROW = 6
 
@@ -33,6 +33,29 @@ def weight_bars(
     return found
 
 
+def share_bars(
+    shares: Tensor, *, gain: float | None, layers: Sequence[int], scales: Sequence[float]
+) -> Bars:
+    """The share of each level [S * N, L] in the fused map, averaged over all tokens."""
+    means = shares.mean(1).unflatten(0, (len(scales), len(layers)))  # [S, N]
+    series = {f"{scale}×": row for scale, row in zip(scales, means.tolist(), strict=True)}
+    if len(scales) == 1:
+        series = {"share": means[0].tolist()}
+    title = "share in the fused map"
+    if gain is not None:
+        title += f"\nresidual gain {gain:.3g}"
+    return Bars(title, [f"layer {layer}" for layer in layers], series)
+
+
+def share_maps(
+    shares: Tensor, *, layers: Sequence[int], scales: Sequence[float], picture: npt.ArrayLike
+) -> Maps:
+    """The share of each level [S * N, L] in the fused map at each place."""
+    titles = [f"scale {scale}×, layer {layer}" for scale in scales for layer in layers]
+    unit = "share, 1 over the levels"
+    return _over("Share of each level in the fused map", unit, titles, patch_maps(shares), picture)
+
+
 def layer_gates(gates: Tensor, *, layers: Sequence[int], picture: npt.ArrayLike) -> Maps:
     """How far each layer's gate opens at each place: [N, L]."""
     titles = [f"layer {layer}" for layer in layers]
@@ -50,11 +73,10 @@ def neck_weights(weights: Tensor, *, scales: Sequence[float], picture: npt.Array
 def word_maps(
     attention: Tensor, *, words: Sequence[tuple[str, Sequence[int]]], picture: npt.ArrayLike
 ) -> Maps:
-    """The share of each place's attention that a word gets, summed over its tokens: [L, T]."""
-    by_word = torch.stack([attention[:, places].sum(1) for _, places in words])  # [words, L]
-    titles = [word for word, _ in words]
-    title = "Words that each place attends to"
-    return _over(title, "share of the attention", titles, patch_maps(by_word), picture)
+    """The share of each place's attention that a word gets: [L, T]. See `word_shares`."""
+    titles, shares = word_shares(attention, words)
+    title = "Words that each place attends to, without [CLS], [SEP] and punctuation"
+    return _over(title, "share of the attention", titles, patch_maps(shares.T), picture)
 
 
 def feature_grid(

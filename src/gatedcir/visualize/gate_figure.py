@@ -1,17 +1,31 @@
-"""Maps -> figures."""
+"""What a gate does to an image under one or several texts -> one sheet, a row for each text."""
 
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patheffects import Stroke
+from matplotlib.ticker import PercentFormatter
 
 from gatedcir.files import whole_file
+from gatedcir.visualize.maps import map_numbers, rounded_up
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in fractions of the picture."""
 
 _RIGHT, _WRONG = "#1a9850", "#bbbbbb"
+_PANEL, _BAR, _GAP = 1.5, 0.09, 0.48  # inches of a panel, a colour bar, and the bar's numbers
+_SMALL, _LINE, _LETTER = 8, 0.16, 0.07  # points of a small letter, inches of its line and width
+_WORDS, _OTHERS = 0.85, 1.15  # inches of the bands below the maps
+# Colour-blind eyes read these three too. The first two are perceptually uniform.
+_GATE, _CHANGE, _DIRECTION = "viridis", "magma", "PuOr"
 
 
 @dataclass(frozen=True)
@@ -23,42 +37,189 @@ class Picture:
     right: bool = False
 
 
-def save_gate_figure(
-    path: Path,
-    *,
-    reference: Picture,
-    gate: npt.ArrayLike,
-    text: str,
-    others: Sequence[Picture] = (),
-) -> None:
-    """Reference, the gate map [H, W] over it with its colour bar, then other pictures in a row.
+@dataclass(frozen=True)
+class Direction:
+    """A map [h, w] of the change's direction, and what it says."""
 
-    The heat scale covers the map's own range, and the colour bar names it. The gate's mean differs
-    between models, so a map shows where the gate opens more than elsewhere.
+    values: npt.ArrayLike
+    title: str
+    most: float
+    """The colours go from minus this value to this value."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text over one image."""
+
+    text: str
+    reference: npt.ArrayLike
+    """[H, W, 3] in [0, 1]."""
+    gate: npt.ArrayLike
+    """[h, w] in [0, 1], a value for each cell."""
+    change: npt.ArrayLike | None = None
+    """[h, w], 0 or more."""
+    direction: Direction | None = None
+    words: Sequence[tuple[str, float]] = ()
+    """Each word's share of the attention."""
+    boxes: Sequence[Box] = ()
+    """Where the text truly changes the image, if that is known."""
+    others: Sequence[Picture] = ()
+    """Pictures below the maps, such as the retrieved ones."""
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A map with its colours."""
+
+    values: npt.NDArray
+    title: str
+    below: str
+    heat: ScalarMappable
+
+
+def save_gate_figure(path: Path, rows: Sequence[Row], *, change_top: float) -> None:
+    """Draw a row for each text: the reference, the gate and the change, cell by cell.
+
+    The gate's colours always go from 0 to 1 and the change's from 0 to `change_top`, so pictures
+    with the same `change_top` can be compared. Cells are drawn as they are, without smoothing.
+
+    Args:
+        path: its ending says the format: png, svg or pdf.
+        rows: all have the same maps.
+        change_top: the change at the upper end of the colours.
     """
-    columns = 2 + len(others)
-    lines = textwrap.wrap(text, 20 * columns)
-    size = (2.1 * columns + 0.6, 2.8 + 0.2 * len(lines))  # inches
-    figure = Figure(figsize=size, layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(1, columns, squeeze=False)[0]
-    show(axes[0], reference)
-    axes[1].imshow(reference.image, interpolation="nearest")
-    heat = axes[1].imshow(gate, cmap="hot", alpha=0.65)
-    axes[1].set_title("Gate Activation Map", fontsize=9)
-    axes[1].set_axis_off()
-    bar = figure.colorbar(heat, ax=axes[1], shrink=0.8)
-    bar.ax.tick_params(labelsize=7)
-    for axis, picture in zip(axes[2:], others, strict=True):
-        show(axis, picture)
-    figure.suptitle("\n".join(lines), fontsize=10, parse_math=False)
+    panels = [_panels(row, change_top) for row in rows]
+    columns = 1 + len(panels[0])
+    width = columns * _PANEL + (columns - 1) * (_BAR + _GAP) + 0.2
+    titles = [textwrap.wrap(row.text, int(width / _LETTER * 0.85)) for row in rows]
+    heights = [
+        0.1 + 0.18 * len(lines) + sum(_bands(row, width))
+        for lines, row in zip(titles, rows, strict=True)
+    ]
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
+    top = rounded_up(max((share for row in rows for _, share in row.words), default=1))
+    for part, row, maps, lines in zip(parts, rows, panels, titles, strict=True):
+        part.suptitle("\n".join(lines), fontsize=10, weight="bold", parse_math=False)
+        _draw_row(part, row, maps, width, top)
     with whole_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=110)
+        figure.savefig(unfinished, dpi=200)
 
 
-def show(axis: Axes, picture: Picture) -> None:
+def _bands(row: Row, width: float) -> list[float]:
+    """Inches of the height of maps, words and other pictures, those that there are."""
+    longest = max((len(word) for word, _ in row.words), default=0)
+    upright = longest * _LETTER * _is_crowded(row.words, width)
+    words = [_WORDS + upright] * bool(row.words)
+    return [_PANEL + 4.5 * _LINE, *words, *[_OTHERS] * bool(row.others)]
+
+
+def _is_crowded(words: Sequence[tuple[str, float]], width: float) -> bool:
+    """Whether words stand too close next to each other, so that they are written upright."""
+    longest = max((len(word) for word, _ in words), default=0)
+    return len(words) * (longest + 1) * _LETTER > width - 0.5
+
+
+def _panels(row: Row, change_top: float) -> list[_Panel]:
+    gate = np.asarray(row.gate)
+    numbers = map_numbers(gate)
+    below = f"{numbers:.2f}, {numbers.over_half:.0%} over 0.5"
+    found = [_Panel(gate, "gate\nmean over channels", below, _heat(_GATE, 0, 1))]
+    if row.change is not None:
+        change = np.asarray(row.change)
+        below = f"{map_numbers(change):.2g}"
+        heat = _heat(_CHANGE, 0, change_top)
+        found.append(_Panel(change, "change |α·gate·δ|\nmean over channels", below, heat))
+    if row.direction is not None:
+        values, most = np.asarray(row.direction.values), row.direction.most
+        below = f"{map_numbers(values):.2f}"
+        found.append(_Panel(values, row.direction.title, below, _heat(_DIRECTION, -most, most)))
+    return found
+
+
+def _heat(colours: str, low: float, high: float) -> ScalarMappable:
+    return ScalarMappable(Normalize(low, high), colours)
+
+
+def _draw_row(
+    part: SubFigure, row: Row, panels: Sequence[_Panel], width: float, top: float
+) -> None:
+    heights = _bands(row, width)
+    bands = part.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _draw_maps(bands[0], row, panels)
+    if row.words:
+        _draw_words(bands[1].subplots(), row.words, top, upright=_is_crowded(row.words, width))
+    if row.others:
+        axes = bands[-1].subplots(1, max(6, len(row.others)), squeeze=False)[0]
+        for axis, picture in zip(axes, row.others, strict=False):
+            title = picture.title.replace(", ", "\n")
+            show(axis, Picture(picture.image, title, picture.right), size=7)
+        for axis in axes[len(row.others) :]:
+            axis.set_axis_off()
+
+
+def _draw_maps(part: SubFigure, row: Row, panels: Sequence[_Panel]) -> None:
+    """Images of equal size, each map with a thin axis for its colour bar."""
+    widths = [1.0, *[1.0, _BAR / _PANEL] * len(panels)]
+    reference, *rest = part.subplots(1, len(widths), width_ratios=widths)
+    reference.imshow(row.reference, interpolation="nearest", extent=(0, 1, 1, 0))
+    below = "dashed: what\ntruly changes" if row.boxes else ""
+    _finish(reference, panels[0].values.shape, row.boxes, "reference", below, line="#00000030")
+    for axis, bar, panel in zip(rest[::2], rest[1::2], panels, strict=True):
+        heat = panel.heat
+        axis.imshow(
+            panel.values, heat.cmap, heat.norm, interpolation="nearest", extent=(0, 1, 1, 0)
+        )
+        _finish(axis, panel.values.shape, row.boxes, panel.title, panel.below, line="#ffffff60")
+        part.colorbar(heat, cax=bar)
+        bar.set_box_aspect(_PANEL / _BAR)
+        low, high = heat.get_clim()
+        ticks = [low, (low + high) / 2, high]
+        bar.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        bar.tick_params(labelsize=7, length=2, pad=1)
+
+
+def _finish(
+    axis: Axes, cells: tuple[int, ...], boxes: Sequence[Box], title: str, below: str, *, line: str
+) -> None:
+    """The lines between cells, the outlines of boxes, and what is written."""
+    for place in np.linspace(0, 1, cells[1] + 1):
+        axis.axvline(place, color=line, linewidth=0.4)
+    for place in np.linspace(0, 1, cells[0] + 1):
+        axis.axhline(place, color=line, linewidth=0.4)
+    around = [Stroke(linewidth=2.2, foreground="black"), Stroke(linewidth=1, foreground="white")]
+    for left, top, right, bottom in boxes:
+        corners = [left, right, right, left, left], [top, top, bottom, bottom, top]
+        axis.plot(*corners, linestyle=(0, (4, 2)), color="white", path_effects=around)
+    axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
+    axis.set_title(title, fontsize=9)
+    axis.set_xlabel(below, fontsize=_SMALL)
+
+
+def _draw_words(
+    axis: Axes, words: Sequence[tuple[str, float]], top: float, *, upright: bool
+) -> None:
+    """A bar for each word. They share the scale of the sheet."""
+    names, shares = zip(*words, strict=True)
+    drawn = axis.bar(range(len(names)), shares, 0.7, color="#0072B2")
+    axis.bar_label(drawn, [f"{share:.0%}" for share in shares], fontsize=7, padding=1)
+    axis.set_xticks(range(len(names)), names, fontsize=_SMALL, parse_math=False)
+    if upright:
+        axis.tick_params(axis="x", rotation=90)
+    axis.tick_params(length=0)
+    axis.set(xlim=(-0.6, max(len(names), 6) - 0.4), ylim=(0, top * 1.25))
+    axis.set_yticks([0, top])
+    axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.tick_params(axis="y", labelsize=7)
+    axis.set_title("share of the attention by word, mean over cells", fontsize=9, loc="left")
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+
+
+def show(axis: Axes, picture: Picture, *, size: int = 9) -> None:
     """The image with its title and frame."""
     axis.imshow(picture.image, interpolation="nearest")
-    axis.set_title(picture.title, fontsize=9, color=_RIGHT if picture.right else "black")
+    axis.set_title(picture.title, fontsize=size, color=_RIGHT if picture.right else "black")
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():

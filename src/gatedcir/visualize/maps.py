@@ -4,7 +4,10 @@ Shapes: B batch, L = 1 + h * w visual tokens (CLS first), Dv vision width, H x W
 """
 
 import math
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -62,6 +65,71 @@ def feature_map(tokens: Tensor) -> Tensor:
     scores = vectors[:, -1] * len(patches) ** 0.5  # of norm 1, mean 0
     scores = scores * (1 if scores.pow(3).sum() >= 0 else -1)
     return _square(scores)
+
+
+ONE_VECTOR = 1e-4
+"""The share of a delta's square that must differ from place to place. Less is rounding in bf16."""
+
+
+def is_one_vector(delta: Tensor) -> bool:
+    """Whether a direction [L or 1, Dv] is the same at all places.
+
+    >>> is_one_vector(torch.ones(1, 2)), is_one_vector(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+    (True, False)
+    """
+    delta = delta.float()
+    apart = (delta - delta.mean(0)).square().sum()
+    return bool(apart <= ONE_VECTOR * delta.square().sum())
+
+
+def cosine_map(delta: Tensor, wanted: Tensor) -> Tensor:
+    """The cosine at each patch of a direction and the wanted one: [L, Dv] twice -> [h, w].
+
+    >>> delta = torch.tensor([[9.0, 9.0], [1.0, 0.0], [1.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    >>> cosine_map(delta, torch.tensor([[1.0, 1.0], [5.0, 0.0], [0.0, 1.0], [0.0, -1.0], [1, 1]]))
+    tensor([[ 1.,  0.],
+            [-1.,  0.]])
+    """
+    return patch_maps(F.cosine_similarity(delta.float(), wanted.float(), dim=-1))
+
+
+class MapNumbers(NamedTuple):
+    """What a map's cells hold."""
+
+    least: float
+    mean: float
+    most: float
+    over_half: float
+    """The share of the cells with more than 0.5."""
+
+    def __format__(self, form: str) -> str:
+        """Least and greatest value, and below them the mean."""
+        return f"min {self.least:{form}}, max {self.most:{form}}\nmean {self.mean:{form}}"
+
+
+def map_numbers(values: npt.ArrayLike) -> MapNumbers:
+    """The numbers of a map.
+
+    >>> map_numbers([[0.0, 0.5], [0.75, 0.75]])
+    MapNumbers(least=0.0, mean=0.5, most=0.75, over_half=0.5)
+    """
+    cells = np.asarray(values, dtype=float)
+    return MapNumbers(
+        float(cells.min()), float(cells.mean()), float(cells.max()), float((cells > 0.5).mean())
+    )
+
+
+def rounded_up(value: float) -> float:
+    """The end of a scale: the next number with one digit that is not below a value. 1 for 0.
+
+    >>> [rounded_up(value) for value in (0.0, 0.02, 0.021, 0.28, 1.0, 9.5)]
+    [1.0, 0.02, 0.03, 0.3, 1.0, 10.0]
+    """
+    if not value > 0:
+        return 1.0
+    power = math.floor(math.log10(value))
+    ends = (float(f"{digit}e{power}") for digit in range(1, 11))
+    return next(end for end in ends if end >= value)
 
 
 def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -83,7 +83,7 @@ def _draw_maps(part: SubFigure, band: Maps, columns: int) -> None:
     part.suptitle(band.title, fontsize=10)
     axes = part.subplots(len(band.rows), columns, squeeze=False)
     low, high = _range([values for row in band.rows for _, values in row])
-    colours, alpha = ("viridis", 1.0) if band.over is None else ("hot", 0.65)
+    colours, alpha = ("viridis", 1.0) if band.over is None else ("inferno", 0.65)
     heat = ScalarMappable(Normalize(low, high), colours)
     for axes_row, row in zip(axes, band.rows, strict=True):
         for axis in axes_row:

@@ -44,6 +44,9 @@ def test_equals_attention_written_out(inputs):
             gate = torch.sigmoid(module.gate(torch.cat([normed, found])))
             delta = torch.tanh(module.delta_net(found))
             torch.testing.assert_close(aux["gate"][b, place], gate)
+            torch.testing.assert_close(aux["delta"][b, place], delta)
+            change = (0.5 * gate * delta).abs().mean()
+            torch.testing.assert_close(aux["change_map"][b, place], change)
             expected = image[b, place] + 0.5 * gate * delta
             torch.testing.assert_close(fused[b, place], expected)
             attention = aux["text_attention"][b, place, : len(words)]

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS, DynamicMultiScaleFusion
+from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
+from gatedcir.multiscale.dynamic_fusion import DynamicLayerFusion
 
 WIDTH, LENGTH, BATCH = 6, 5, 3
 NAMES = [
@@ -98,7 +99,7 @@ def test_dynamic_by_hand():
 
     What they multiply is 2 and 4 in the first channel, so 1.2 and 0.9 are added up there.
     """
-    module = DynamicMultiScaleFusion(2, 2).eval()
+    module = DynamicLayerFusion(2, 2).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.zero_()
@@ -116,7 +117,7 @@ def test_dynamic_by_hand():
 
 
 def test_output_is_normalised_and_of_the_width_asked_for():
-    tokens, _ = DynamicMultiScaleFusion(WIDTH, 2, fusion_dim=8).eval()(make_levels())
+    tokens, _ = DynamicLayerFusion(WIDTH, 2, fusion_dim=8).eval()(make_levels())
     assert tokens.shape == (BATCH, LENGTH, 8)
     torch.testing.assert_close(tokens.mean(-1), torch.zeros(BATCH, LENGTH), atol=1e-5, rtol=0)
 
@@ -132,7 +133,7 @@ def test_names_and_shapes_of_the_weights():
     for i in range(2):
         expected |= {f"gate_generators.{i}.{name}": shape for name, shape in gate.items()}
     expected |= {f"fusion_projection.{name}": shape for name, shape in projection.items()}
-    state = DynamicMultiScaleFusion(WIDTH).state_dict()
+    state = DynamicLayerFusion(WIDTH).state_dict()
     assert {name: tuple(weight.shape) for name, weight in state.items()} == expected
 
 
@@ -221,4 +222,4 @@ def test_refuses_levels_it_was_not_built_for(name):
 )
 def test_refuses_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        DynamicMultiScaleFusion(**{"encoder_output_size": WIDTH, **settings})
+        DynamicLayerFusion(**{"encoder_output_size": WIDTH, **settings})

@@ -6,10 +6,10 @@ from torch import nn
 
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
-from gatedcir.models.visual_fusion.levels import Align
 from gatedcir.models.visual_fusion.necks import NECKS
 from gatedcir.models.visual_fusion.scales import SCALE_FUSIONS
 from gatedcir.multiscale.feature_fusion import FUSION_METHODS, FeatureFusion, ScaleFusion
+from gatedcir.multiscale.level_fusion import Align
 from gatedcir.multiscale.maps import resize, resize_positions
 from gatedcir.multiscale.networks import MultiScaleModel, PyramidNetwork, UNet
 from gatedcir.multiscale.pooling import (

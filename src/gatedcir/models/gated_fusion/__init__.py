@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from gatedcir.models.gated_fusion.attentive import AttentiveFusion
     from gatedcir.models.gated_fusion.gated import (
         AdditiveFusion,
+        GatedFusion,
         GatedFusionModule,
         InterpolatingFusion,
         NoFusion,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AdditiveFusion",
     "AttentiveFusion",
+    "GatedFusion",
     "GatedFusionModule",
     "InterpolatingFusion",
     "NoFusion",

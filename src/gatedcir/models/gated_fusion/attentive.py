@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gatedcir.models.gated_fusion.gated import masked_mean
+from gatedcir.models.gated_fusion.gated import change_figures, masked_mean
 from gatedcir.start import Aux, Start, zero
 
 Text = Literal["tokens", "contextual", "mean"]
@@ -26,7 +26,7 @@ class AttentiveFusion(nn.Module):
     has as many parameters and as much arithmetic as "contextual", but its queries and keys have no
     effect. It is the control experiment that separates the effect of attention from that of size.
 
-    Cross-attention: Vaswani et al., NeurIPS 2017; gate and delta as in `GatedFusionModule`.
+    Cross-attention: Vaswani et al., NeurIPS 2017; gate and delta as in `GatedFusion`.
     """
 
     has_gate = True
@@ -71,17 +71,19 @@ class AttentiveFusion(nn.Module):
         """Fuse [B, L, Dv] with [B, T, D], of which [B, T] counts.
 
         Returns:
-            [B, L, Dv], and aux: `gate` [B, L, Dv] in [0, 1], `alpha` and `change` (scalars), and
-            `text_attention` [B, L, T], the mean over the heads, rows of sum 1.
+            [B, L, Dv], and aux: `gate` [B, L, Dv] in [0, 1], `alpha` and `change` (scalars),
+            `change_map` [B, L] and `delta` [B, L, Dv], and `text_attention` [B, L, T], the mean
+            over the heads, rows of sum 1.
         """
         normed = self.norm(image)
         found, attention = self._attend(normed, self._in_context(text, text_mask), text_mask)
         gate = torch.sigmoid(self.gate(torch.cat([normed, found], dim=-1)))  # [B, L, Dv]
-        update = self.alpha * gate * torch.tanh(self.delta_net(found))
+        delta = torch.tanh(self.delta_net(found))
+        update = self.alpha * gate * delta
         aux = {
             "gate": gate,
             "alpha": self.alpha.detach(),
-            "change": update.abs().mean().detach(),
+            **change_figures(update, delta),
             "text_attention": attention.detach(),
         }
         return image + update, aux

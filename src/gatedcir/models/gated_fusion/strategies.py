@@ -27,7 +27,7 @@ class Strategy(NamedTuple):
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "gated": Strategy(f"{_HERE}.gated:GatedFusionModule", "image + alpha*gate*delta"),
+    "gated": Strategy(f"{_HERE}.gated:GatedFusion", "image + alpha*gate*delta"),
     "additive": Strategy(f"{_HERE}.gated:AdditiveFusion", "image + alpha*delta"),
     "interpolate": Strategy(
         f"{_HERE}.gated:InterpolatingFusion", "gate*(image+delta) + (1-gate)*image"
@@ -70,27 +70,42 @@ def strategy(name: str) -> Callable[..., "nn.Module"]:
 
 
 def make_fusion(
-    name: str, vision_width: int, text_width: int, *, alpha_init: float, dropout: float, start: str
+    name: str,
+    vision_width: int,
+    text_width: int,
+    *,
+    alpha_init: float,
+    dropout: float,
+    start: str,
+    blocks: int,
 ) -> "nn.Module":
-    """The fusion of a name or path.
+    """The fusion of a name or path, or several of them one after the other.
 
     Raises:
         UserError: as `strategy`, or it is no module.
     """
     from torch import nn
 
-    made = strategy(name)(
-        vision_width, text_width, alpha_init=alpha_init, dropout=dropout, start=start
-    )
-    if not isinstance(made, nn.Module):
+    from gatedcir.models.gated_fusion.blocks import FusionBlocks
+
+    make = strategy(name)
+    made = [
+        make(vision_width, text_width, alpha_init=alpha_init, dropout=dropout, start=start)
+        for _ in range(blocks)
+    ]
+    if not isinstance(made[0], nn.Module):
         raise wrong_kind(name, what="fusion strategy", wanted="a class of torch.nn.Module")
-    return made
+    return made[0] if blocks == 1 else FusionBlocks(made)
 
 
 def with_a_gate() -> list[str]:
     """Names of those whose fusion gives a gate."""
-    made = {name: strategy(name) for name in STRATEGIES}
-    return [name for name, kind in made.items() if _class_of(kind).has_gate]
+    return [name for name in STRATEGIES if gives_gate(name)]
+
+
+def gives_gate(name: str) -> bool:
+    """Whether the fusion of a name or path says that it gives a gate. UserError as `strategy`."""
+    return bool(getattr(_class_of(strategy(name)), "has_gate", False))
 
 
 def _class_of(made: Any) -> Any:

@@ -4,114 +4,18 @@ The first level given is the main one. Shapes: B batch, L visual tokens, N layer
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from gatedcir.models.visual_fusion.levels import (
+from gatedcir.multiscale.dynamic_fusion import DynamicLayerFusion
+from gatedcir.multiscale.level_fusion import (
     ChannelAttentionFusion,
     ConcatFusion,
-    TokenLevels,
     WeightedSumFusion,
     check_levels,
 )
 from gatedcir.start import Aux
-
-Combine = Literal["product", "gate_only"]
-_HIDDEN = 512  # of the context encoder
-_DROPOUT = 0.1
-
-
-class DynamicMultiScaleFusion(nn.Module):
-    """A weight for each layer from the whole image, times a gate for each layer at each position.
-
-    fused = sum over the layers of weight_i * gate_i * level_i, then Dropout(LN(W fused)). The
-    weights are a softmax over the layers of an MLP on the levels' averages. A gate is the sigmoid
-    of an MLP on the token itself.
-
-    Args:
-        encoder_output_size: Dv.
-        num_layers: N.
-        fusion_dim: width of the output; None for Dv.
-        use_gate: False leaves the gates out, and the weights alone decide.
-        combine: "gate_only" leaves the weights out, for comparison. The context encoder is then
-            frozen, because it would get no gradient.
-
-    Raises:
-        ValueError: fewer than one layer, a width too small for the gates, an unknown `combine`,
-            or neither weights nor gates.
-    """
-
-    def __init__(
-        self,
-        encoder_output_size: int,
-        num_layers: int = 2,
-        fusion_dim: int | None = None,
-        use_gate: bool = True,
-        *,
-        combine: Combine = "product",
-    ) -> None:
-        super().__init__()
-        if num_layers < 1:
-            raise ValueError(f"num_layers={num_layers} is not positive")
-        if encoder_output_size < 2:
-            raise ValueError(f"encoder_output_size={encoder_output_size} is less than 2")
-        if combine not in ("product", "gate_only"):
-            raise ValueError(f"combine={combine!r} is neither 'product' nor 'gate_only'")
-        if combine == "gate_only" and not use_gate:
-            raise ValueError("combine='gate_only' needs use_gate=True")
-        self.encoder_output_size = encoder_output_size
-        self.num_layers = num_layers
-        self.fusion_dim = encoder_output_size if fusion_dim is None else fusion_dim
-        self.use_gate = use_gate
-        self.combine = combine
-        self.context_encoder = _mlp(encoder_output_size * num_layers, _HIDDEN, num_layers)
-        self.context_encoder.requires_grad_(combine == "product")
-        if use_gate:
-            self.gate_generators = nn.ModuleList(
-                _mlp(encoder_output_size, encoder_output_size // 2, 1) for _ in range(num_layers)
-            )
-        self.fusion_projection = nn.Sequential(
-            nn.Linear(encoder_output_size, self.fusion_dim),
-            nn.LayerNorm(self.fusion_dim),
-            nn.Dropout(_DROPOUT),
-        )
-
-    def forward(self, features_list: Sequence[Tensor]) -> tuple[Tensor, Aux]:
-        """N levels [B, L, Dv] -> [B, L, fusion_dim].
-
-        Returns:
-            The tokens, and aux: `layer_weights` [B, N], which add up to 1, and `layer_gates`
-            [B, N, L] in [0, 1]. Aux holds only those that are in use.
-
-        Raises:
-            ValueError: another number of levels, another width, or levels of unequal shapes.
-        """
-        check_levels(features_list, [self.encoder_output_size] * self.num_layers, axis=2)
-        aux: Aux = {}
-        shares = features_list[0].new_ones(1, self.num_layers, 1)
-        if self.combine == "product":
-            means = torch.cat([level.mean(1) for level in features_list], dim=-1)  # [B, N * Dv]
-            aux["layer_weights"] = self.context_encoder(means).softmax(-1)
-            shares = shares * aux["layer_weights"][..., None]  # [B, N, 1]
-        if self.use_gate:
-            pairs = zip(self.gate_generators, features_list, strict=True)
-            scores = torch.stack([gate(level)[..., 0] for gate, level in pairs], dim=1)
-            aux["layer_gates"] = torch.sigmoid(scores)
-            shares = shares * aux["layer_gates"]  # [B, N, L]
-        fused = sum(shares[:, i, :, None] * level for i, level in enumerate(features_list))
-        return self.fusion_projection(fused), aux
-
-
-def _mlp(width: int, hidden: int, out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(width, hidden),
-        nn.LayerNorm(hidden),
-        nn.GELU(),
-        nn.Dropout(_DROPOUT),
-        nn.Linear(hidden, out),
-    )
 
 
 class _WithoutWeights(nn.Module):
@@ -148,15 +52,40 @@ class FirstLevel(_WithoutWeights):
         return levels[0], {}
 
 
+class TokenLevels(nn.Module):
+    """A fusion of maps for the tokens of a transformer's layers.
+
+    The strategies of `level_fusion` read single positions and averages over all of them, but no
+    neighbours. Tokens can therefore be maps of L rows and one column, with the image's own token
+    as one more position. A linear layer brings a fusion of another width back to Dv.
+    """
+
+    def __init__(self, fusion: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.fusion = fusion
+        found = int(fusion.out_channels)  # type: ignore[arg-type]
+        self.projection = nn.Identity() if found == width else nn.Linear(found, width)
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+        """N levels [B, L, Dv] -> [B, L, Dv], and the fusion's aux.
+
+        Raises:
+            ValueError: the levels do not fit the fusion.
+        """
+        maps = [level.transpose(1, 2)[..., None] for level in levels]  # [B, Dv, L, 1]
+        fused, aux = self.fusion(maps)
+        return self.projection(fused[..., 0].transpose(1, 2)), aux
+
+
 # Each is called with `width` (Dv) and `num_levels` (N).
 LAYER_FUSIONS: dict[str, Callable[..., nn.Module]] = {
     "none": FirstLevel,
     "mean": MeanFusion,
-    "dynamic": lambda *, width, num_levels: DynamicMultiScaleFusion(width, num_levels),
-    "dynamic-gate-only": lambda *, width, num_levels: DynamicMultiScaleFusion(
+    "dynamic": lambda *, width, num_levels: DynamicLayerFusion(width, num_levels),
+    "dynamic-gate-only": lambda *, width, num_levels: DynamicLayerFusion(
         width, num_levels, combine="gate_only"
     ),
-    "dynamic-no-gate": lambda *, width, num_levels: DynamicMultiScaleFusion(
+    "dynamic-no-gate": lambda *, width, num_levels: DynamicLayerFusion(
         width, num_levels, use_gate=False
     ),
     "concat": lambda *, width, num_levels: TokenLevels(

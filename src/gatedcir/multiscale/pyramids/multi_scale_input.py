@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from gatedcir.multiscale.maps import resize
-from gatedcir.multiscale.pyramids.recompute import call
 from gatedcir.multiscale.pyramids.scale_integration import ABSI, HierarchicalScaleIntegration
 from gatedcir.multiscale.pyramids.scale_loss import Criterion, ScaleAwareLoss
 from gatedcir.multiscale.pyramids.scale_selection import AdaptiveScaleSelector
-from gatedcir.multiscale.scale_sizes import check_scales, scaled_size
+from gatedcir.multiscale.recompute import call
+from gatedcir.multiscale.scale_sizes import check_scales, scaled_size, warn_of_equal_sizes
 from gatedcir.start import Start
 
 # Any function of images [B, 3, H, W] that gives a list of maps, or an output with `feature_maps`.
@@ -56,8 +56,8 @@ class MultiScaleInputProcessor(nn.Module):
     Images are resized bilinearly, sides to multiples of 32.
 
     Args:
-        backbone: shared by all scales, see `create_backbone`.
-        channels_list: C of each level.
+        backbone: shared by all scales. A name is one for `create_backbone`.
+        channels_list: C of each level; by default those that the backbone names.
         scales: coarse to fine, 1.0 among them.
         use_hierarchical: integrate stage by stage; else by attention across scales.
         scale_weights: of the scales' losses; by default 1.0 for 1.0x and 0.5 for the others.
@@ -73,13 +73,14 @@ class MultiScaleInputProcessor(nn.Module):
 
     Raises:
         ValueError: scales that `check_scales` refuses, another number of scale weights, a selector
-            of other scales, or (without `use_hierarchical`) channels that are no multiple of 8.
+            of other scales, (without `use_hierarchical`) channels that are no multiple of 8, or
+            neither `channels_list` nor a backbone with `channels`.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
-        channels_list: Sequence[int],
+        backbone: Backbone | str = "pvt_v2_b2",
+        channels_list: Sequence[int] | None = None,
         scales: Sequence[float] = (0.5, 1.0, 1.5),
         use_hierarchical: bool = True,
         *,
@@ -101,6 +102,7 @@ class MultiScaleInputProcessor(nn.Module):
             raise ValueError(f"scale_weights {list(scale_weights)} for the scales {self.scales}")
         if selector is not None and selector.scales != self.scales:
             raise ValueError(f"a selector of {selector.scales} for the scales {self.scales}")
+        backbone, channels_list = _with_channels(backbone, channels_list)
         self.pyramids = nn.ModuleList([Pyramid(backbone, channels_list)])
         integration = HierarchicalScaleIntegration if use_hierarchical else ABSI
         self.integrations = nn.ModuleList(
@@ -137,6 +139,8 @@ class MultiScaleInputProcessor(nn.Module):
         weights = None
         seen = [self._levels(x, self.base)]
         if self.multi_scale:
+            height, width = x.shape[-2:]
+            warn_of_equal_sizes(self.scales, (height, width), SIZE_MULTIPLE)
             if self.selector is not None:
                 weights, _ = self.selector(x)
             base = seen[0]
@@ -194,8 +198,9 @@ class ScaleSpecificProcessor(MultiScaleInputProcessor):
     """Another backbone for each scale, projected to the 1.0x backbone's channels.
 
     Args:
-        backbones: one a scale, coarse to fine.
-        channels: C of each backbone's levels, of which all backbones have as many.
+        backbones: one a scale, coarse to fine. A name is one for `create_backbone`.
+        channels: C of each backbone's levels, of which all backbones have as many; by default those
+            that the backbones name.
         scales: coarse to fine, 1.0 among them.
         options: as in `MultiScaleInputProcessor`.
 
@@ -205,19 +210,33 @@ class ScaleSpecificProcessor(MultiScaleInputProcessor):
 
     def __init__(
         self,
-        backbones: Sequence[Backbone],
-        channels: Sequence[Sequence[int]],
+        backbones: Sequence[Backbone | str] = ("resnet50", "pvt_v2_b2", "efficientnet"),
+        channels: Sequence[Sequence[int]] | None = None,
         scales: Sequence[float] = (0.5, 1.0, 1.5),
         **options: Any,
     ) -> None:
         scales = check_scales(scales, at_least=2)
-        if not len(backbones) == len(channels) == len(scales):
+        given: Sequence[Sequence[int] | None] = [None] * len(backbones)
+        given = given if channels is None else channels
+        if not len(backbones) == len(given) == len(scales):
             raise ValueError(
-                f"{len(backbones)} backbones of {len(channels)} channels for the scales {scales}"
+                f"{len(backbones)} backbones of {len(given)} channels for the scales {scales}"
             )
-        base = scales.index(1.0)
-        super().__init__(backbones[base], channels[base], scales, **options)
-        self.pyramids = nn.ModuleList(
-            Pyramid(backbone, widths, channels[base])
-            for backbone, widths in zip(backbones, channels, strict=True)
-        )
+        made = [_with_channels(*pair) for pair in zip(backbones, given, strict=True)]
+        backbone, base = made[scales.index(1.0)]
+        super().__init__(backbone, base, scales, **options)
+        self.pyramids = nn.ModuleList(Pyramid(one, widths, base) for one, widths in made)
+
+
+def _with_channels(
+    backbone: Backbone | str, channels: Sequence[int] | None
+) -> tuple[Backbone, Sequence[int]]:
+    """A backbone, made if it is a name, and its channels, asked for if they are not given."""
+    if isinstance(backbone, str):
+        from gatedcir.multiscale.pyramids.pyramid_backbones import create_backbone
+
+        backbone = create_backbone(backbone)
+    found = getattr(backbone, "channels", None) if channels is None else channels
+    if found is None:
+        raise ValueError("the backbone does not name its channels: give channels_list")
+    return backbone, found

@@ -1,5 +1,7 @@
 """Backbones that give a pyramid of four maps, at 1/4, 1/8, 1/16 and 1/32 of the image's size."""
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -81,14 +83,56 @@ class EfficientNetPyramid(nn.Module):
         return maps
 
 
+class TimmPyramid(nn.Module):
+    """The maps of a timm model at 1/4 of the image's size and below. `channels` are theirs."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.kept = [i for i, step in enumerate(model.feature_info.reduction()) if step >= 4]
+        self.channels = [model.feature_info.channels()[i] for i in self.kept]
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """[B, 3, H, W] -> maps [B, C, h, w], fine to coarse."""
+        maps: Sequence[Tensor] = self.model(images)
+        return [maps[i] for i in self.kept]
+
+
+def _of_timm(name: str, pretrained: bool, **config: Any) -> nn.Module:
+    """A backbone of timm.
+
+    Raises:
+        ValueError: timm cannot be imported here, or has no such model.
+    """
+    try:
+        timm = import_module("timm")
+        known = timm.is_model(name)
+    except (
+        Exception
+    ):  # an ImportError without torchvision, a RuntimeError with one of another torch
+        known = False
+    if not known:
+        kind = "pretrained backbone" if pretrained else "backbone"
+        raise ValueError(
+            f"no {kind} {name}: take {', '.join(BACKBONES)}. "
+            "Models of timm need timm and a torchvision that fits your torch. Any function of "
+            "images that gives a list of maps can be the backbone too, such as "
+            'timm.create_model("edgenext_small", features_only=True).'
+        )
+    return TimmPyramid(timm.create_model(name, pretrained, features_only=True, **config))
+
+
 def create_backbone(name: str, pretrained: bool = False, **config: Any) -> nn.Module:
     """A backbone with four levels and their widths as `channels`.
 
     Args:
         name: a key of `BACKBONES`, or a model type that transformers' AutoBackbone knows, such as
-            "pvt_v2" or "convnextv2".
-        pretrained: use weights from the hub, for a key of `BACKBONES`. Else they are random.
-        config: arguments of transformers' config, such as `depths`, over those of the name.
+            "pvt_v2" or "convnextv2". Where timm can be imported, also a model of timm, such as
+            "edgenext_small".
+        pretrained: use weights from the hub, for a key of `BACKBONES` or a model of timm. Else they
+            are random.
+        config: arguments of transformers' config, such as `depths`, over those of the name, or of
+            timm's `create_model`.
 
     Raises:
         ValueError: an unknown name, or a model type where pretrained weights are asked for.
@@ -96,8 +140,7 @@ def create_backbone(name: str, pretrained: bool = False, **config: Any) -> nn.Mo
     """
     types = {config_class.model_type for config_class in MODEL_FOR_BACKBONE_MAPPING}
     if name not in BACKBONES and (pretrained or name not in types):
-        known = ", ".join(BACKBONES)
-        raise ValueError(f"no {'pretrained ' if pretrained else ''}backbone {name}: take {known}")
+        return _of_timm(name, pretrained, **config)
     settings = {"model_type": name, "hub_name": "", **BACKBONES.get(name, {}), **config}
     model_type, hub_name = settings.pop("model_type"), settings.pop("hub_name")
     is_efficientnet = model_type == "efficientnet"

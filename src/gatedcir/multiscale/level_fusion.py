@@ -1,9 +1,8 @@
 """Fuse maps of several levels: reduce and concatenate, add with weights, weigh every channel.
 
 This module has three strategies of multi-level fusion on maps [B, C_i, H, W]. It also aligns maps
-that differ in size or width, and adapts the fusions to the tokens of a transformer's layers. Every
-strategy returns a map and aux. Shapes: B batch, L visual tokens, N levels, Dv vision width; for
-maps C channels, H and W height and width.
+that differ in size or width. Every strategy returns a map and aux. `list_fusion` has them as
+functions of a list alone. Shapes: B batch, N levels, C channels, H and W height and width.
 """
 
 from collections.abc import Sequence
@@ -193,28 +192,3 @@ def _one_width(channels: Sequence[int]) -> int:
     if len(set(channels)) != 1:
         raise ValueError(f"levels of the widths {list(channels)} cannot be added: align them")
     return channels[0]
-
-
-class TokenLevels(nn.Module):
-    """A fusion of maps for the tokens of a transformer's layers.
-
-    The strategies above read single positions and averages over all of them, but no neighbours.
-    Tokens can therefore be maps of L rows and one column, with the image's own token as one more
-    position. A linear layer brings a fusion of another width back to Dv.
-    """
-
-    def __init__(self, fusion: nn.Module, *, width: int) -> None:
-        super().__init__()
-        self.fusion = fusion
-        found = int(fusion.out_channels)  # type: ignore[arg-type]
-        self.projection = nn.Identity() if found == width else nn.Linear(found, width)
-
-    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Aux]:
-        """N levels [B, L, Dv] -> [B, L, Dv], and the fusion's aux.
-
-        Raises:
-            ValueError: the levels do not fit the fusion.
-        """
-        maps = [level.transpose(1, 2)[..., None] for level in levels]  # [B, Dv, L, 1]
-        fused, aux = self.fusion(maps)
-        return self.projection(fused[..., 0].transpose(1, 2)), aux

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from gatedcir.models.visual_fusion.levels import (
+from gatedcir.models.visual_fusion.layers import TokenLevels
+from gatedcir.multiscale.level_fusion import (
     Align,
     ChannelAttentionFusion,
     ConcatFusion,
-    TokenLevels,
     WeightedSumFusion,
     match_size,
 )
 
-FIXTURE = Path(__file__).parents[2] / "fixtures" / "keras_level_fusion.json"
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "keras_level_fusion.json"
 
 
 @pytest.fixture(scope="module")
