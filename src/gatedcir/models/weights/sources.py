@@ -269,7 +269,7 @@ def _inferred_config(weights: Mapping[str, Tensor], file: Path) -> dict[str, Any
         ) from None
     except ValueError as error:
         raise UserError(
-            f"{file} holds a model with {error}; put its config.json in the hub's layout beside it."
+            f"{file} holds a model with {error}; put its config.json in the hub's layout next to it."
         ) from None
 
 

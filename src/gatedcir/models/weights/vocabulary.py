@@ -68,7 +68,7 @@ def _of_size(
     if len(wordpieces) != rows:
         raise UserError(
             f"the vocabulary of {source} has {len(wordpieces)} entries where the weights have "
-            f"{rows}; put the vocab.txt that they were trained with beside them."
+            f"{rows}; put the vocab.txt that they were trained with next to them."
         )
     return wordpieces
 
