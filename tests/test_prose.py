@@ -14,7 +14,10 @@ from gatedcir.options.command_line import options_of
 from gatedcir.options.config import Config
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 CODE = sorted(
     path for room in ("src", "scripts", "data_preparation") for path in (ROOT / room).rglob("*.py")
 )
@@ -90,12 +93,11 @@ def docstrings_of(source: str) -> list[str]:
 def test_docstrings_have_few_semicolons():
     """Lists of arguments and errors may have some."""
     texts = [text for path in CODE for text in docstrings_of(path.read_text(encoding="utf-8"))]
-    plain = [
-        re.sub(r"\n *(Args|Raises|Returns|Attributes|Source):.*", "", t, flags=re.S) for t in texts
-    ]
+    lists = re.compile(r"\n *(Args|Raises|Returns|Attributes|Source):.*", re.DOTALL)
+    plain = [lists.sub("", text) for text in texts]
     sentences = [sentence for text in plain for sentence in sentences_of(prose_of(text))]
     assert len(sentences) > 1000
-    assert sum(sentence.count(";") for sentence in sentences) <= len(sentences) / 100
+    assert sum(sentence.count(";") for sentence in sentences) <= len(sentences) / 200
 
 
 def test_help_has_no_chains_of_semicolons():
@@ -104,4 +106,4 @@ def test_help_has_no_chains_of_semicolons():
             importlib.import_module(f"gatedcir.commands.{command}"), "Options", Config
         )
         for option in options_of(options):
-            assert option.text.count(";") <= 1, option.flag
+            assert ";" not in option.text, option.flag

@@ -200,7 +200,7 @@ def test_resume_reads_the_options_of_the_run(tmp_path):
     with pytest.raises(UserError, match=r"no run at .*other to resume"):
         read("--resume", str(tmp_path / "other"))
     for flags in (["--config", "other.yaml"], ["--output=elsewhere"]):
-        with pytest.raises(UserError, match=r"--\w+(-dir)? has no effect beside --resume"):
+        with pytest.raises(UserError, match=r"--\w+(-dir)? has no effect together with --resume"):
             read("--resume", str(tmp_path), *flags)
 
 

@@ -57,7 +57,9 @@ ModelPath = Annotated[
         help="A run's folder, a checkpoint file, or any weights that training's --backbone takes."
     ),
 ]
-NewFolder = Annotated[Path, tyro.conf.arg(help="Folder to write; must not exist yet, or be empty.")]
+NewFolder = Annotated[
+    Path, tyro.conf.arg(help="Folder to write. It must not exist yet, or be empty.")
+]
 NumWorkers = Annotated[
     int, FREE_ON_RESUME, Range(0), tyro.conf.arg(help="Processes that load images.")
 ]
