@@ -159,3 +159,16 @@ def test_debugging_the_gate(gated_fusion, inputs, tmp_path, monkeypatch):
     plt.savefig("gate_map.png")
     plt.close()
     assert (tmp_path / "gate_map.png").stat().st_size > 1000
+
+
+def test_a_class_derived_from_the_documents_reports_to_the_pipeline():
+    class Half(GatedFusionModule):
+        def update(self, image, mean_text, delta):
+            change, aux = super().update(image, mean_text, delta)
+            return change / 2, aux
+
+    fusion = Half(4, 4, start="seed").eval()
+    image, text, mask = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.ones(2, 5)
+    tokens, aux = tokens_and_aux(fusion, image, text, mask)
+    assert torch.equal(tokens, fusion(image, text, mask))
+    assert aux.keys() >= {"gate", "alpha", "change"}
