@@ -104,7 +104,7 @@ def test_turning_it_off():
     trained = TrainedRetriever.from_pretrained("tiny")
     model, words = trained.model, trained.tokenizer(["is red"])
     widths = model.backbone.vision_width, model.backbone.width
-    settings = {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"}
+    settings = {"alpha_init": 0.5, "dropout": 0.1, "start": "seed", "blocks": 1}
     pixels = torch.randn(1, 3, model.backbone.image_size, model.backbone.image_size)
     model.fusion = make_fusion("none", *widths, **settings).eval()
     expected, _ = model.encode_query(pixels, words)
