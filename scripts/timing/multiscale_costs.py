@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from bench import GIGA, limits, operations, seconds
@@ -84,11 +83,9 @@ def activations(options: "Options") -> list[list[str]]:
             rows.append([f"{name} and heads", "600 MB", f"{(total - per_scale) / MIB:.0f} MiB"])
         for name, total in totals.items():
             rows.append([f"total, {name}", "3 GB", f"{total / GIB:.1f} GiB"])
-        for name, option in (
-            ("sequential", partial(MultiScaleInputProcessor, sequential=True)),
-            ("checkpointing", partial(MultiScaleInputProcessor, checkpointing=True)),
-        ):
-            processor = option(options.backbone)
+        for name in ("sequential", "checkpointing"):
+            setting: dict[str, Any] = {name: True}
+            processor = MultiScaleInputProcessor(options.backbone, **setting)
             total = kept(lambda: processor(x, return_loss_inputs=True))  # noqa: B023
             rows.append([f"hierarchical, {name}=True", "-", f"{total / GIB:.1f} GiB"])
     return rows
