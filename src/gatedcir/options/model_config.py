@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gatedcir.models.gated_fusion.strategies import STRATEGIES
-from gatedcir.options.command_line import OneOf
+from gatedcir.options.command_line import OneOf, Range, Seldom
 
 _STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
 StrategyName = Annotated[
@@ -14,7 +14,10 @@ StrategyName = Annotated[
     _STRATEGIES,
     tyro.conf.arg(
         metavar=_STRATEGIES.metavar,
-        help="; ".join(f"{name}: {entry.meaning}" for name, entry in STRATEGIES.items()) + ".",
+        help="How the text changes the image's tokens before the Q-Former reads them. "
+        "delta: the direction of the change, a number in [-1, 1] for each channel, made from the "
+        "text. gate: how much of it each token takes. alpha: one learned factor for all. "
+        + " ".join(f"{name}: {entry.meaning}." for name, entry in STRATEGIES.items()),
     ),
 ]
 
@@ -24,16 +27,17 @@ class GatedFusionConfig:
     """How the text changes the reference's visual tokens before the Q-Former."""
 
     strategy: StrategyName = "gated"
-    alpha_init: float = 0.5
-    """Start value of the learned alpha. interpolate has none."""
-    dropout: float = 0.1
-    """Dropout inside the gate's and the delta's layers."""
+    alpha_init: Seldom[Annotated[float, Range()]] = 0.5
+    """Start value of alpha, the learned factor of the change. interpolate has none."""
+    dropout: Seldom[Annotated[float, Range(0, below=1)]] = 0.1
+    """Dropout inside the layers that make gate and delta."""
     start: Literal["seed", "identity"] = "seed"
-    """identity: change nothing at step 0 (the delta's last layer starts at zero)."""
+    """identity: the fusion changes nothing at step 0, because the last layer of delta starts at
+    zero. seed: that layer starts with random weights, as all others do."""
     reads: Literal["embeddings", "qformer"] = "embeddings"
     """The text that the strategy reads: the words' embeddings, or the outputs of the Q-Former's
     text half for them, at the cost of one more text pass."""
-    blocks: int = 1
+    blocks: Annotated[int, Range(1)] = 1
     """Fusions of this kind, one after the other."""
 
 
@@ -60,15 +64,15 @@ class ModelConfig:
         ],
         tyro.conf.arg(aliases=("--model.visual-fusion",)),
     ] = "none"
-    """How several layers become one map. none is for one layer. Old name: --model.visual-fusion."""
-    layer_weights: tuple[float, ...] | None = None
+    """How several layers become one map of tokens. none is for one layer."""
+    layer_weights: Seldom[tuple[float, ...] | None] = None
     """Weights of fixed-sum, one for each layer. Without them: equal ones, whose sum is 1."""
-    reduced_width: int = 64
+    reduced_width: Seldom[Annotated[int, Range(1)]] = 64
     """Channels to which concat, attention and cross-attention reduce each layer."""
     visual_scales: tuple[float, ...] = (1.0,)
     """Multiples of the image's size at which the tower reads it, 1.0 among them."""
     scale_fusion: Literal["none", "mean", "concat", "absi", "hierarchical", "deformable"] = "none"
-    """How several scales become one map, layer by layer. none is for one scale."""
+    """How several scales become one map of tokens, layer by layer. none is for one scale."""
     neck: Literal[
         "none",
         "pyramid-pooling",
@@ -79,8 +83,9 @@ class ModelConfig:
         "multi-scale-pooling",
     ] = "none"
     """What refines the map after both fusions."""
-    neck_args: tuple[str, ...] = ()
+    neck_args: Seldom[tuple[str, ...]] = ()
     """Arguments of the neck as NAME=VALUE, such as num_levels=3 or pool_sizes=1,2,4."""
-    visual_start: Literal["identity", "seed"] = "identity"
-    """identity: these three change nothing at step 0. seed: they start with random weights."""
+    visual_start: Seldom[Literal["identity", "seed"]] = "identity"
+    """Start of the layer fusion, the scale fusion and the neck. identity: they change nothing at
+    step 0. seed: they start with random weights."""
     gated_fusion: GatedFusionConfig = field(default_factory=GatedFusionConfig)

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gatedcir.benchmarks.ranks import Indices
+
 Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 Features = torch.Tensor | npt.NDArray[np.floating]
 
 
@@ -24,8 +25,8 @@ class Index(Protocol):
     def add(self, features: Features) -> None:
         """Append images [B, Q, E]. The first image added has the gallery index 0."""
 
-    def search(self, queries: Features, k: int) -> tuple[Floats, Integers]:
+    def search(self, queries: Features, k: int) -> tuple[Floats, Indices]:
         """Scores [M, K] and gallery indices [M, K], best first, equal scores by gallery index."""
 
-    def similarity(self, queries: Features, images: Integers) -> Floats:
+    def similarity(self, queries: Features, images: Indices) -> Floats:
         """The similarity of every query [M, E] to chosen images [M, S]: [M, S]."""

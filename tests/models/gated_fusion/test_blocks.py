@@ -5,6 +5,7 @@ import torch
 from conftest import SHORT
 
 from gatedcir.assemble.model import build
+from gatedcir.models.gated_fusion.gated import tokens_and_aux
 from gatedcir.models.gated_fusion.strategies import STRATEGIES, gives_gate, make_fusion
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
@@ -24,8 +25,8 @@ def test_each_block_changes_what_the_one_before_gave(name):
     both = make_fusion(name, 16, 16, **SETTINGS, start="seed", blocks=2).eval()
     image, text, mask = inputs()
     found, aux = both(image, text, mask)
-    first, one = both.blocks[0](image, text, mask)
-    second, two = both.blocks[1](first, text, mask)
+    first, one = tokens_and_aux(both.blocks[0], image, text, mask)
+    second, two = tokens_and_aux(both.blocks[1], first, text, mask)
     assert torch.equal(found, second)
     assert both.has_gate == gives_gate(name) == ("gate" in aux)
     assert aux.keys() == one.keys() == two.keys()

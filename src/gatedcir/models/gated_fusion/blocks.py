@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from gatedcir.models.gated_fusion.gated import tokens_and_aux
 from gatedcir.start import Aux
 
 
@@ -21,12 +22,14 @@ class FusionBlocks(nn.Module):
         self.has_gate = bool(getattr(blocks[0], "has_gate", False))
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
-        """Shapes as in `TextFusion.forward`; aux holds the blocks' means, but the
-        whole `change` and `change_map`.
+        """Shapes as in `TextFusion.forward`.
+
+        aux holds the means over the blocks, except that `change` and `change_map` are those of
+        all blocks together.
         """
         fused, found = image, []
         for block in self.blocks:
-            fused, aux = block(fused, text, text_mask)
+            fused, aux = tokens_and_aux(block, fused, text, text_mask)
             found.append(aux)
         means = {name: torch.stack([aux[name] for aux in found]).mean(0) for name in found[0]}
         if "change" in means:
