@@ -81,6 +81,7 @@ CONFIG = {
     "OptimConfig.learning_rate": 1e-05,
     "OptimConfig.fusion_rate": 1.0,
     "OptimConfig.warmup": 0.02,
+    "OptimConfig.scale_warmup_epochs": 0,
     "OptimConfig.weight_decay": 0.05,
     "OptimConfig.max_grad_norm": 1.0,
     "OptimConfig.seed": 0,

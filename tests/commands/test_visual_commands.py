@@ -4,6 +4,7 @@ One run has all of them, its options partly from a file and partly from flags.
 """
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -16,6 +17,9 @@ from PIL import Image
 import blip_fine_tune_2
 import blip_validate
 from gatedcir.assemble.evaluator import open_checkpoint
+from gatedcir.assemble.model import restore
+from gatedcir.models.backbone import Backbone
+from gatedcir.run_folder import checkpoint
 
 OPTIONS = """
 loss-scale: 0.5
@@ -108,6 +112,31 @@ def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
+def test_other_scales_join_after_their_warm_up(home, data, tmp_path, monkeypatch):
+    read = []
+    own = Backbone.vision_levels
+
+    def recorded(backbone, pixels, layers, *, scale=1.0):
+        read.append((backbone.training, scale))
+        return own(backbone, pixels, layers, scale=scale)
+
+    monkeypatch.setattr(Backbone, "vision_levels", recorded)
+    run = tmp_path / "run"
+    flags = [*data, *SHORT, "--num-epochs", "2", "--scale-warmup-epochs", "1", "--save-training"]
+    flags += ["--cache-features", "none", "--learning-rate", "1e-3", "--output", str(run)]
+    flags += "--model.visual-scales 0.5 1.0 --model.scale-fusion absi --loss-scale 0.5".split()
+    blip_fine_tune_2.main(flags)
+    trained = [scale for training, scale in read if training]
+    half = trained.index(0.5)
+    assert set(trained[:half]) == {1.0} and set(trained[half:]) == {0.5, 1.0}
+    assert trained[half:].count(0.5) == half == trained[half:].count(1.0)  # as many steps
+    gains = pd.read_csv(run / "train_metrics.csv")["visual_fusion_gain"]
+    assert gains[0] == 0 < gains[1]
+    last = checkpoint.load(run / "checkpoints" / checkpoint.LAST)
+    assert not restore(last)[0].single_scale
+    assert restore(replace(last, epoch=1))[0].single_scale  # as it was validated
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -134,6 +163,11 @@ def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
         ("--gradient-checkpointing", ("--gradient-checkpointing", "--train-vision")),
         ("--scales-sequential", ("--scales-sequential", "--train-vision")),
         ("--scales-sequential --train-vision", ("one scale", "--model.visual-scales")),
+        ("--scale-warmup-epochs 1", ("--scale-warmup-epochs 1", "--model.visual-scales")),
+        (
+            "--scale-warmup-epochs 10 --model.visual-scales 0.5 1.0 --model.scale-fusion mean",
+            ("--scale-warmup-epochs 10", "--num-epochs 10"),
+        ),
         ("--loss-scale 0.5 -1", ("--loss-scale -1.0", "0 or more")),
         ("--model.visual-layers -1 -4", ("--model.layer-fusion",)),
         ("--model.visual-scales 0.5 1.5 --model.scale-fusion absi", ("1.0", "visual-scales")),

@@ -120,6 +120,7 @@ def _restore(
             f"the checkpoint's weights do not fit its own config: {wrong}; copy it again."
         )
     model.load_state_dict(found.own, strict=False)
+    model.single_scale = 0 < checkpoint.epoch <= config.optim.scale_warmup_epochs
     return model.eval(), Tokenizer(found.wordpieces), config
 
 

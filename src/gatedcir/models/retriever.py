@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.encoded import Encoded
 from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
-from gatedcir.models.gated_fusion.survival import Survival, gate_target, relative
+from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
 from gatedcir.models.text import Tokens
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.start import Aux
@@ -67,6 +66,8 @@ class ComposedRetriever(nn.Module):
         )
         self.fusion = NoFusion() if fusion is None else fusion
         self.reads, self.survival, self.sequential = reads, survival, sequential
+        self.single_scale = False
+        """Whether scale 1.0 alone is read, as in a warm-up. As with `train()`, it is not saved."""
         own = backbone.check_layers(self.layers)
         taught_by = [] if survival is None else backbone.check_layers(survival.layers or own)
         # The blocks that only the gate's target needs come after all scales, at scale 1.0.
@@ -113,7 +114,7 @@ class ComposedRetriever(nn.Module):
         """The vision tower's outputs that the model reads, before its last LayerNorm.
 
         All layers of the first scale come first, then those of the next. The outputs that only the
-        gate's target needs come last.
+        gate's target needs come last. With `single_scale` all scales have the outputs of 1.0.
 
         Under autocast they have its type, although the tower's residual stream keeps its own.
         Outputs that are computed on the fly then equal those that were cached in half the memory.
@@ -121,11 +122,13 @@ class ComposedRetriever(nn.Module):
         if not isinstance(visual, Tensor):
             return visual
         found, more = [], []
-        for scale in self.scales:
+        for scale in (1.0,) if self.single_scale else self.scales:
             layers = (*self.layers, *self.more_layers) if scale == 1 else self.layers
             levels = self._tower(visual, layers, scale)
             found += levels[: len(self.layers)]
             more += levels[len(self.layers) :]
+        if self.single_scale:
+            found *= len(self.scales)
         found += more
         kind = visual.device.type
         if torch.is_autocast_enabled(kind):
@@ -140,8 +143,15 @@ class ComposedRetriever(nn.Module):
         return read(pixels)
 
     def normalised_levels(self, visual: Visual) -> list[Tensor]:
-        """The visual fusion's input: after the last LayerNorm, in the Q-Former's precision."""
-        own = self.levels(visual)[: len(self.layers) * len(self.scales)]
+        """The visual fusion's input: after the last LayerNorm, in the Q-Former's precision.
+
+        With `single_scale` it holds the layers of scale 1.0 alone.
+        """
+        count = len(self.layers)
+        own = self.levels(visual)[: count * len(self.scales)]
+        if self.single_scale:
+            first = self.scales.index(1.0) * count
+            own = own[first : first + count]
         return [self.backbone.normalise(x.to(self.temp.dtype)) for x in own]
 
     def visual_tokens(self, visual: Visual) -> tuple[Tensor, Aux]:
@@ -241,7 +251,7 @@ class ComposedRetriever(nn.Module):
             by_scale = self._by_scale(levels, references, targets, words, text.attention_mask)
         gate, wanted = None, None
         if self.survival is not None:
-            gate = _over_channels(more)
+            gate = over_channels(more)
             if self.survival.taught == "change":
                 gate = relative((fused - shown)[:, 1:].float().abs().mean(-1))
             teachers = [read[place] for place in self._taught_by]
@@ -267,20 +277,14 @@ class ComposedRetriever(nn.Module):
         text_mask: Tensor,
     ) -> dict[float, tuple[Tensor, Tensor]]:
         """Query and target features from the main layer of each scale alone."""
+        scales = (1.0,) if self.single_scale else self.scales
         return {
             scale: (
                 self._query(level.index_select(0, references), words, text_mask)[0],
                 self._targets(level.index_select(0, targets)),
             )
-            for scale, level in zip(self.scales, levels[:: len(self.layers)], strict=True)
+            for scale, level in zip(scales, levels[:: len(self.layers)], strict=True)
         }
-
-
-def _over_channels(aux: Aux) -> Tensor:
-    """The gate's mean over channels at every patch: [B, L - 1]. UserError if there is none."""
-    if "gate" not in aux:
-        raise UserError("the fusion gives no gate for --loss-gate to teach; pass --loss-gate 0.")
-    return aux["gate"][:, 1:].float().mean(-1)
 
 
 def _project(head: nn.Module, hidden: Tensor) -> Tensor:

@@ -27,12 +27,29 @@ def check_ranges(config: Config) -> None:
     check_visual(config.model)
     check_recomputing(config.backbone, config.model.visual_scales)
     check_cache(config.run)
+    check_scale_warmup(config)
     check_scales_alone(config.loss, config.model.visual_scales)
     check_teaching(config)
     if config.loss.loss_itm != 0:
         raise UserError(
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
             f"{config.backbone.blip_model_name} has no matching term; leave the flag out."
+        )
+
+
+def check_scale_warmup(config: Config) -> None:
+    """Refuse a warm-up without other scales, or without an epoch after it."""
+    epochs = config.optim.scale_warmup_epochs
+    given = f"--scale-warmup-epochs {epochs}"
+    if epochs > 0 and len(config.model.visual_scales) < 2:
+        raise UserError(
+            f"{given} has one scale only, with which all epochs train; name two or more with "
+            "--model.visual-scales."
+        )
+    if epochs >= config.optim.num_epochs:
+        raise UserError(
+            f"{given} leaves no epoch of --num-epochs {config.optim.num_epochs} for all scales; "
+            "give fewer."
         )
 
 

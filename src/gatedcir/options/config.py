@@ -204,6 +204,9 @@ class OptimConfig:
     --learning-rate."""
     warmup: Seldom[Annotated[float, Range(0, below=1)]] = 0.02
     """Share of the steps with a rising learning rate."""
+    scale_warmup_epochs: Seldom[Annotated[int, Range(0)]] = 0
+    """Epochs at the start in which the model reads scale 1.0 alone. The other scales then join.
+    Optimiser and schedule go on."""
     weight_decay: Seldom[Annotated[float, Range(0)]] = 0.05
     """AdamW's decay of matrices. Biases, norms, prompts and the temperature have none."""
     max_grad_norm: Seldom[Annotated[float, Range(1e-6)]] = 1.0

@@ -68,7 +68,7 @@ def fit(config: Config) -> Path | None:
     """
     check_ranges(config)
     check_opens_again(config)
-    accelerator = make_accelerator(config.run.device)
+    accelerator = make_accelerator(config.run.device, unused=config.optim.scale_warmup_epochs > 0)
     check_launch(config, accelerator.device)
     with claim_folder(config) if accelerator.is_main_process else nullcontext() as place:
         resumes = broadcast_object_list([place is not None and place.resumes])[0]
@@ -120,6 +120,7 @@ def _end_epoch(
     All processes call it, because weights may be in shards. The one with the folder does the work.
     """
     run = trainer.config.run
+    trainer.step.choose_scales(epoch)
     snapshot = trainer.snapshot(epoch + 1) if run.keeps_last or run.keeps_best else None
     state = trainer.step.state() if run.keeps_last else {}
 
@@ -170,6 +171,7 @@ class _Trainer:
     def train_epoch(self, epoch: int) -> tuple[Row, list[Row]]:
         """One pass over the triplets. Returns mean figures with costs, and rows of single steps."""
         config, model = self.config, self.step.model
+        self.step.choose_scales(epoch)
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
         self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]

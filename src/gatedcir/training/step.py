@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from gatedcir.data.batches import Batch
@@ -62,6 +63,10 @@ class TrainingStep:
             map(float, self.schedule.get_last_lr())
         )  # the fusions' groups are the last ones
         return {"learning_rate": rates[0], "fusion_learning_rate": rates[-1]}
+
+    def choose_scales(self, epoch: int) -> None:
+        """Read one scale or all of them, as the epoch has it."""
+        self.model.single_scale = epoch < self.config.optim.scale_warmup_epochs
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
         """Learn from B triplets.
@@ -162,8 +167,10 @@ class TrainingStep:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def make_accelerator(device: str = "auto") -> Accelerator:
+def make_accelerator(device: str = "auto", *, unused: bool = False) -> Accelerator:
     """The processes of a run, on the device that `--device` names.
+
+    `unused` says that some steps leave trainable weights out.
 
     We use our own autocast, the same in training and evaluation. With Accelerate's, the first run
     in a process would fix the precision for all later ones.
@@ -183,7 +190,7 @@ def make_accelerator(device: str = "auto") -> Accelerator:
     accelerator = Accelerator(
         mixed_precision="no",
         cpu=wanted.type == "cpu",  # else processes on CPUs stay alone
-        kwargs_handlers=[patience],
+        kwargs_handlers=[patience, DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
     if accelerator.distributed_type in _FOREIGN:
         raise UserError(

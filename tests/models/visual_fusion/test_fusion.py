@@ -184,6 +184,41 @@ def test_the_whole_model_starts_as_the_plain_one_and_survives_a_checkpoint(batch
         assert fused.feature_bytes(torch.float32) == sum(level[0].nbytes for level in levels)
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_single_scale_is_as_good_as_no_other(batch, alone):
+    reference, target, texts = batch
+    kinds = {} if alone else {"visual_layers": (-1, -4), "layer_fusion": "mean", "neck": "pyramid"}
+    scaled = {**kinds, "visual_scales": (0.5, 1.0), "scale_fusion": "hierarchical"}
+    plain, _ = build(config_of(**kinds))
+    config = replace(config_of(**scaled), loss=LossConfig(loss_scale=1.0))
+    model, tokenizer = build(config)
+    model.load_state_dict(plain.state_dict(), strict=False)
+    if not alone:
+        names = {"layer_fusion", "neck"}
+        for one, other in ((model, plain),):
+            for name in names:
+                part = getattr(other.visual_fusion.fuse.module, name)
+                getattr(one.visual_fusion.fuse.module, name).load_state_dict(part.state_dict())
+        for one in (model, plain):
+            torch.nn.init.constant_(one.visual_fusion.fuse.gain, 0.3)
+    else:
+        torch.nn.init.constant_(model.visual_fusion.fuse.gain, 0.3)
+    model.eval(), plain.eval()
+    with torch.no_grad():
+        cached = model.levels(target)  # of all scales
+        model.single_scale = True
+        expected = plain.encode_target(target)
+        assert torch.equal(model.encode_target(target), expected)
+        assert torch.equal(model.encode_target(cached), expected)
+        found = encode_triplets(model, reference, target, tokenizer(texts))
+        assert list(found.by_scale) == [1.0]
+        assert (
+            losses_of(found, torch.arange(2), model.temp, consistent=True)["loss_consistency"] == 0
+        )
+        model.single_scale = False
+        assert not torch.equal(model.encode_target(target), expected)
+
+
 SEVERAL = {"visual_layers": (-1, -4)}
 
 

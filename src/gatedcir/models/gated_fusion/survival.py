@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gatedcir.errors import UserError
+from gatedcir.start import Aux
+
 _LEAST = 0.01  # a mean change per channel that counts as little
 
 
@@ -69,3 +72,10 @@ def gate_target(
         for level in levels
     ]
     return (torch.stack(lost).mean(0) / cut).clamp(0, 1)
+
+
+def over_channels(aux: Aux) -> Tensor:
+    """The gate's mean over channels at every patch: [B, L - 1]. UserError if there is none."""
+    if "gate" not in aux:
+        raise UserError("the fusion gives no gate for --loss-gate to teach; pass --loss-gate 0.")
+    return aux["gate"][:, 1:].float().mean(-1)

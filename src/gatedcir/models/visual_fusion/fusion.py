@@ -78,6 +78,7 @@ class VisualFusion(nn.Module):
         self.neck_scales = (neck_args or {}).get("scales", GRID_SCALES)  # of the multi-scale neck
         main = scales.index(1.0) * num_layers
         self.changes = (scale_fusion, layer_fusion, neck) != ("none",) * 3
+        self.fuses_scales_only = self.changes and (layer_fusion, neck) == ("none",) * 2
         self.fuse: nn.Module = (
             ResidualStart(stages, width, main=main)
             if self.changes and start == "identity"
@@ -87,9 +88,14 @@ class VisualFusion(nn.Module):
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Aux]:
         """S * N maps [B, L, Dv], all layers of the first scale first, to one.
 
+        The N maps of scale 1.0 alone are allowed too, and skip the scale fusion.
+
         Returns:
             [B, L, Dv] with the L of scale 1.0, and the stages' aux.
         """
+        if self.fuses_scales_only and len(levels) == 1:
+            gain = getattr(self.fuse, "gain", None)
+            return levels[0], {} if gain is None else {"fusion_gain": gain.abs().mean().detach()}
         return self.fuse(levels)
 
 
@@ -104,10 +110,11 @@ class _Stages(nn.Module):
         count = len(self.scale_fusions)
         fused, weights = [], []
         for layer, fusion in enumerate(self.scale_fusions):
-            tokens, aux = fusion(levels[layer::count])
+            of_scales = levels[layer::count]
+            tokens, aux = fusion(of_scales) if len(of_scales) > 1 else (of_scales[0], {})
             fused.append(tokens)
             weights += [aux["scale_weights"]] if "scale_weights" in aux else []
         tokens, of_layers = self.layer_fusion(fused)
         tokens, of_neck = self.neck(tokens)
-        of_scales = {"scale_weights": torch.stack(weights, dim=1)} if weights else {}
-        return tokens, {**of_scales, **of_layers, **of_neck}  # scale_weights [B, N, S]
+        shares = {"scale_weights": torch.stack(weights, dim=1)} if weights else {}
+        return tokens, {**shares, **of_layers, **of_neck}  # scale_weights [B, N, S]

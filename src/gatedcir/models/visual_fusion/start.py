@@ -38,7 +38,8 @@ class ResidualStart(nn.Module):
         Raises:
             ValueError: the module's tokens have another shape than the main ones.
         """
-        main = levels if isinstance(levels, Tensor) else levels[self.main]
+        # Without the levels of other scales, the main one is the first.
+        main = levels if isinstance(levels, Tensor) else levels[self.main % len(levels)]
         fused, aux = self.module(levels)
         if fused.shape != main.shape:
             raise ValueError(f"tokens {list(fused.shape)} on top of tokens {list(main.shape)}")
