@@ -206,3 +206,28 @@ def test_a_dry_run_in_shards_and_parts():
     done = fork(COMMAND, *flags, shards=True)
     assert done.returncode == 0, done.stdout[-2000:]
     assert done.stdout.count("dry run of tiny") == 1
+
+
+@pytest.mark.usefixtures("_reach")
+def test_scales_that_join_later_and_a_tower_in_less_memory(home, tmp_path):
+    flags = [
+        "--dataset",
+        "CIRR",
+        "--data-path",
+        str(home / "cirr_dataset"),
+        *SHORT,
+        "--save-training",
+    ]
+    flags += "--num-epochs 2 --scale-warmup-epochs 1 --batch-size 4 --accumulate 2".split()
+    flags += "--model.visual-scales 0.5 1.0 --model.scale-fusion absi --no-save-best".split()
+    flags += "--train-vision --gradient-checkpointing --scales-sequential".split()
+    tables = []
+    for shards in (False, True):
+        run = tmp_path / str(shards)
+        done = fork(COMMAND, *flags, "--output", run, shards=shards)
+        assert done.returncode == 0, done.stdout[-2000:]
+        tables.append(pd.read_csv(run / "train_metrics.csv"))
+    assert len(tables[0]) == 2
+    for name in ("loss", "loss_itc", "temp"):
+        whole, spread = (table[name].tolist() for table in tables)
+        assert spread == pytest.approx(whole, rel=1e-4), name

@@ -68,7 +68,7 @@ def fit(config: Config) -> Path | None:
     """
     check_ranges(config)
     check_opens_again(config)
-    accelerator = make_accelerator(config.run.device, unused=config.optim.scale_warmup_epochs > 0)
+    accelerator = make_accelerator(config.run.device)
     check_launch(config, accelerator.device)
     with claim_folder(config) if accelerator.is_main_process else nullcontext() as place:
         resumes = broadcast_object_list([place is not None and place.resumes])[0]

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
-from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from gatedcir.data.batches import Batch
@@ -167,10 +166,8 @@ class TrainingStep:
         self.scaler.load_state_dict(state["scaler"])
 
 
-def make_accelerator(device: str = "auto", *, unused: bool = False) -> Accelerator:
+def make_accelerator(device: str = "auto") -> Accelerator:
     """The processes of a run, on the device that `--device` names.
-
-    `unused` says that some steps leave trainable weights out.
 
     We use our own autocast, the same in training and evaluation. With Accelerate's, the first run
     in a process would fix the precision for all later ones.
@@ -190,7 +187,7 @@ def make_accelerator(device: str = "auto", *, unused: bool = False) -> Accelerat
     accelerator = Accelerator(
         mixed_precision="no",
         cpu=wanted.type == "cpu",  # else processes on CPUs stay alone
-        kwargs_handlers=[patience, DistributedDataParallelKwargs(find_unused_parameters=unused)],
+        kwargs_handlers=[patience],
     )
     if accelerator.distributed_type in _FOREIGN:
         raise UserError(

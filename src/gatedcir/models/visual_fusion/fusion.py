@@ -76,6 +76,7 @@ class VisualFusion(nn.Module):
             NECKS[neck](width=width, **(neck_args or {})),
         )
         self.neck_scales = (neck_args or {}).get("scales", GRID_SCALES)  # of the multi-scale neck
+        self.num_levels = num_layers * len(scales)
         main = scales.index(1.0) * num_layers
         self.changes = (scale_fusion, layer_fusion, neck) != ("none",) * 3
         self.fuses_scales_only = self.changes and (layer_fusion, neck) == ("none",) * 2
@@ -93,10 +94,17 @@ class VisualFusion(nn.Module):
         Returns:
             [B, L, Dv] with the L of scale 1.0, and the stages' aux.
         """
-        if self.fuses_scales_only and len(levels) == 1:
+        if len(levels) == self.num_levels:
+            return self.fuse(levels)
+        if self.fuses_scales_only:
             gain = getattr(self.fuse, "gain", None)
-            return levels[0], {} if gain is None else {"fusion_gain": gain.abs().mean().detach()}
-        return self.fuse(levels)
+            tokens = levels[0]
+            aux = {} if gain is None else {"fusion_gain": gain.abs().mean().detach()}
+        else:
+            tokens, aux = self.fuse(levels)
+        # Processes exchange gradients of all weights, so those at rest have one too, of zero.
+        rest = [weight.sum() for weight in self.parameters() if weight.requires_grad]
+        return tokens + 0 * torch.stack(rest).sum() if rest else tokens, aux
 
 
 class _Stages(nn.Module):
