@@ -53,6 +53,7 @@ CONFIG = {
     "ModelConfig.layer_fusion": "none",
     "ModelConfig.visual_scales": (1.0,),
     "ModelConfig.scale_fusion": "none",
+    "ModelConfig.adaptive_scales": False,
     "ModelConfig.neck": "none",
     "ModelConfig.neck_args": (),
     "ModelConfig.layer_weights": None,

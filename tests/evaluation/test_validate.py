@@ -148,9 +148,9 @@ def test_every_image_is_read_and_encoded_once(model, split, source, kept):
         def __getattr__(self, name):
             return getattr(model, name)
 
-        def levels(self, images):
+        def levels(self, images, **options):
             encoded.append(len(images[0]))
-            return model.levels(images)
+            return model.levels(images, **options)
 
     names = split.gallery[:kept]
     part = replace(split, gallery=names, reference_removed=False)

@@ -199,6 +199,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             start=options.visual_start,
             layer_weights=options.layer_weights,
             reduced=options.reduced_width,
+            adaptive=options.adaptive_scales,
             neck_args=read_neck_args(options.neck, options.neck_args),
         )
         backbone.check_layers(options.visual_layers)

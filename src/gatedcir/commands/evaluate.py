@@ -75,9 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, argv, description=description)
     if options.output is not None:
         check_file_to_write(options.output, "--output")
+    import torch
+
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.evaluation.evaluator import validate_each
-    from gatedcir.evaluation.report import format_report
+    from gatedcir.evaluation.report import format_report, format_scales
     from gatedcir.files import write_json
     from gatedcir.models.weights.sources import load, locate
 
@@ -102,6 +104,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics, *without_gate = validate_each(evaluator, splits, encoders)
     source = locate(str(options.model_path))
     print(format_report(metrics, splits, title=str(source)))
+    if evaluator.needed:
+        model = evaluator.model
+        lengths = [model.backbone.token_count(scale) for scale in model.scales]
+        print(format_scales(torch.cat(evaluator.needed), scales=model.scales, lengths=lengths))
     headline = evaluator.benchmark.headline
     for closed in without_gate:
         print(f"recall without the gate: {closed[headline]:.2f} ({headline})")

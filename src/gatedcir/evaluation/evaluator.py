@@ -6,7 +6,7 @@ E embedding width.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -44,6 +44,9 @@ class Evaluator:
     runs_on: Device = CPU
     trained_on: str | None = None
     """The dataset of the model's run. None for weights that were not trained here."""
+    needed: list[Tensor] = field(default_factory=list)
+    """Which scales the images of the last ranking needed, bool [B, S] each. Empty if the model does
+    not choose them."""
 
     @property
     def device(self) -> torch.device:
@@ -101,7 +104,9 @@ class Evaluator:
                 for number in each
             ]
             with self.runs_on.autocast():
-                levels = self.model.levels(images)
+                levels = self.model.levels(images, chosen=True)
+                if self.model.visual_fusion.chooses_scales:
+                    self.needed.append(self.model.scales_needed(levels).cpu())
                 if start < count:
                     index.add(self.model.encode_target([x[: count - start] for x in levels]))
                 for some in range(0, len(pairs), self.batch_size):
@@ -187,6 +192,7 @@ def rank_each(
 ) -> list[list[Ranking]]:
     """What each encoder of queries retrieves, split by split."""
     rankings: list[list[Ranking]] = [[] for _ in encoders]
+    evaluator.needed.clear()
     with evaluator.measuring():
         for split in splits:
             index, encoded = evaluator.encode_each(split, encoders)

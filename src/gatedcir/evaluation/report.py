@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
+from torch import Tensor
+
 from gatedcir.data.triplets import Split
 
 
@@ -10,6 +13,30 @@ def format_report(metrics: Mapping[str, float], splits: Sequence[Split], *, titl
     width = max(map(len, metrics))
     lines = [title, *(f"  {split.name}: {split.protocol}" for split in splits)]
     return "\n".join([*lines, *(f"  {name:<{width}}  {v:6.2f}" for name, v in metrics.items())])
+
+
+def format_scales(needed: Tensor, *, scales: Sequence[float], lengths: Sequence[int]) -> str:
+    """How many images needed each scale, and how much of the tower's work they cost.
+
+    Args:
+        needed: bool [images, S].
+        scales: S of them.
+        lengths: the tokens of an image at each scale.
+
+    >>> needed = torch.tensor([[True, True], [False, True]])
+    >>> print(format_scales(needed, scales=[0.5, 1.0], lengths=[10, 30]))
+    scales needed: 0.5 by 50% of the images, 1.0 by 100%, 1.5 of 2 on average; with pixels the \
+tower reads 88% of the tokens of all scales
+    """
+    shares = needed.double().mean(0)
+    each = [f"{scale} by {share:.0%}" for scale, share in zip(scales, shares.tolist(), strict=True)]
+    each[0] += " of the images"
+    tokens = torch.tensor(lengths, dtype=torch.double)
+    part = float(shares @ tokens / tokens.sum())
+    return (
+        f"scales needed: {', '.join(each)}, {shares.sum():.1f} of {len(scales)} on average; with "
+        f"pixels the tower reads {part:.0%} of the tokens of all scales"
+    )
 
 
 def format_table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def qformer_pass(
@@ -212,3 +212,14 @@ class _Take(torch.autograd.Function):
         [index] = ctx.saved_tensors
         empty = gradient.new_zeros(ctx.length, gradient.shape[1])
         return empty.index_copy_(0, index, gradient), None
+
+
+def project(head: nn.Module, hidden: Tensor) -> Tensor:
+    """[..., D] -> [..., E] of norm 1, in float32, because half precision blurs close ranks."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return F.normalize(head(hidden.float()), dim=-1)
+
+
+def with_queries(text_mask: Tensor, count: int) -> Tensor:
+    """The mask of Q tokens that always count and the text: [B, T] -> [B, Q + T]."""
+    return F.pad(text_mask, (count, 0), value=1)

@@ -10,7 +10,6 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -18,7 +17,9 @@ from gatedcir.models.backbone import Backbone
 from gatedcir.models.encoded import Encoded
 from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
+from gatedcir.models.qformer import project, with_queries
 from gatedcir.models.text import Tokens
+from gatedcir.models.visual_fusion.chosen import read_chosen
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.start import Aux
 from gatedcir.visual import Visual
@@ -72,7 +73,8 @@ class ComposedRetriever(nn.Module):
         taught_by = [] if survival is None else backbone.check_layers(survival.layers or own)
         # The blocks that only the gate's target needs come after all scales, at scale 1.0.
         self.more_layers = tuple(layer for layer in taught_by if layer not in own)
-        first, behind = self.scales.index(1.0) * len(own), len(own) * len(self.scales)
+        self._first = first = self.scales.index(1.0) * len(own)  # the place of scale 1.0
+        behind = len(own) * len(self.scales)
         places = [*range(first, first + len(own)), *range(behind, behind + len(self.more_layers))]
         place_of = dict(zip([*own, *self.more_layers], places, strict=True))
         self._taught_by = [place_of[layer] for layer in taught_by]
@@ -110,49 +112,60 @@ class ComposedRetriever(nn.Module):
         found = [self.backbone.token_count(scale) for scale in self.scales for _ in self.layers]
         return found + [self.backbone.token_count()] * len(self.more_layers)
 
-    def levels(self, visual: Visual) -> list[Tensor]:
+    def levels(self, visual: Visual, *, chosen: bool = False) -> list[Tensor]:
         """The vision tower's outputs that the model reads, before its last LayerNorm.
 
         All layers of the first scale come first, then those of the next. The outputs that only the
         gate's target needs come last. With `single_scale` all scales have the outputs of 1.0.
+        `chosen` skips the scales that an image does not need. Its outputs are then zero, which
+        changes no feature.
 
         Under autocast they have its type, although the tower's residual stream keeps its own.
         Outputs that are computed on the fly then equal those that were cached in half the memory.
         """
         if not isinstance(visual, Tensor):
             return visual
-        found, more = [], []
-        for scale in (1.0,) if self.single_scale else self.scales:
-            layers = (*self.layers, *self.more_layers) if scale == 1 else self.layers
-            levels = self._tower(visual, layers, scale)
-            found += levels[: len(self.layers)]
-            more += levels[len(self.layers) :]
         if self.single_scale:
-            found *= len(self.scales)
-        found += more
-        kind = visual.device.type
+            each = [self._tower(visual, 1.0)] * len(self.scales)
+        elif chosen and self.visual_fusion.chooses_scales:
+            length = self.backbone.token_count
+            each = read_chosen(visual, self.scales, self._tower, self._needed, length)
+        else:
+            each = [self._tower(visual, scale) for scale in self.scales]
+        count, main = len(self.layers), each[self.scales.index(1.0)]
+        return [level for of_scale in each for level in of_scale[:count]] + main[count:]
+
+    def _tower(self, pixels: Tensor, scale: float) -> list[Tensor]:
+        """The tower's pass over one scale. With `sequential` the backward pass repeats it."""
+        layers = (*self.layers, *self.more_layers) if scale == 1 else self.layers
+        read = partial(self.backbone.vision_levels, layers=layers, scale=scale)
+        if self.sequential and torch.is_grad_enabled():
+            found = checkpoint(read, pixels, use_reentrant=False)
+        else:
+            found = read(pixels)
+        kind = pixels.device.type
         if torch.is_autocast_enabled(kind):
             found = [level.to(torch.get_autocast_dtype(kind)) for level in found]
         return found
 
-    def _tower(self, pixels: Tensor, layers: Sequence[int], scale: float) -> list[Tensor]:
-        """The tower's pass over one scale. With `sequential` the backward pass repeats it."""
-        read = partial(self.backbone.vision_levels, layers=layers, scale=scale)
-        if self.sequential and torch.is_grad_enabled():
-            return checkpoint(read, pixels, use_reentrant=False)
-        return read(pixels)
+    def scales_needed(self, levels: list[Tensor]) -> Tensor:
+        """Which scales each image needs: the output of `levels` -> bool [B, S]."""
+        return self._needed(levels[self._first :])
+
+    def _needed(self, base: list[Tensor]) -> Tensor:
+        return self.visual_fusion.choose(self._normalised(base[:1])[0])
 
     def normalised_levels(self, visual: Visual) -> list[Tensor]:
         """The visual fusion's input: after the last LayerNorm, in the Q-Former's precision.
 
         With `single_scale` it holds the layers of scale 1.0 alone.
         """
-        count = len(self.layers)
-        own = self.levels(visual)[: count * len(self.scales)]
-        if self.single_scale:
-            first = self.scales.index(1.0) * count
-            own = own[first : first + count]
-        return [self.backbone.normalise(x.to(self.temp.dtype)) for x in own]
+        count, first = len(self.layers), self._first if self.single_scale else 0
+        scales = 1 if self.single_scale else len(self.scales)
+        return self._normalised(self.levels(visual)[first : first + count * scales])
+
+    def _normalised(self, levels: list[Tensor]) -> list[Tensor]:
+        return [self.backbone.normalise(level.to(self.temp.dtype)) for level in levels]
 
     def visual_tokens(self, visual: Visual) -> tuple[Tensor, Aux]:
         """The one token map that the Q-Former reads: [B, L, Dv], and the visual fusion's aux."""
@@ -187,7 +200,7 @@ class ComposedRetriever(nn.Module):
         """[B, L, Dv] -> [B, Q, E]."""
         queries = self.backbone.query_tokens.expand(len(tokens), -1, -1)
         hidden = self.backbone.query_pass(queries, image=tokens)  # [B, Q, D]
-        return _project(self.backbone.vision_projection, hidden)
+        return project(self.backbone.vision_projection, hidden)
 
     def _query(
         self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
@@ -200,13 +213,13 @@ class ComposedRetriever(nn.Module):
             image = torch.where(keep[..., None], image, tokens)
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
         count = queries.shape[1]
-        mask = _with_queries(text_mask, count)
+        mask = with_queries(text_mask, count)
         both = torch.cat([queries, words], 1)
         prompts = self.backbone.query_pass(both, image=image, mask=mask, kept=slice(0, count))
         # The text's [CLS] comes after the Q prompts.
         second = torch.cat([prompts, words], 1)
         cls = self.backbone.text_pass(second, mask=mask, kept=slice(count, count + 1))
-        query = _project(self.backbone.text_projection, cls[:, 0])
+        query = project(self.backbone.text_projection, cls[:, 0])
         return query, {**aux, "prompts": prompts, "fused": image}
 
     def _read(self, words: Tensor, text_mask: Tensor) -> Tensor:
@@ -225,9 +238,9 @@ class ComposedRetriever(nn.Module):
         # The prompts come after the [CLS].
         sequence = torch.cat([words[:, :1], prompts, words[:, 1:]], 1)  # [B, Q + T, D]
         sequence = self.backbone.at_positions(sequence)
-        mask = _with_queries(text_mask, prompts.shape[1])
+        mask = with_queries(text_mask, prompts.shape[1])
         hidden = self.backbone.text_pass(sequence, mask=mask, kept=slice(0, 1))
-        return _project(self.backbone.text_projection, hidden[:, 0])
+        return project(self.backbone.text_projection, hidden[:, 0])
 
     def forward(self, images: Visual, references: Tensor, targets: Tensor, text: Tokens) -> Encoded:
         """All features of a batch of triplets.
@@ -285,14 +298,3 @@ class ComposedRetriever(nn.Module):
             )
             for scale, level in zip(scales, levels[:: len(self.layers)], strict=True)
         }
-
-
-def _project(head: nn.Module, hidden: Tensor) -> Tensor:
-    """[..., D] -> [..., E] of norm 1, in float32, because half precision blurs close ranks."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        return F.normalize(head(hidden.float()), dim=-1)
-
-
-def _with_queries(text_mask: Tensor, count: int) -> Tensor:
-    """The mask of Q tokens that always count and the text: [B, T] -> [B, Q + T]."""
-    return F.pad(text_mask, (count, 0), value=1)

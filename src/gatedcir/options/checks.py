@@ -103,6 +103,11 @@ def check_visual(options: ModelConfig) -> None:
             raise UserError(
                 f"--model.{fusion_flag} {fusion} has nothing to fuse in {given}; name two or more."
             )
+    if options.adaptive_scales and len(options.visual_scales) < 2:
+        raise UserError(
+            "--model.adaptive-scales has one scale only, which every image needs; name two or more "
+            "with --model.visual-scales."
+        )
     check_layer_weights(options)
     from gatedcir.models.visual_fusion.neck_args import read_neck_args  # torch is slow to import
 

@@ -73,6 +73,8 @@ class ModelConfig:
     """Multiples of the image's size at which the tower reads it, 1.0 among them."""
     scale_fusion: Literal["none", "mean", "concat", "absi", "hierarchical", "deformable"] = "none"
     """How several scales become one map of tokens, layer by layer. none is for one scale."""
+    adaptive_scales: Seldom[bool] = False
+    """Learn which scales an image needs. Evaluation skips the others."""
     neck: Literal[
         "none",
         "pyramid-pooling",

@@ -16,6 +16,7 @@ def fusion_figures(aux: Mapping[str, Tensor]) -> dict[str, Tensor]:
         gate = aux["gate"].detach().float()
         figures = {"gate_mean": gate.mean(), "gate_std": gate.std()}
     names = {"alpha": "alpha", "change": "fusion_change", "fusion_gain": "visual_fusion_gain"}
+    names["scales_used"] = "scales_used"
     return figures | {title: aux[name] for name, title in names.items() if name in aux}
 
 

@@ -219,6 +219,62 @@ def test_a_single_scale_is_as_good_as_no_other(batch, alone):
         assert not torch.equal(model.encode_target(target), expected)
 
 
+@pytest.mark.parametrize("name", [name for name in SCALE_FUSIONS if name != "none"])
+def test_scales_that_an_image_does_not_need_are_not_read(batch, name, monkeypatch):
+    reference, target, _ = batch
+    images = torch.cat([reference, target])
+    scaled = {"visual_scales": (0.5, 1.0, 1.5), "scale_fusion": name}
+    config = config_of(**scaled, visual_layers=(-1, -4), layer_fusion="mean", adaptive_scales=True)
+    model, tokenizer = build(config)
+    plain, _ = build(config_of(**scaled, visual_layers=(-1, -4), layer_fusion="mean"))
+    plain.load_state_dict(model.state_dict(), strict=False)
+    for one in (model.eval(), plain.eval()):
+        torch.nn.init.constant_(one.visual_fusion.fuse.gain, 0.3)
+    read = []
+    own = model.backbone.vision_levels
+
+    def recorded(pixels, layers, *, scale):
+        read.append((scale, len(pixels)))
+        return own(pixels, layers, scale=scale)
+
+    monkeypatch.setattr(model.backbone, "vision_levels", recorded)
+    with torch.no_grad():
+        # At first each image needs all scales, and nothing differs.
+        everything = model.levels(images)
+        assert model.scales_needed(everything).all()
+        torch.testing.assert_close(model.encode_target(everything), plain.encode_target(images))
+        # The half is not needed, and the large scale by two images that differ in a channel.
+        importance = model.visual_fusion._stages.selector.layers[2]
+        main = model.normalised_levels(everything)[2][:, 1:].mean(1)  # [B, Dv]
+        channel = main.std(0).argmax()
+        importance.weight[2, channel] = 1.0
+        importance.bias.copy_(torch.tensor([-1.0, -1.0, -main[:, channel].median()]) - 1e-6)
+        needed = model.scales_needed(everything)
+        assert needed.sum(0).tolist() == [0, 4, 2]
+        read.clear()
+        some = model.levels(images, chosen=True)
+        assert read == [(1.0, 4), (1.5, 2)]
+        assert torch.equal(model.scales_needed(some), needed)
+        torch.testing.assert_close(model.encode_target(some), model.encode_target(everything))
+        assert not torch.equal(model.encode_target(everything), plain.encode_target(images))
+        assert model.visual_tokens(everything)[1]["scales_used"] == 1.5
+    saved = checkpoint_of(model, tokenizer, config, epoch=1, metrics={}, provenance={})
+    again, _, _ = restore(saved)
+    with torch.no_grad():
+        torch.testing.assert_close(again.encode_target(images), model.encode_target(everything))
+
+
+def test_the_choice_of_scales_learns(batch):
+    reference, target, texts = batch
+    scaled = {"visual_scales": (0.5, 1.0), "scale_fusion": "mean", "adaptive_scales": True}
+    model, tokenizer = build(config_of(**scaled))
+    torch.nn.init.constant_(model.visual_fusion.fuse.gain, 0.3)
+    found = encode_triplets(model, reference, target, tokenizer(texts))
+    losses_of(found, torch.arange(2), model.temp)["loss_itc"].backward()
+    gradient = model.visual_fusion._stages.selector.layers[2].weight.grad
+    assert gradient[0].any() and not gradient[1].any()  # 1.0 always stays
+
+
 SEVERAL = {"visual_layers": (-1, -4)}
 
 

@@ -13,8 +13,10 @@ from gatedcir.models.visual_fusion.layers import REDUCED, make_layer_fusion
 from gatedcir.models.visual_fusion.necks import GRID_SCALES, NECKS
 from gatedcir.models.visual_fusion.scales import SCALE_FUSIONS
 from gatedcir.models.visual_fusion.start import ResidualStart
+from gatedcir.multiscale.maps import to_map
+from gatedcir.multiscale.pyramids.scale_selection import AdaptiveScaleSelector
 from gatedcir.multiscale.scale_sizes import check_scales
-from gatedcir.start import Aux, Start
+from gatedcir.start import Aux, Start, zero
 
 
 class VisualFusion(nn.Module):
@@ -35,6 +37,8 @@ class VisualFusion(nn.Module):
         layer_weights: as `make_layer_fusion` takes them.
         reduced: the same.
         neck_args: arguments of the neck.
+        adaptive: choose for each image which scales it needs (`AdaptiveScaleSelector` on the
+            average of the main map). At first each image needs all.
 
     Raises:
         ValueError: layers or scales without a fusion for them, or arguments that a stage refuses.
@@ -53,6 +57,7 @@ class VisualFusion(nn.Module):
         layer_weights: Sequence[float] | None = None,
         reduced: int = REDUCED,
         neck_args: Mapping[str, Any] | None = None,
+        adaptive: bool = False,
     ) -> None:
         super().__init__()
         scales = check_scales(scales)
@@ -74,10 +79,12 @@ class VisualFusion(nn.Module):
                 weights=layer_weights,
             ),
             NECKS[neck](width=width, **(neck_args or {})),
+            selector=_selector(width, scales) if adaptive else None,
+            main=scales.index(1.0) * num_layers,
         )
         self.neck_scales = (neck_args or {}).get("scales", GRID_SCALES)  # of the multi-scale neck
         self.num_levels = num_layers * len(scales)
-        main = scales.index(1.0) * num_layers
+        main = stages.main
         self.changes = (scale_fusion, layer_fusion, neck) != ("none",) * 3
         self.fuses_scales_only = self.changes and (layer_fusion, neck) == ("none",) * 2
         self.fuse: nn.Module = (
@@ -85,6 +92,21 @@ class VisualFusion(nn.Module):
             if self.changes and start == "identity"
             else stages
         )
+
+    @property
+    def chooses_scales(self) -> bool:
+        """Whether not every image needs every scale."""
+        return self._stages.selector is not None
+
+    def choose(self, main: Tensor) -> Tensor:
+        """The main map of B images [B, L, Dv] -> which scales each needs, [B, S]."""
+        return self._stages.choose(main) > 0
+
+    @property
+    def _stages(self) -> "_Stages":
+        stages = self.fuse.module if isinstance(self.fuse, ResidualStart) else self.fuse
+        assert isinstance(stages, _Stages)
+        return stages
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Aux]:
         """S * N maps [B, L, Dv], all layers of the first scale first, to one.
@@ -107,22 +129,50 @@ class VisualFusion(nn.Module):
         return tokens + 0 * torch.stack(rest).sum() if rest else tokens, aux
 
 
+def _selector(width: int, scales: Sequence[float]) -> AdaptiveScaleSelector:
+    """A selector that at first takes all scales, whatever the image."""
+    selector = AdaptiveScaleSelector(scales, in_channels=width)
+    importance = selector.layers[2]
+    assert isinstance(importance, nn.Linear)
+    zero(importance)
+    nn.init.ones_(importance.bias)
+    return selector
+
+
 class _Stages(nn.Module):
     """The three stages one after the other."""
 
-    def __init__(self, scale_fusions: nn.ModuleList, layer_fusion: nn.Module, neck: nn.Module):
+    def __init__(
+        self,
+        scale_fusions: nn.ModuleList,
+        layer_fusion: nn.Module,
+        neck: nn.Module,
+        *,
+        selector: AdaptiveScaleSelector | None,
+        main: int,
+    ) -> None:
         super().__init__()
         self.scale_fusions, self.layer_fusion, self.neck = scale_fusions, layer_fusion, neck
+        self.selector, self.main = selector, main
+
+    def choose(self, main: Tensor) -> Tensor:
+        """[B, L, Dv] -> [B, S], each 0 or 1, with the gradient of the importance behind it."""
+        assert self.selector is not None
+        return self.selector(to_map(main)[1])[0]
 
     def forward(self, levels: list[Tensor]) -> tuple[Tensor, Aux]:
         count = len(self.scale_fusions)
         fused, weights = [], []
+        chosen, more = None, {}
+        if self.selector is not None and len(levels) > count:
+            chosen = self.choose(levels[self.main])
+            more = {"scales_used": chosen.detach().float().sum(1).mean()}
         for layer, fusion in enumerate(self.scale_fusions):
             of_scales = levels[layer::count]
-            tokens, aux = fusion(of_scales) if len(of_scales) > 1 else (of_scales[0], {})
+            tokens, aux = fusion(of_scales, chosen) if len(of_scales) > 1 else (of_scales[0], {})
             fused.append(tokens)
             weights += [aux["scale_weights"]] if "scale_weights" in aux else []
         tokens, of_layers = self.layer_fusion(fused)
         tokens, of_neck = self.neck(tokens)
         shares = {"scale_weights": torch.stack(weights, dim=1)} if weights else {}
-        return tokens, {**shares, **of_layers, **of_neck}  # scale_weights [B, N, S]
+        return tokens, {**more, **shares, **of_layers, **of_neck}  # scale_weights [B, N, S]

@@ -36,11 +36,14 @@ class ScaleTokens(nn.Module):
         self.scales = check_scales(scales)
         self.base = self.scales.index(1.0)
 
-    def forward(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+    def forward(
+        self, tokens: Sequence[Tensor], weights: Tensor | None = None
+    ) -> tuple[Tensor, Aux]:
         """Fuse on the 1.0x grid.
 
         Args:
             tokens: one [B, 1 + h * h, Dv] a scale, coarse to fine, the image's own token first.
+            weights: [B, S]. A scale with weight zero has no influence. None for ones.
 
         Returns:
             [B, L, Dv], and aux: `scale_weights` [B, S] where the fusion has them.
@@ -53,17 +56,17 @@ class ScaleTokens(nn.Module):
         for scale, one in zip(self.scales, tokens, strict=True):
             if one.shape[-1] != self.width:
                 raise ValueError(f"the {scale}x tokens are {one.shape[-1]} wide, not {self.width}")
-        return self.fuse(tokens)
+        return self.fuse(tokens, weights)
 
     @abstractmethod
-    def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+    def fuse(self, tokens: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
         """As `forward`, for tokens that have been checked."""
 
 
 class NoScaleFusion(ScaleTokens):
     """The 1.0x scale's tokens as they are."""
 
-    def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+    def fuse(self, tokens: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
         """As in `ScaleTokens`. Aux is empty."""
         return tokens[self.base], {}
 
@@ -71,12 +74,13 @@ class NoScaleFusion(ScaleTokens):
 class MeanScaleFusion(ScaleTokens):
     """The mean over the scales, position by position, and of the images' own tokens."""
 
-    def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+    def fuse(self, tokens: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
         """As in `ScaleTokens`. Aux is empty."""
-        images, patches = zip(*map(to_map, tokens), strict=True)
+        images, patches = zip(*map(to_map, _weighed(tokens, weights)), strict=True)
         height, width = patches[self.base].shape[-2:]
         resized = [resize(one, (height, width)) for one in patches]
-        return to_tokens(torch.stack(images).mean(0), torch.stack(resized).mean(0)), {}
+        mean = to_tokens(torch.stack(images).mean(0), torch.stack(resized).mean(0))
+        return mean if weights is None else mean / weights.mean(1)[:, None, None], {}
 
 
 class ConcatScaleFusion(ScaleTokens):
@@ -89,9 +93,9 @@ class ConcatScaleFusion(ScaleTokens):
         super().__init__(width=width, scales=scales)
         self.fusion = ScaleFusion(self.scales, width, width, "concat")
 
-    def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+    def fuse(self, tokens: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
         """As in `ScaleTokens`; aux is empty."""
-        images, patches = zip(*map(to_map, tokens), strict=True)
+        images, patches = zip(*map(to_map, _weighed(tokens, weights)), strict=True)
         points = [one.transpose(1, 2)[..., None] for one in images]  # each [B, Dv, 1, 1]
         of_image = self.fusion(points).flatten(2).transpose(1, 2)
         return to_tokens(of_image, self.fusion(patches)), {}
@@ -127,13 +131,20 @@ class IntegratedScaleFusion(ScaleTokens):
         self.norm = nn.LayerNorm(width)
         self.integration = integration(width, scales=scales, **options)
 
-    def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
+    def fuse(self, tokens: Sequence[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
         """As in `ScaleTokens`. Aux is the integration's."""
         images, patches = zip(*(to_map(self.norm(one)) for one in tokens), strict=True)
-        update, aux = self.integration.update(self.integration.align(patches))
+        update, aux = self.integration.update(self.integration.align(patches), weights)
         points = [one.transpose(1, 2)[..., None] for one in images]  # each [B, Dv, 1, 1]
-        of_image, _ = self.integration.update(points)
+        of_image, _ = self.integration.update(points, weights)
         return tokens[self.base] + to_tokens(of_image.flatten(2).transpose(1, 2), update), aux
+
+
+def _weighed(tokens: Sequence[Tensor], weights: Tensor | None) -> Sequence[Tensor]:
+    """Each scale's tokens times its weight."""
+    if weights is None:
+        return tokens
+    return [one * weights[:, i, None, None] for i, one in enumerate(tokens)]
 
 
 SCALE_FUSIONS: dict[str, Callable[..., nn.Module]] = {
