@@ -112,7 +112,7 @@ def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
     assert not (tmp_path / "maps").exists()
 
 
-def test_other_scales_join_after_their_warm_up(home, data, tmp_path, monkeypatch):
+def test_other_scales_join_after_their_warm_up(data, tmp_path, monkeypatch, capsys):
     read = []
     own = Backbone.vision_levels
 
@@ -125,6 +125,7 @@ def test_other_scales_join_after_their_warm_up(home, data, tmp_path, monkeypatch
     flags = [*data, *SHORT, "--num-epochs", "2", "--scale-warmup-epochs", "1", "--save-training"]
     flags += ["--cache-features", "none", "--learning-rate", "1e-3", "--output", str(run)]
     flags += "--model.visual-scales 0.5 1.0 --model.scale-fusion absi --loss-scale 0.5".split()
+    flags.append("--model.adaptive-scales")
     blip_fine_tune_2.main(flags)
     trained = [scale for training, scale in read if training]
     half = trained.index(0.5)
@@ -132,6 +133,10 @@ def test_other_scales_join_after_their_warm_up(home, data, tmp_path, monkeypatch
     assert trained[half:].count(0.5) == half == trained[half:].count(1.0)  # as many steps
     gains = pd.read_csv(run / "train_metrics.csv")["visual_fusion_gain"]
     assert gains[0] == 0 < gains[1]
+    assert pd.read_csv(run / "train_metrics.csv")["scales_used"].tolist() == [1, 2]
+    blip_validate.main([*data, "--model-path", str(run / "checkpoints" / checkpoint.LAST)])
+    printed = capsys.readouterr().out
+    assert "scales needed: 0.5 by 100% of the images, 1.0 by 100%, 2.0 of 2" in printed
     last = checkpoint.load(run / "checkpoints" / checkpoint.LAST)
     assert not restore(last)[0].single_scale
     assert restore(replace(last, epoch=1))[0].single_scale  # as it was validated

@@ -124,6 +124,8 @@ class VisualFusion(nn.Module):
             aux = {} if gain is None else {"fusion_gain": gain.abs().mean().detach()}
         else:
             tokens, aux = self.fuse(levels)
+        if self.chooses_scales:
+            aux = {**aux, "scales_used": torch.ones((), device=tokens.device)}
         # Processes exchange gradients of all weights, so those at rest have one too, of zero.
         rest = [weight.sum() for weight in self.parameters() if weight.requires_grad]
         return tokens + 0 * torch.stack(rest).sum() if rest else tokens, aux
