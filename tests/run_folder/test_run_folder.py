@@ -124,6 +124,19 @@ def test_a_folder_with_a_run_is_refused(config, folder):
     assert {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()} == before
 
 
+def test_a_folder_of_something_else_is_refused(config, tmp_path):
+    data = replace(config, run=RunConfig(output=tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "output.log").touch()
+    with claim_folder(data) as place:
+        assert place.path == tmp_path / "data"
+    (tmp_path / "data" / "captions").mkdir()
+    with pytest.raises(UserError, match=r"holds captions and is no run; name .* with --output"):
+        claim_folder(data).__enter__()
+    names = sorted(path.name for path in (tmp_path / "data").iterdir())
+    assert names == ["captions", "output.log"]
+
+
 def test_a_run_without_a_name_gets_one(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unnamed = replace(config, run=RunConfig())
