@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         unreadable = {file: why for file, why in left_out.items() if why != MISSING}
         if unreadable and not options.skip_unreadable:
-            raise refusal_of(unreadable, len(named))
+            raise refusal_of(left_out, len(named))
         if left_out:
             write_list(left_out, folder)
         resized.check_copy(options.dataset, folder, parts, places)
