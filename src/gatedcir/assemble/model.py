@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gatedcir.benchmarks.registry import BENCHMARKS
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.strategies import make_fusion
+from gatedcir.models.gated_fusion.own import check_own
+from gatedcir.models.gated_fusion.strategies import STRATEGIES, make_fusion
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
@@ -23,6 +25,7 @@ from gatedcir.options.config import (
     TransformConfig,
 )
 from gatedcir.options.parsing import from_dict, to_dict
+from gatedcir.plugins import is_ours
 from gatedcir.processes import say
 from gatedcir.run_folder.checkpoint import Checkpoint
 
@@ -137,13 +140,29 @@ def _writer(provenance: dict[str, Any]) -> str:
 
 def check_opens_again(config: Config) -> None:
     """UserError if a checkpoint of a run with these options could not be opened."""
+    name = config.model.gated_fusion.strategy
+    if name in STRATEGIES and not STRATEGIES[name].path.startswith("gatedcir."):
+        raise _not_again(
+            f"the fusion strategy {name} is registered in this process only",
+            f"name it by its path, --model.gated-fusion.strategy {STRATEGIES[name].path}",
+        )
+    dataset = config.data.dataset
+    if dataset in BENCHMARKS and not is_ours(BENCHMARKS[dataset].read):
+        raise _not_again(
+            f"the data set {dataset} is registered in this process only",
+            "name it by a path, such as --dataset my_file:MyData",
+        )
     try:
         from_dict(Config, to_dict(config))
     except UserError as error:
         what, _, way_out = str(error).partition("; ")
-        raise UserError(
-            f"{what}, so that a checkpoint of this run could not be opened again; {way_out}"
-        ) from None
+        raise _not_again(what, way_out.removesuffix(".")) from None
+
+
+def _not_again(what: str, way_out: str) -> UserError:
+    return UserError(
+        f"{what}, so that a checkpoint of this run could not be opened again; {way_out}."
+    )
 
 
 def _config_in(checkpoint: Checkpoint) -> Config:
@@ -204,19 +223,24 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         raise UserError(
             f"{error}; change --model.visual-layers or --model.visual-scales."
         ) from None
+    text = options.gated_fusion
+    width, text_width = backbone.vision_width, backbone.width
+    fusion = make_fusion(
+        text.strategy,
+        width,
+        text_width,
+        alpha_init=text.alpha_init,
+        dropout=text.dropout,
+        start=text.start,
+    )
+    tokens = backbone.token_count(1.0)
+    check_own(fusion, text.strategy, tokens=tokens, width=width, text_width=text_width)
     return ComposedRetriever(
         backbone,
         layers=options.visual_layers,
         scales=options.visual_scales,
         visual_fusion=visual_fusion,
-        fusion=make_fusion(
-            options.gated_fusion.strategy,
-            backbone.vision_width,
-            backbone.width,
-            alpha_init=options.gated_fusion.alpha_init,
-            dropout=options.gated_fusion.dropout,
-            start=options.gated_fusion.start,
-        ),
+        fusion=fusion,
         each_scale=config.loss.loss_scale > 0,
     )
 

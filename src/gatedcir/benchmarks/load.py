@@ -16,6 +16,7 @@ from gatedcir.data.left_out import check_files, count_reasons, write_list
 from gatedcir.data.readable import find_unreadable
 from gatedcir.data.triplets import Split, Triplet, only_used, too_few
 from gatedcir.errors import UserError
+from gatedcir.plugins import errors_of
 
 MOST_WORDS = 100
 
@@ -76,8 +77,14 @@ def _parse(
     train = name == found.training_split and not choice.ranked
     if train:  # training needs no ranking
         choice = replace(choice, gallery="split")
-    parsed = list(found.read(root, name, choice=choice, listings=listings))
+    with errors_of(found.name, what="the reader of", code=found.read):
+        parsed = list(found.read(root, name, choice=choice, listings=listings))
     for part in parsed:
+        if not isinstance(part, Split):
+            raise UserError(
+                f"the reader of {found.name} gives a {type(part).__name__}; let it return a list "
+                "of gatedcir.data.triplets.Split."
+            )
         check_split(part, ranked=not train)
     parsed = [only_used(part) for part in parsed] if train else parsed
     return [replace(p, protocol=f"{p.protocol}{p.note}{_without_text(p)}") for p in parsed]

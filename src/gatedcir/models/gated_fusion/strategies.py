@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatedcir.errors import UserError
-from gatedcir.plugins import find, wrong_kind
+from gatedcir.plugins import errors_of, find, wrong_kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -59,7 +59,7 @@ def strategy(name: str) -> Callable[..., "nn.Module"]:
         raise wrong_kind(name, what="fusion strategy", wanted="a class of torch.nn.Module")
     try:
         inspect.signature(found).bind(1, 1, alpha_init=0.5, dropout=0.1, start="seed")
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # the second one of classes without a signature
         raise UserError(
             f"{name} cannot be made as a fusion strategy ({error}); let it take "
             "(vision_width, text_width, *, alpha_init, dropout, start)."
@@ -77,9 +77,9 @@ def make_fusion(
     """
     from torch import nn
 
-    made = strategy(name)(
-        vision_width, text_width, alpha_init=alpha_init, dropout=dropout, start=start
-    )
+    make = strategy(name)
+    with errors_of(name, what="the fusion strategy", code=make):
+        made = make(vision_width, text_width, alpha_init=alpha_init, dropout=dropout, start=start)
     if not isinstance(made, nn.Module):
         raise wrong_kind(name, what="fusion strategy", wanted="a class of torch.nn.Module")
     return made
