@@ -3,38 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
 from gatedcir.commands.main import COMMANDS
+from gatedcir.commands.of_run import MORE, InRun, data_of
 from gatedcir.errors import UserError, check_file_to_write
-from gatedcir.options.config import DATASETS, DataConfig, Device, ModelPath
+from gatedcir.options.config import DataConfig, Device, ModelPath
 from gatedcir.options.parsing import parse
-
-if TYPE_CHECKING:
-    from gatedcir.models.weights.sources import Pretrained
-
-_OF_DATA = (
-    *("dataset", "data-path", "fashioniq-protocol", "fashioniq-categories", "gallery"),
-    "skip-unreadable",
-)
-_MORE = "Without --dataset, the model's run says on which data, and how these are read."
-_InRun = Annotated[
-    str | None,
-    DATASETS,
-    tyro.conf.arg(
-        metavar=DATASETS.metavar,
-        help="Dataset in its published layout. Without it: the dataset of the run.",
-    ),
-]
 
 
 @dataclass(frozen=True)
 class DataOfRun(DataConfig):
     """A dataset. If no flag names it, the model's run does."""
 
-    dataset: _InRun = None  # type: ignore[assignment]
+    dataset: InRun = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)
@@ -45,17 +29,17 @@ class Options:
     data: Annotated[DataOfRun, tyro.conf.arg(name="")] = DataOfRun()
     split: Literal["val", "train", "test"] = "val"
     """The dataset's split. Its targets must be published."""
-    json: Path | None = None
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("--json",))] = None
     """File to write metrics and protocol to."""
     device: Device = "auto"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the report of a checkpoint on a split."""
-    description = f"{COMMANDS['evaluate']} {_MORE}"
+    description = f"{COMMANDS['evaluate']} {MORE}"
     options = parse(Options, argv, description=description)
-    if options.json is not None:
-        check_file_to_write(options.json, "--json")
+    if options.output is not None:
+        check_file_to_write(options.output, "--output")
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.evaluation.evaluator import validate
     from gatedcir.evaluation.report import format_report
@@ -65,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = None
     if options.data.dataset is None:
         found = load(str(options.model_path))
-        below = _data_of(found, options.model_path)
+        below = data_of(found, options.model_path, Options)
         options = parse(Options, argv, description=description, below=below)
     assert options.data.dataset is not None
     evaluator, splits = open_evaluator(
@@ -80,20 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics = validate(evaluator, splits)
     source = locate(str(options.model_path))
     print(format_report(metrics, splits, title=str(source)))
-    if options.json is not None:
+    if options.output is not None:
         protocol = {split.name: split.protocol for split in splits}
         content = {"checkpoint": str(source), "trained_on": evaluator.trained_on}
-        write_json(options.json, {**content, "protocol": protocol, "metrics": metrics})
-
-
-def _data_of(found: "Pretrained", path: Path) -> dict[str, Any]:
-    """The data options that a run was trained with, as its config has them.
-
-    Raises:
-        UserError: the weights are not of a run that was trained.
-    """
-    if found.run is None or found.run.epoch == 0:
-        raise UserError(f"{path} was trained on no dataset here; give --dataset NAME.")
-    renamed = {"skip-missing": "skip-unreadable"}  # as release 0.1 called it
-    config = {renamed.get(name, name): value for name, value in found.run.config.items()}
-    return {name: config[name] for name in _OF_DATA if config.get(name) is not None}
+        write_json(options.output, {**content, "protocol": protocol, "metrics": metrics})

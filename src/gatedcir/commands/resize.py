@@ -10,9 +10,9 @@ from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_new_folder
 from gatedcir.files import whole_folder
 from gatedcir.options.config import (
+    DATASETS,
     DataConfig,
     DataPath,
-    InDataset,
     NewFolder,
     NumWorkers,
     SkipUnreadable,
@@ -26,7 +26,15 @@ from gatedcir.progress import bar
 class Options:
     """What to copy where."""
 
-    dataset: InDataset
+    dataset: Annotated[
+        str,
+        DATASETS,
+        tyro.conf.arg(
+            metavar=DATASETS.metavar,
+            help="Dataset in its published layout. One of your own needs a Benchmark with "
+            "`copies`.",
+        ),
+    ]
     output: NewFolder
     data_path: DataPath = None
     image_size: int = 224
