@@ -1,5 +1,6 @@
 """Config -> model: its weights, and the fusions in front of the Q-Former."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from gatedcir.plugins import is_ours
 from gatedcir.processes import say
 from gatedcir.run_folder.checkpoint import Checkpoint
 
+_MOST_TOKENS = 2**16  # of an image at all scales. Attention takes memory with their square.
 _NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # options that evaluation needs
 
 
@@ -186,9 +188,12 @@ def _config_in(checkpoint: Checkpoint) -> Config:
         unknown |= {n for n in trained_with - unknown if _refusal({**dataset, n: found[n]})}
         found = {name: value for name, value in found.items() if name not in unknown}
     if reason := _refusal(found):
+        own = "register that strategy again as its training did, or " * (
+            "gated-fusion.strategy" in reason
+        )
         raise UserError(
             f"the checkpoint's model has an option that this version does not know ({reason}); "
-            f"use {_writer(checkpoint.provenance)}."
+            f"{own}use {_writer(checkpoint.provenance)}."
         )
     listed = ", ".join(f"--{name}" for name in sorted(unknown))
     say(f"options of training that this version does not know are left out: {listed}")
@@ -219,6 +224,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             start=options.visual_start,
         )
         backbone.check_layers(options.visual_layers)
+        _check_tokens(backbone.config.vision_config, backbone.image_size, options.visual_scales)
     except ValueError as error:
         raise UserError(
             f"{error}; change --model.visual-layers or --model.visual-scales."
@@ -262,8 +268,18 @@ def _resize(backbone: Backbone, image_size: int | None) -> None:
     if image_size is None or image_size == old:
         return
     try:
+        _check_tokens(backbone.config.vision_config, image_size, (1.0,))
         backbone.resize(image_size)
     except ValueError as error:
-        patch = backbone.config.vision_config.patch_size
-        raise UserError(f"--image-size {error}, {patch} px; the weights' own is {old}.") from None
+        raise UserError(f"--image-size {error}; the weights' own is {old}.") from None
     say(f"positions are interpolated from {old} px to {image_size} px")
+
+
+def _check_tokens(vision: Any, image_size: int, scales: Sequence[float]) -> None:
+    """ValueError if an image would make too many visual tokens, before memory is asked for."""
+    sides = [image_size / vision.patch_size * scale for scale in scales]
+    tokens = sum(side * side for side in sides)
+    if tokens > _MOST_TOKENS:
+        raise ValueError(
+            f"{image_size} makes {tokens:,.0f} visual tokens of an image, more than {_MOST_TOKENS}"
+        )
