@@ -482,7 +482,7 @@ def test_the_command_goes_on_with_real_training_and_reports_a_failure(
     assert ended.value.code == 1
     printed = capsys.readouterr()
     assert "3 cells, 3 runs, 1 finished before" in printed.out
-    assert "failed: big, seed 0: error: --image-size 100 is not a multiple" in printed.err
+    assert "failed: big, seed 0: error: --image-size 100 is no multiple" in printed.err
     assert (done.path / "provenance.json").stat().st_mtime_ns == before
     metrics = pd.read_csv(trained.path / "validation_metrics.csv").iloc[-1]
     table = pd.read_csv(output / "cells.csv").set_index("cell")
@@ -490,5 +490,5 @@ def test_the_command_goes_on_with_real_training_and_reports_a_failure(
     assert table.loc["gated", "peak_memory_gib"] > 0.1
     assert table.loc["gated", "parameters"] > table.loc["gated", "trainable_parameters"] > 1e6
     page = re.sub(" +", " ", check_page(output, "none"))
-    assert "| big | 0 | error: --image-size 100 is not a multiple" in page
+    assert "| big | 0 | error: --image-size 100 is no multiple" in page
     assert f"run: {trained.path.relative_to(tmp_path)}" in (trained.path / "output.log").read_text()

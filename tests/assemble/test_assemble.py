@@ -92,7 +92,7 @@ def test_no_loading_processes_if_a_batch_is_larger_than_a_file_may_be(monkeypatc
         ),
         ("--model.visual-scales 1 1000 --model.scale-fusion mean", "more than 65536; change --mod"),
         ("--model.visual-scales 1 1e308 --model.scale-fusion mean", "makes inf visual tokens"),
-        ("--image-size 12", "12 is not a multiple of the patch size, 8 px; the weights' own is"),
+        ("--image-size 12", "12 is no multiple of a patch's 8 px; the weights' own is"),
     ],
 )
 def test_an_image_of_too_many_tokens_is_refused(flags, words):
