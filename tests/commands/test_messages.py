@@ -24,7 +24,7 @@ TOOLS = (
 ONLY_TRAINING = {
     "src/gatedcir/features/cache.py": "they never keep features: may_write is false",
     "src/gatedcir/features/folder.py": "they never fill a folder, and read images instead",
-    "src/gatedcir/models/retriever.py": "they teach no gate",
+    "src/gatedcir/models/gated_fusion/survival.py": "they teach no gate",
     "src/gatedcir/assemble/model.py": "they restore what was built",
     "src/gatedcir/benchmarks/fashioniq.py": "they know its name, and read it with its flags alone",
     "src/gatedcir/assemble/data.py": "they read no images, or have the flag",
