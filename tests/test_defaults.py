@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 import gatedcir
-from gatedcir.benchmarks.base import Choice, recalls
+from gatedcir.benchmarks.answers import ANY, plain
+from gatedcir.benchmarks.base import WHOLE, Choice, recalls
 from gatedcir.benchmarks.registry import BENCHMARKS
 from gatedcir.data import transforms
 from gatedcir.data.triplets import evaluation_text, training_text
@@ -139,8 +140,14 @@ ARGUMENTS = {
         "splits": ("train", "val", "test"),
         "evaluation_text": evaluation_text,
         "training_text": training_text,
+        "read_answers": plain,
+        "rules": ANY,
     },
-    "Choice": {"protocol": "original", "gallery": "split"},
+    "Choice": {"protocol": "original", "gallery": "split", "images": True},
+    "Rules": {"length": 1},
+    "parse_circo": {"images": True},
+    "read_answers": {"read": plain},
+    "read_queries": {"choice": WHOLE},
     "Claim": {"flag": "--output"},
     "boxes": {"size": 128},
     "estimate": {"resamples": 9999},
@@ -258,7 +265,11 @@ CONSTANTS = [
     (transforms.CLIP_STD, CLIP_STD),
     (
         {name: each.folder for name, each in BENCHMARKS.items()},
-        {"CIRR": Path("cirr_dataset"), "FashionIQ": Path("fashionIQ_dataset")},
+        {
+            "CIRR": Path("cirr_dataset"),
+            "FashionIQ": Path("fashionIQ_dataset"),
+            "CIRCO": Path("circo_dataset"),
+        },
     ),
     (step.TEMPERATURES, (0.001, 0.5)),
     (losses.AUXILIARY_SCALE, 0.5),

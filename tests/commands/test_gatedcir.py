@@ -80,7 +80,7 @@ def test_help_has_groups_and_keeps_what_is_seldom_needed_apart(capsys, monkeypat
     titles = ["data", "weights", "model", "losses", "optimiser", "run", "every command"]
     for text in (short, whole):
         assert re.findall(r"^(\w[\w ]+):$", text, re.MULTILINE) == titles
-        assert "--config FILE" in text and "--dataset {CIRR,FashionIQ}" in text
+        assert "--config FILE" in text and "--dataset {CIRR,FashionIQ,CIRCO}" in text
         assert max(map(len, re.sub(r"  --.*", "", text).splitlines())) <= 90
     seldom = {option.flag for option in options_of(Config) if option.seldom}
     assert {"--draft", "--loss-itm", "--warmup"} < seldom

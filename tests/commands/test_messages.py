@@ -37,6 +37,7 @@ _GALLERIES = {"--gallery", "--fashioniq-protocol"}  # which the command cannot c
 # What a command's own use of a module leaves out.
 NOT_SAID = {
     "submit": _GALLERIES,
+    "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
     "describe": _WORKERS | {"--data-path"},
     "export": _WORKERS | {"--data-path"},
     "synthetic": _WORKERS | {"--data-path"},

@@ -356,7 +356,7 @@ def test_a_wrong_path_gets_one_sentence(path, words, home, tmp_path):
     [
         ("nowhere:MyData", "the data set nowhere:MyData needs the module nowhere"),
         ("my_file:not_data", "my_file:not_data is no data set; name an object of"),
-        ("CIRCO", "choose CIRR, FashionIQ or a path like my_file:MyData"),
+        ("COCO", "choose CIRR, FashionIQ, CIRCO or a path like my_file:MyData"),
         ("my_file:BadReader", "the reader of Bad reader fails in line "),
         ("my_file:BadReader", "my_file.py (KeyError: 'id'); mend it."),
         ("my_file:RowReader", "the reader of Row reader gives a list; let it return a list of"),

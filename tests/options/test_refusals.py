@@ -207,7 +207,10 @@ def test_unknown_yaml_key_names_the_nearest(yaml_file, line, nearest):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ("--dataset CIRCO", "--dataset cannot be CIRCO; choose CIRR, FashionIQ or a path like .*"),
+        (
+            "--dataset COCO",
+            "--dataset cannot be COCO; choose CIRR, FashionIQ, CIRCO or a path like .*",
+        ),
         ("--dataset CIRR --batch-size many", "--batch-size cannot be many; give --batch-size INT."),
         ("--dataset CIRR --transform crop", "--transform .*; choose targetpad, .* or clip."),
         ("--dataset CIRR --blip-model-name blip3", "--blip-model-name .*; choose blip2_.*prompt."),
@@ -215,7 +218,7 @@ def test_unknown_yaml_key_names_the_nearest(yaml_file, line, nearest):
         ("--dataset CIRR --data-path", "--data-path has no value; give --data-path PATH."),
         ("--dataset CIRR --image-size big", "--image-size cannot be big; give --image-size INT."),
         ("--dataset CIRR --model.visual-layers a", "--model.visual-layers cannot be a; give .*"),
-        ("", r"something is missing; give --dataset {CIRR,FashionIQ}\|my_file:MyData."),
+        ("", r"something is missing; give --dataset {CIRR,FashionIQ,CIRCO}\|my_file:MyData."),
     ],
 )
 def test_wrong_value_names_the_flag(argv, sentence):

@@ -7,8 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
+from gatedcir.benchmarks.answers import ANY, ReadAnswers, Rules, plain
 from gatedcir.benchmarks.places import Places
-from gatedcir.benchmarks.ranks import Indices, recall_at
+from gatedcir.benchmarks.ranks import Indices, Scores, average_precisions, recall_at
 from gatedcir.data import triplets
 from gatedcir.data.image_files import Listings
 from gatedcir.data.triplets import Split
@@ -16,6 +17,8 @@ from gatedcir.errors import UserError
 from gatedcir.plugins import errors_of
 
 CUTOFFS = (1, 5, 10, 50)
+GROUP_CUTOFFS = (1, 2, 3)
+MAP_CUTOFFS = (5, 10, 25, 50)
 
 
 @dataclass(frozen=True)
@@ -27,12 +30,14 @@ class Choice:
         categories: FashionIQ's, in any order; None for all.
         gallery: "split", or "all" for the images of all splits.
         ranked: whether a training split is ranked too. Its gallery is then whole.
+        images: whether images are needed. Without them a reader may leave out what only they need.
     """
 
     protocol: str = "original"
     categories: tuple[str, ...] | None = None
     gallery: str = "split"
     ranked: bool = False
+    images: bool = True
 
 
 WHOLE = Choice()
@@ -62,7 +67,7 @@ class Answers(Protocol):
 
     @property
     def group_ranks(self) -> Indices:
-        """0-based rank of every query's target in its image group, where there are groups."""
+        """0-based rank of the target in the image group, of every query that has a group."""
 
     def names(self, query: int) -> list[str]:
         """The retrieved images, best first."""
@@ -90,6 +95,16 @@ def recalls(answers: Sequence[Answers]) -> dict[str, float]:
     return {f"recall_at{k}": recall_at(ranks, k) for k in CUTOFFS}
 
 
+def precisions(answers: Answers, k: int) -> Scores:
+    """Average precision at `k` of every query of a part, over all its targets: [M] in 0..1."""
+    hits = np.zeros((len(answers.split.triplets), k), dtype=bool)
+    for query, triplet in enumerate(answers.split.triplets):
+        names = answers.names(query)[:k]
+        hits[query, : len(names)] = [name in triplet.targets for name in names]
+    relevant = np.array([len(triplet.targets) for triplet in answers.split.triplets])
+    return average_precisions(hits, relevant, k)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """One data set. Only `name` and `read` must be given.
@@ -114,6 +129,8 @@ class Benchmark:
     """Where it lies when --data-path is not given."""
     origin: str = ""
     """The address that it comes from."""
+    drawn: bool = False
+    """Whether `gatedcir synthetic` draws data in its layout."""
     sign: str = ""
     """A folder in it that other data sets lack."""
     evaluation_text: Callable[[tuple[str, ...]], str] = triplets.evaluation_text
@@ -121,6 +138,10 @@ class Benchmark:
     submission: Callable[[Path, str, Sequence[Answers]], list[Path]] | None = None
     """Writes the files for its test server into a folder, and returns their paths."""
     copies: Copies | None = None
+    read_answers: ReadAnswers = plain
+    """A file of somebody's answers, in the form of its test server, -> the answers."""
+    rules: Rules = ANY
+    """What its test server wants."""
 
     @property
     def training_split(self) -> str:
@@ -131,11 +152,11 @@ class Benchmark:
         """Its own name of train, val or test. Its own names stay as they are."""
         return dict(zip(("train", "val", "test"), self.splits, strict=True)).get(name, name)
 
-    def measure(self, answers: Sequence[Answers]) -> dict[str, float]:
-        """The metrics of a split in percent.
+    def score(self, answers: Sequence[Answers]) -> dict[str, float]:
+        """The metrics of a split in percent, as far as the answers give them.
 
         Raises:
-            UserError: no answers are published for a query, or the headline is not among them.
+            UserError: no targets are published for a query.
         """
         for each in answers:
             if not all(triplet.targets for triplet in each.split.triplets):
@@ -144,7 +165,15 @@ class Benchmark:
                     "it; choose another split."
                 )
         with errors_of(self.name, what="the function metrics of", code=self.metrics):
-            found = self.metrics(answers)
+            return self.metrics(answers)
+
+    def measure(self, answers: Sequence[Answers]) -> dict[str, float]:
+        """All metrics of a split in percent.
+
+        Raises:
+            UserError: no targets are published for a query, or the headline is not among them.
+        """
+        found = self.score(answers)
         if self.headline not in found:
             raise UserError(
                 f"the metrics of {self.name} lack its headline {self.headline}; they are "

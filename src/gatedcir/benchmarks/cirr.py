@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from gatedcir.benchmarks.base import Answers, Benchmark, Choice, Copies
+from gatedcir.benchmarks.answers import Given, Rules, plain
+from gatedcir.benchmarks.base import CUTOFFS, GROUP_CUTOFFS, Answers, Benchmark, Choice, Copies
 from gatedcir.benchmarks.places import places_by_path
 from gatedcir.benchmarks.ranks import Indices, recall_at
 from gatedcir.data.annotations import CORRECT, field, read_json
@@ -173,8 +175,7 @@ def cirr_metrics(ranks: Indices, group_ranks: Indices) -> dict[str, float]:
     """
     if ranks.shape != group_ranks.shape:
         raise ValueError(f"{ranks.shape} ranks, but {group_ranks.shape} group ranks")
-    metrics = {f"group_recall_at{k}": recall_at(group_ranks, k) for k in (1, 2, 3)}
-    metrics |= {f"recall_at{k}": recall_at(ranks, k) for k in (1, 5, 10, 50)}
+    metrics = _group_recalls(group_ranks) | _recalls(ranks)
     recalls = list(metrics.values())
     metrics["mean(R@5+R_s@1)"] = (metrics["recall_at5"] + metrics["group_recall_at1"]) / 2
     metrics["arithmetic_mean"] = statistics.mean(recalls)
@@ -182,6 +183,14 @@ def cirr_metrics(ranks: Indices, group_ranks: Indices) -> dict[str, float]:
     # statistics.geometric_mean refuses a zero before Python 3.13.
     metrics["geometric_mean"] = statistics.geometric_mean(recalls) if all(recalls) else 0.0
     return metrics
+
+
+def _recalls(ranks: Indices) -> dict[str, float]:
+    return {f"recall_at{k}": recall_at(ranks, k) for k in CUTOFFS}
+
+
+def _group_recalls(ranks: Indices) -> dict[str, float]:
+    return {f"group_recall_at{k}": recall_at(ranks, k) for k in GROUP_CUTOFFS}
 
 
 def write_submission(
@@ -251,7 +260,24 @@ def _read(root: Path, split: str, *, choice: Choice, listings: Listings) -> list
 
 def _metrics(answers: Sequence[Answers]) -> dict[str, float]:
     [ranking] = answers
-    return cirr_metrics(ranking.target_ranks, ranking.group_ranks)
+    ranks, group_ranks = ranking.target_ranks, ranking.group_ranks
+    if not group_ranks.size:  # only one of the server's two files was given
+        return _recalls(ranks)
+    return cirr_metrics(ranks, group_ranks) if ranks.size else _group_recalls(group_ranks)
+
+
+def _read_answers(content: Any, splits: Sequence[Split]) -> Given:
+    """One of the server's two files, or the plain form, which holds no groups."""
+    if not isinstance(content, dict) or "metric" not in content:
+        return plain(content, splits)
+    if content.get("version") != "rc2" or content["metric"] not in FILES:
+        raise UserError(
+            f'must have "version": "rc2" and as "metric" one of {", ".join(FILES)}, not '
+            f"{content.get('version')!r} and {content['metric']!r}"
+        )
+    rankings = {key: value for key, value in content.items() if key not in ("version", "metric")}
+    lists = plain(rankings, splits).lists
+    return Given(lists) if content["metric"] == "recall" else Given(groups=lists)
 
 
 def _submit(folder: Path, split: str, answers: Sequence[Answers]) -> list[Path]:
@@ -279,8 +305,11 @@ CIRR = Benchmark(
     splits=SPLITS,
     folder=Path("cirr_dataset"),
     origin="https://github.com/Cuberick-Orion/CIRR",
+    drawn=True,
     sign="cirr/captions",
     submission=_submit,
+    read_answers=_read_answers,
+    rules=Rules(RECALL_NAMES, SUBSET_NAMES, exactly=True, most_bytes=MOST_BYTES),
     copies=Copies(
         parts=lambda root: {f"rc2.{split}": partial(parse_cirr, root, split) for split in SPLITS},
         places=places_by_path,

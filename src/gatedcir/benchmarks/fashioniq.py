@@ -7,7 +7,9 @@ from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any
 
+from gatedcir.benchmarks.answers import Given, Rules, plain
 from gatedcir.benchmarks.base import CUTOFFS, Answers, Benchmark, Choice, Copies
 from gatedcir.benchmarks.places import places_by_name
 from gatedcir.benchmarks.ranks import Indices, recall_at
@@ -242,6 +244,22 @@ def _submit(folder: Path, split: str, answers: Sequence[Answers]) -> list[Path]:
     return write_rankings(folder, split, rankings)
 
 
+def _read_answers(content: Any, splits: Sequence[Split]) -> Given:
+    """A category's `CATEGORY.SPLIT.pred.json`, a list in the order of its captions, or plain."""
+    if not isinstance(content, list):
+        return plain(content, splits)
+    asked = [entry.get("candidate") if isinstance(entry, dict) else None for entry in content]
+    for split in splits:
+        if asked == [triplet.reference for triplet in split.triplets]:
+            ids = [triplet.query_id for triplet in split.triplets]
+            rankings = (entry.get("ranking") for entry in content)
+            return plain(dict(zip(ids, rankings, strict=True)), splits)
+    raise UserError(
+        f"has {len(asked)} entries whose candidates are not those of any of "
+        f"{', '.join(split.name for split in splits)}, in their order"
+    )
+
+
 FASHIONIQ = Benchmark(
     name="FashionIQ",
     read=_read,
@@ -256,8 +274,11 @@ FASHIONIQ = Benchmark(
     splits=SPLITS,
     folder=Path("fashionIQ_dataset"),
     origin="https://github.com/XiaoxiaoGuo/fashion-iq",
+    drawn=True,
     sign="image_splits",
     submission=_submit,
+    read_answers=_read_answers,
+    rules=Rules(max(CUTOFFS)),
     copies=Copies(
         parts=lambda root: {
             f"{category}.{split}": partial(parse_fashioniq, root, category, split)

@@ -17,8 +17,8 @@ def check_layout(dataset: Benchmark, root: Path) -> None:
     """
     sources = ""
     if dataset.origin:
-        sources = f" (it comes from {dataset.origin}, and gatedcir synthetic draws a "
-        sources += "small one for trials)"
+        drawn = ", and gatedcir synthetic draws a small one for trials" if dataset.drawn else ""
+        sources = f" (it comes from {dataset.origin}{drawn})"
     if root.is_file():
         raise UserError(
             f"--data-path {root} is a file; name the folder that holds {dataset.name} in its "

@@ -71,6 +71,20 @@ def load_splits(
     return splits
 
 
+def read_queries(dataset: str, root: Path, name: str, *, choice: Choice = WHOLE) -> list[Split]:
+    """The separately ranked parts of a split, for answers that others gave.
+
+    No image is looked for. A gallery may be empty if only the images' list tells it.
+
+    Raises:
+        UserError: as the readers do.
+    """
+    found = benchmark(dataset)
+    check_layout(found, root)
+    choice = replace(choice, ranked=True, images=False)
+    return _parse(found, root, found.split_named(name), choice, Listings())
+
+
 def _parse(
     found: Benchmark, root: Path, name: str, choice: Choice, listings: Listings
 ) -> list[Split]:
@@ -85,7 +99,8 @@ def _parse(
                 f"the reader of {found.name} gives a {type(part).__name__}; let it return a list "
                 "of gatedcir.data.triplets.Split."
             )
-        check_split(part, ranked=not train)
+        if choice.images or part.gallery:
+            check_split(part, ranked=not train)
     parsed = [only_used(part) for part in parsed] if train else parsed
     return [replace(p, protocol=f"{p.protocol}{p.note}{_without_text(p)}") for p in parsed]
 

@@ -161,6 +161,28 @@ def recall_at(ranks: Indices, k: int) -> float:
     return float(np.float32(np.count_nonzero(ranks < k) / ranks.size)) * 100
 
 
+def average_precisions(hits: npt.NDArray[np.bool_], relevant: Indices, k: int) -> Scores:
+    """Average precision of every query among the first `k`, [M] in 0..1.
+
+    A query with more than `k` right images can reach 1 too.
+
+    Args:
+        hits: [M, K], whether each retrieved image is right, best first.
+        relevant: [M], the number of right images, at least 1 each.
+        k: the cutoff.
+
+    Source: src/evaluation.py of github.com/miccunifi/CIRCO (Baldrati et al., ICCV 2023).
+
+    >>> average_precisions(np.array([[True, False, True]]), np.array([2]), 3).round(4)
+    array([0.8333])
+    >>> average_precisions(np.array([[True, False, True]]), np.array([2]), 1)
+    array([1.])
+    """
+    _matrix_shape(hits, "hits")
+    precisions = hits.cumsum(axis=1) * hits / np.arange(1, hits.shape[1] + 1)  # [M, K]
+    return precisions[:, :k].sum(axis=1) / np.minimum(relevant, k)
+
+
 def _matrix_shape(matrix: npt.NDArray, name: str) -> tuple[int, int]:
     if matrix.ndim != 2:
         raise ValueError(f"{name} must have two axes, not {matrix.ndim}")

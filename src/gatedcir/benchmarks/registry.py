@@ -1,11 +1,12 @@
 """Every data set by its name, and your own by a path."""
 
 from gatedcir.benchmarks.base import Benchmark
+from gatedcir.benchmarks.circo import CIRCO
 from gatedcir.benchmarks.cirr import CIRR
 from gatedcir.benchmarks.fashioniq import FASHIONIQ
 from gatedcir.plugins import find, wrong_kind
 
-BENCHMARKS: dict[str, Benchmark] = {"CIRR": CIRR, "FashionIQ": FASHIONIQ}
+BENCHMARKS: dict[str, Benchmark] = {"CIRR": CIRR, "FashionIQ": FASHIONIQ, "CIRCO": CIRCO}
 
 
 def benchmark(name: str) -> Benchmark:

@@ -16,6 +16,8 @@ from gatedcir.options.config import (
     DataConfig,
     DataPath,
     Device,
+    FashionIQGallery,
+    MeasuredSplit,
     ModelPath,
     Seldom,
     SkipUnreadable,
@@ -31,9 +33,7 @@ class DataOfRun(DataConfig):
     data_path: OfRun[DataPath] = None
     """The dataset's folder. Without it: that of the run, or for a named dataset ./cirr_dataset or
     ./fashionIQ_dataset."""
-    fashioniq_protocol: Seldom[OfRun[Literal["original", "val-split"]]] = (
-        DataConfig.fashioniq_protocol
-    )
+    fashioniq_protocol: Seldom[OfRun[FashionIQGallery]] = DataConfig.fashioniq_protocol
     fashioniq_categories: OfRun[Categories] = ALL_CATEGORIES
     gallery: Seldom[OfRun[Literal["split", "all"]]] = "split"
     skip_unreadable: OfRun[SkipUnreadable] = False
@@ -45,8 +45,7 @@ class Options:
 
     model_path: ModelPath
     data: Annotated[DataOfRun, tyro.conf.arg(name="")] = DataOfRun()
-    split: Literal["val", "train", "test"] = "val"
-    """The dataset's split. Its targets must be published."""
+    split: MeasuredSplit = "val"
     output: Annotated[Path | None, tyro.conf.arg(aliases=("--json",))] = None
     """JSON file to write metrics and protocol to. Without it: they are only printed."""
     device: Device = "auto"

@@ -1,9 +1,10 @@
 """Write the files for a dataset's test server: parse, open, rank, check, write."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -15,6 +16,7 @@ from gatedcir.options.config import (
     ALL_CATEGORIES,
     DATASETS,
     OLD_OUTPUT,
+    AnsweredSplit,
     Categories,
     DataConfig,
     DataPath,
@@ -47,17 +49,24 @@ class Options:
     """Folder for the files: CIRR's two, or one for each of FashionIQ's categories."""
     dataset: _Submitted = None
     data_path: OfRun[DataPath] = None
-    split: Literal["test", "val"] = "test"
-    """The split whose queries are answered. CIRR's test split is test1."""
+    split: AnsweredSplit = "test"
     fashioniq_categories: OfRun[Categories] = ALL_CATEGORIES
     skip_unreadable: OfRun[SkipUnreadable] = False
     limit: Limit = None
     num_workers: NumWorkers = DataConfig.num_workers
     device: Device = "auto"
+    check: tuple[Path, ...] = ()
+    """Only check these files, without the server. No model and no --output is then needed."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Rank a split, and write the server's files."""
+    """Rank a split, and write the server's files, or check files that are there."""
+    words = sys.argv[1:] if argv is None else argv
+    if any(word.partition("=")[0] == "--check" for word in words) and "--help" not in words:
+        from gatedcir.commands.answer_files import check
+
+        check(words)
+        return
     description = f"{COMMANDS['submit']} {MORE}"
     options = parse(Options, argv, description=description)
     from gatedcir.assemble.evaluator import open_evaluator

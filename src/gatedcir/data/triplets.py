@@ -15,7 +15,8 @@ class Triplet:
     `targets` holds the right images, mostly one, or none if the split publishes none. `target`
     is the first. Training and recall use it. `group` holds CIRR's image set as published, the
     reference included, and is empty for other data. `pool` is the same for triplets with similar
-    images: the number of CIRR's image set, or FashionIQ's category.
+    images: the number of CIRR's image set, or FashionIQ's category. `aspects` are what the text
+    asks for, in CIRCO's words.
     """
 
     query_id: str
@@ -24,6 +25,7 @@ class Triplet:
     captions: tuple[str, ...]
     group: tuple[str, ...] = ()
     pool: str = ""
+    aspects: tuple[str, ...] = ()
 
     @property
     def target(self) -> str | None:

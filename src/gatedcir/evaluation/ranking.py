@@ -61,9 +61,11 @@ class Ranking:
 
     @property
     def group_ranks(self) -> Indices:
-        """0-based rank of every query's target in its image group."""
+        """0-based rank of the target in the image group, of every query that has a group."""
+        has = (self.members >= 0).any(axis=1)  # [M]
+        excluded = None if self._excluded is None else self._excluded[has]
         return group_ranks(
-            self.member_similarity, self.members, self.targets, excluded=self._excluded
+            self.member_similarity[has], self.members[has], self.targets[has], excluded=excluded
         )
 
     @property

@@ -64,6 +64,20 @@ Categories = Annotated[
     tyro.conf.arg(help="FashionIQ's categories that are used. Every report names them."),
 ]
 ALL_CATEGORIES: Categories = ("dress", "shirt", "toptee")
+FashionIQGallery = Annotated[
+    Literal["original", "val-split"],
+    tyro.conf.arg(
+        help="FashionIQ gallery: the whole published split, or only images of its triplets."
+    ),
+]
+MeasuredSplit = Annotated[
+    Literal["val", "train", "test"],
+    tyro.conf.arg(help="The dataset's split. Its targets must be published."),
+]
+AnsweredSplit = Annotated[
+    Literal["test", "val"],
+    tyro.conf.arg(help="The split whose queries are answered. CIRR's test split is test1."),
+]
 Device = Annotated[
     str,
     tyro.conf.arg(
@@ -87,8 +101,7 @@ class DataConfig:
 
     dataset: InDataset
     data_path: DataPath = None
-    fashioniq_protocol: Seldom[Literal["original", "val-split"]] = "original"
-    """FashionIQ gallery: the whole published split, or only images of its triplets."""
+    fashioniq_protocol: Seldom[FashionIQGallery] = "original"
     fashioniq_categories: Categories = ALL_CATEGORIES
     gallery: Seldom[Literal["split", "all"]] = "split"
     """The images that are searched at evaluation: those of the split, or those of all splits (for
