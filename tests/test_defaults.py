@@ -122,6 +122,10 @@ OPTIONS = {
     "synthetic.test": 600,
     "resize.image_size": 224,
     "resize.num_workers": 2,
+    "index.num_workers": 2,
+    "index.device": "auto",
+    "search.k": 10,
+    "search.device": "auto",
 }
 
 ARGUMENTS = {
@@ -201,6 +205,12 @@ ARGUMENTS = {
         "backbones": ("resnet50", "pvt_v2_b2", "efficientnet"),
         "scales": SCALES,
     },
+    "Gallery.search": {"k": 10},
+    "Indexing.add": {"num_workers": 2},
+    "Indexing.sync": {"num_workers": 2},
+    "Manifest": {"format": 1},
+    "Retriever.form": {"precision": "fp16"},
+    "Retriever.index": {"num_workers": 2},
     "ScaleTokens": {"scales": SCALES},
     "SpatialAttention": {"kernel_size": 7},
     "SpatialPyramidPooling": {"num_levels": 3, "pool_type": "max"},

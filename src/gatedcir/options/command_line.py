@@ -11,6 +11,7 @@ import typing
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import tyro
@@ -215,16 +216,19 @@ def switched_off(flag: str) -> str:
 def split(words: Sequence[str]) -> list[Given]:
     """Words of a command line as flags with their values.
 
-    >>> for given in split(["a", "--save_best", "--layers", "-1", "-4", "--text=--b"]):
+    >>> for given in split(["a", "-k", "3", "--save_best", "--layers", "-1", "-4", "--text=--b"]):
     ...     print(given.words)
     ['a']
+    ['--k', '3']
     ['--save-best']
     ['--layers', '-1', '-4']
     ['--text=--b']
     """
     found = [Given("", ())]
     for word in words:
-        if word.startswith("--"):
+        if re.fullmatch(r"-[a-z]", word):  # a flag of one letter; -1 is a number
+            found.append(Given(f"-{word}", ()))
+        elif word.startswith("--"):
             flag, equals, value = word.partition("=")
             found.append(Given(flag.replace("_", "-"), (value,) if equals else ()))
         else:
@@ -245,7 +249,7 @@ def normal(given: Given, option: Option | None) -> Given:
     if option is None:
         return given
     values = given.values
-    if option.is_list:
+    if option.is_list and typing.get_args(option.kind)[0] not in (str, Path):  # these hold commas
         values = tuple(part for value in values for part in re.findall(r"[^\s,\[\]()]+", value))
     known = {str(choice).lower(): str(choice) for choice in option.choices}
     return Given(given.flag, tuple(known.get(value.lower(), value) for value in values))
