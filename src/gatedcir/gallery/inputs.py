@@ -26,7 +26,7 @@ def pictures_of(images: Any) -> tuple[list[Image.Image], bool]:
     Raises:
         UserError: one of them is no image or cannot be read.
     """
-    one = isinstance(images, Picture) and getattr(images, "ndim", 0) != 4
+    one = not isinstance(images, list | tuple) and getattr(images, "ndim", 0) != 4
     return [picture_of(image) for image in ([images] if one else images)], one
 
 
@@ -73,7 +73,8 @@ def texts_of(texts: Any) -> tuple[list[Weighted], bool]:
     Raises:
         UserError: one of them is no text, is too long or has no weight that is a number.
     """
-    one = isinstance(texts, str) or (bool(texts) and all(isinstance(t, tuple) for t in texts))
+    several = isinstance(texts, list | tuple)
+    one = not several or (bool(texts) and all(isinstance(text, tuple) for text in texts))
     return [_parts(text) for text in ([texts] if one else texts)], one
 
 
