@@ -6,6 +6,7 @@ needs none, and one that is turned on is found.
 
 import importlib
 import inspect
+import math
 import pkgutil
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -197,6 +198,7 @@ ARGUMENTS = {
     "PyramidNetwork": {"num_levels": 3, "base_channels": 64},
     "PyramidPooling": {"pool_sizes": POOLS},
     "PyramidPoolingNeck": {"pool_sizes": POOLS},
+    "Range": {"least": -math.inf, "below": math.inf},
     "Rescale": {"scale_factor": 0.5, "mode": "bilinear"},
     "ScaleAwareLoss": {"weights": (0.5, 1.0, 0.5), "base": 1},
     "ScaleFusion": {"fusion_method": "concat"},
@@ -295,7 +297,9 @@ def changed(found, pinned):
 
 def test_options_of_training_and_evaluation():
     kinds = [
-        kind for kind in vars(config).values() if is_dataclass(kind) and isinstance(kind, type)
+        kind
+        for kind in vars(config).values()
+        if is_dataclass(kind) and getattr(kind, "__module__", "") == config.__name__
     ]
     assert not changed({k: v for kind in kinds for k, v in defaults_of(kind).items()}, CONFIG)
 

@@ -1,7 +1,7 @@
 """A plain check of the gated fusion, as the design document asks for. It needs no pytest.
 
-It prints what it finds, and ends with an error if something is wrong. From the project's folder:
-python tests/test_gated_fusion.py. From this folder: python test_gated_fusion.py.
+It prints what it finds, and ends with an error if something is wrong. python test_gated_fusion.py
+runs it, from this folder or from the project's.
 The formulas of all strategies are tested in models/gated_fusion/test_gated.py.
 """
 

@@ -65,5 +65,5 @@ def wrong_kind(path: str, *, what: str, wanted: str) -> UserError:
 def _broken(path: str, what: str, module: str, error: Exception) -> UserError:
     reason = f"{type(error).__name__}: {reason_of(error)}"
     return UserError(
-        f"the {what} {path} is not to be had, as importing {module} fails ({reason}); mend it."
+        f"the {what} {path} cannot be used, because importing {module} fails ({reason}); mend it."
     )

@@ -131,7 +131,7 @@ def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) 
         if path.exists():
             raise UserError(
                 f"{path} is there already; name a file in a new folder, as vocab.txt and "
-                "config.json go beside it."
+                "config.json go next to it."
             )
     run = _without_fusion(
         TrainedRetriever.from_pretrained(name).to_checkpoint(), name, kind, allowed=drop_fusion

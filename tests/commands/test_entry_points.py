@@ -434,8 +434,8 @@ def test_places_that_cannot_be_written_are_named_before_anything_is_read(tmp_pat
     file = tmp_path / "file"
     file.touch()
     flags = ["--dataset", "CIRR", "--data-path", tmp_path, "--model-path", "nowhere"]
-    bad(blip_validate, [*flags, "--json", tmp_path], "--json", "is a folder")
-    bad(blip_validate, [*flags, "--json", file / "metrics.json"], "--json", "which is a file")
+    bad(blip_validate, [*flags, "--output", tmp_path], "--output", "is a folder")
+    bad(blip_validate, [*flags, "--json", file / "metrics.json"], "--output", "which is a file")
     flags = ["--model-path", "nowhere", "--output", file / "below"]
     bad(cirr_test_submission, flags, "--output", "which is a file")
 

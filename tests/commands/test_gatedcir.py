@@ -19,9 +19,8 @@ from gatedcir.commands.main import COMMANDS
 from gatedcir.device import find_device
 from gatedcir.errors import UserError
 from gatedcir.models.weights.sources import load
-from gatedcir.options.command_line import flag_names
+from gatedcir.options.command_line import options_of
 from gatedcir.options.config import Config, DataConfig
-from gatedcir.options.help import SELDOM
 from gatedcir.options.parsing import parse
 from gatedcir.pretrained import TrainedRetriever
 from gatedcir.progress import bar
@@ -41,6 +40,10 @@ PUBLISHED = {
     "resize_images": "resize",
     "make_synthetic": "synthetic",
 }
+TOOLS = (  # scripts that are no commands
+    *("bench_step", "bench_cache", "bench_reading", "bench_evaluation"),
+    *("bench_multiscale", "pretrain_tiny", "check_recall"),
+)
 HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 
 
@@ -55,18 +58,19 @@ def test_every_command_is_listed_and_has_help_that_imports_nothing_large(capsys)
     main.main(["--help"])
     assert re.findall(r"^  (\w+)  ", capsys.readouterr().out, re.MULTILINE) == [*COMMANDS]
     code = f"""
-import sys
+import importlib, sys
+sys.path = {sys.path}
 from gatedcir.commands.main import COMMANDS, main
-for name in COMMANDS:
+for name in [*COMMANDS, *{TOOLS}]:
     try:
-        main([name, "--help"])
+        main([name, "--help"]) if name in COMMANDS else importlib.import_module(name).main(["-h"])
     except SystemExit as end:
         assert not end.code
 print([name for name in {HEAVY} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("\n[]\n")
-    assert done.stdout.count("usage: ") == len(COMMANDS)
+    assert done.stdout.count("usage: ") == len(COMMANDS) + len(TOOLS)
 
 
 def test_help_has_groups_and_keeps_what_is_seldom_needed_apart(capsys, monkeypatch):
@@ -77,11 +81,21 @@ def test_help_has_groups_and_keeps_what_is_seldom_needed_apart(capsys, monkeypat
         assert re.findall(r"^(\w[\w ]+):$", text, re.MULTILINE) == titles
         assert "--config FILE" in text and "--dataset {CIRR,FashionIQ}" in text
         assert max(map(len, re.sub(r"  --.*", "", text).splitlines())) <= 90
-    assert set(flag_names(Config)) >= SELDOM
+    seldom = {option.flag for option in options_of(Config) if option.seldom}
+    assert {"--draft", "--loss-itm", "--warmup"} < seldom
     shown, all_flags = (set(re.findall(r"^  (--[\w.-]+)", t, re.MULTILINE)) for t in (short, whole))
-    assert all_flags - shown == SELDOM
-    assert f"{len(SELDOM)} more are seldom needed" in short
+    assert all_flags - shown == seldom
+    assert f"{len(seldom)} more are seldom needed" in short
     assert "runs are replaced. (default: demo)" in " ".join(helped(capsys, "demo", "-h").split())
+
+
+def test_help_of_evaluate_says_what_the_run_decides(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    text = " ".join(helped(capsys, "evaluate", "--help-all").split())
+    for flag in ("fashioniq-categories", "fashioniq-protocol", "gallery", "skip-unreadable"):
+        _, _, behind = text.partition(f"--{flag}")
+        assert behind.partition("(default: ")[2].startswith("as the run has it, or for"), flag
+    assert "(default: 2)" in text  # of --num-workers, which is not the run's
 
 
 def test_version_and_unknown_commands(capsys):
@@ -108,7 +122,7 @@ def test_the_module_is_the_command(tmp_path):
 def test_evaluation_takes_its_data_from_the_run(home, cirr_run, tmp_path, capsys):
     def found(*flags):
         file = tmp_path / "out.json"
-        evaluate.main([*map(str, flags), "--json", str(file), "--num-workers", "0"])
+        evaluate.main([*map(str, flags), "--output", str(file), "--num-workers", "0"])
         return json.loads(file.read_text())
 
     given = found(

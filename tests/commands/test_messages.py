@@ -16,11 +16,15 @@ FOLDERS = ("src", "scripts", "scripts/timing", "scripts/pretraining", "data_prep
 FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z0-9.-]*[a-z0-9](?![\w.-]*\{)")
 TRAINING = {"--config", *flag_names(Config)}
 # They use parts of the package, or start other commands: only their own messages count.
-TOOLS = "demo bench_cache bench_evaluation bench_reading compare_with_lavis pretrain_tiny".split()
+TOOLS = (
+    "demo bench_cache bench_evaluation bench_multiscale bench_reading compare_with_lavis "
+    "pretrain_tiny check_recall"
+).split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
 ONLY_TRAINING = {
     "src/gatedcir/features/cache.py": "they never keep features: may_write is false",
     "src/gatedcir/features/folder.py": "they never fill a folder, and read images instead",
+    "src/gatedcir/models/retriever.py": "they teach no gate",
     "src/gatedcir/assemble/model.py": "they restore what was built",
     "src/gatedcir/benchmarks/fashioniq.py": "they know its name, and read it with its flags alone",
     "src/gatedcir/assemble/data.py": "they read no images, or have the flag",
@@ -31,7 +35,10 @@ ONLY_TRAINING = {
 _WORKERS = {"--num-workers"}  # of data loaders, which the command has not
 _GALLERIES = {"--gallery", "--fashioniq-protocol"}  # which the command cannot choose
 # What a command's own use of a module leaves out.
+_DATA_SETS = {"--data-path", "--dataset", "--skip-unreadable"}  # it reads files of one's own
 NOT_SAID = {
+    "index": _DATA_SETS,
+    "search": _DATA_SETS | _WORKERS,
     "submit": _GALLERIES,
     "describe": _WORKERS | {"--data-path"},
     "export": _WORKERS | {"--data-path"},

@@ -4,6 +4,7 @@ import json
 import random
 
 import pretrain_tiny
+import tiny_school
 import torch
 from tiny_lessons import Naming, labels_of, split_places
 from tiny_pictures import GROUP, KINDS, draw
@@ -16,7 +17,7 @@ def test_a_short_pretraining_writes_a_backbone(tmp_path):
     output = tmp_path / "tiny"
     pretrain_tiny.main(["--output", str(output), "--share", "0.0001"])
     history = json.loads((output / "pretraining.json").read_text())
-    lessons = [pretrain_tiny.NAMING, *pretrain_tiny.READING]
+    lessons = [tiny_school.NAMING, *tiny_school.READING]
     assert [row["lesson"] for row in history] == [lesson.name for lesson in lessons]
     assert all(0 <= row["val_near"] <= 100 for row in history)
     made, shipped = load(str(output)), load("tiny")

@@ -104,7 +104,7 @@ def test_turning_it_off():
     trained = TrainedRetriever.from_pretrained("tiny")
     model, words = trained.model, trained.tokenizer(["is red"])
     widths = model.backbone.vision_width, model.backbone.width
-    settings = {"alpha_init": 0.5, "dropout": 0.1, "start": "seed"}
+    settings = {"alpha_init": 0.5, "dropout": 0.1, "start": "seed", "blocks": 1}
     pixels = torch.randn(1, 3, model.backbone.image_size, model.backbone.image_size)
     model.fusion = make_fusion("none", *widths, **settings).eval()
     expected, _ = model.encode_query(pixels, words)
@@ -118,14 +118,15 @@ def test_turning_it_off():
     assert torch.equal(model.encode_query(pixels, words)[0], expected)
 
 
-def test_the_check_runs_without_pytest():
-    """Section "Use", 3: `python test_gated_fusion.py`, in the folder of the file."""
+@pytest.mark.parametrize("folder", [TESTS.parent, TESTS], ids=["root", "tests"])
+def test_the_check_runs_without_pytest(folder):
+    """Section "Use", 3: `python test_gated_fusion.py`."""
     code = (
         "import runpy, sys; sys.modules['pytest'] = None; "
         "runpy.run_path('test_gated_fusion.py', run_name='__main__')"
     )
     found = subprocess.run(
-        [sys.executable, "-c", code], cwd=TESTS, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
     for line in ("Parameters: 2,953,729", "Gate - mean: 0.5", "Fusion diff: 0.0", "checks passed"):
         assert line in found.stdout
@@ -159,3 +160,16 @@ def test_debugging_the_gate(gated_fusion, inputs, tmp_path, monkeypatch):
     plt.savefig("gate_map.png")
     plt.close()
     assert (tmp_path / "gate_map.png").stat().st_size > 1000
+
+
+def test_a_class_derived_from_the_documents_reports_to_the_pipeline():
+    class Half(GatedFusionModule):
+        def update(self, image, mean_text, delta):
+            change, aux = super().update(image, mean_text, delta)
+            return change / 2, aux
+
+    fusion = Half(4, 4, start="seed").eval()
+    image, text, mask = torch.randn(2, 3, 4), torch.randn(2, 5, 4), torch.ones(2, 5)
+    tokens, aux = tokens_and_aux(fusion, image, text, mask)
+    assert torch.equal(tokens, fusion(image, text, mask))
+    assert aux.keys() >= {"gate", "alpha", "change"}

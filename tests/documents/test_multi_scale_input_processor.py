@@ -172,7 +172,10 @@ def test_best_practices_1_scales_to_choose(scales):
 
 
 def test_best_practices_1_scales_to_avoid():
-    with pytest.warns(UserWarning, match=r"scales 1\.0 and 1\.1 are too similar"):
+    with (
+        pytest.warns(UserWarning, match=r"scales 0\.9 and 1\.0 are too similar"),
+        pytest.warns(UserWarning, match=r"scales 1\.0 and 1\.1 are too similar"),
+    ):
         small_processor(scales=[0.9, 1.0, 1.1])
     with pytest.warns(
         UserWarning, match=r"scales 0\.5 and 0\.75 both read .* 64x64 pixels at 32x32"

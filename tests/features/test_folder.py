@@ -277,7 +277,7 @@ def test_what_is_not_finite_is_not_written(source, folder, dtype, value):
 def test_a_full_disk_is_found_before_anything_is_written(source, folder, monkeypatch):
     usage = SimpleNamespace(free=7 * ROW - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
-    monkeypatch.setattr(feature_folder, "_GIB", ROW)
+    monkeypatch.setattr(feature_folder, "GIB", ROW)
     with pytest.raises(UserError) as caught:
         fill(folder, source)
     message = str(caught.value)

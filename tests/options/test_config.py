@@ -14,6 +14,7 @@ from option_fixtures import read, refusal
 from gatedcir.commands.pictures import Options as Pictures
 from gatedcir.errors import UserError
 from gatedcir.options import config as config_module
+from gatedcir.options.checks import check_ranges
 from gatedcir.options.command_line import flag_names, options_of
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import flags_of, from_dict, parse, read_yaml, to_dict
@@ -200,7 +201,7 @@ def test_resume_reads_the_options_of_the_run(tmp_path):
     with pytest.raises(UserError, match=r"no run at .*other to resume"):
         read("--resume", str(tmp_path / "other"))
     for flags in (["--config", "other.yaml"], ["--output=elsewhere"]):
-        with pytest.raises(UserError, match=r"--\w+(-dir)? has no effect beside --resume"):
+        with pytest.raises(UserError, match=r"--\w+(-dir)? has no effect together with --resume"):
             read("--resume", str(tmp_path), *flags)
 
 
@@ -239,7 +240,7 @@ def test_help_explains_every_field(capsys, monkeypatch):
     for options, name, flag in leaves():
         after_flag = shown.split(f"{flag} ", 1)[-1] if f"{flag} " in shown else shown
         after_flag = after_flag if f"{flag}, " not in shown else shown.split(f"{flag}, ", 1)[1]
-        assert texts()[options.__name__, name] in after_flag[:600], flag
+        assert texts()[options.__name__, name] in after_flag[:900], flag
 
 
 def test_a_flag_that_may_be_repeated_keeps_each_value_whole():
@@ -255,3 +256,19 @@ def test_a_flag_that_may_be_repeated_keeps_each_value_whole():
         parse(Pictures, [*given, "--text", "a", "dog"], description="")
     with pytest.raises(UserError, match=r"^--text has no value; give --text STR"):
         parse(Pictures, [*given, "--text"], description="")
+
+
+@pytest.mark.parametrize(
+    ("flag", "wrong", "allowed"),
+    [
+        ("--num-epochs", "0", "of 1 or more"),
+        ("--learning-rate", "nan", "of 0 or more"),
+        ("--warmup", "1", "of 0 or more, and less than 1"),
+        ("--model.gated-fusion.dropout", "-0.1", "of 0 or more, and less than 1"),
+        ("--model.gated-fusion.alpha-init", "inf", "that is finite"),
+        ("--seed", str(2**32), f"of 0 or more, and less than {2**32}"),
+    ],
+)
+def test_numbers_out_of_their_range_are_refused(flag, wrong, allowed):
+    with pytest.raises(UserError, match=f"^{flag} .* is out of range; give a number {allowed}.$"):
+        check_ranges(read("--dataset", "CIRR", flag, wrong))

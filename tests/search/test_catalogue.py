@@ -69,7 +69,9 @@ def test_an_unknown_field_is_named_with_those_that_are_there(catalogue, tmp_path
     ):
         catalogue.searchable({"colour": "red"})
     empty = Catalogue(tmp_path / "d.sqlite", writable=True)
-    with pytest.raises(UserError, match=r"the field 'colour'; index with --metadata\.$"):
+    with pytest.raises(
+        UserError, match=r"the field 'colour'; `gatedcir index --metadata FILE` adds some\.$"
+    ):
         empty.searchable({"colour": "red"})
 
 

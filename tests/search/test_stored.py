@@ -125,7 +125,7 @@ def test_wrong_shapes_and_numbers_are_refused(kind, tmp_path):
 
 def test_a_number_too_large_for_half_precision_is_refused(tmp_path):
     index = EXACT.open(tmp_path, Form(1, 1, "fp16"), writable=True)
-    with pytest.raises(UserError, match="not all finite in fp16; index with --precision fp32"):
+    with pytest.raises(UserError, match="not all finite in fp16; index in fp32"):
         index.add([1], ["a"], np.full((1, 1, 1), 1e5, np.float32))
 
 
@@ -233,7 +233,9 @@ def test_a_damaged_database_is_named(tmp_path):
 
 def test_a_missing_engine_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
-    with pytest.raises(UserError, match=r"pip install 'gatedcir\[qdrant\]', or take --kind exact"):
+    with pytest.raises(
+        UserError, match=r"pip install 'gatedcir\[qdrant\]', or make an index of the kind exact"
+    ):
         embedded.EmbeddedIndex.open(tmp_path / "i", Form(1, 1, "fp16"), writable=True)
     assert not (tmp_path / "i").exists()
 

@@ -96,3 +96,17 @@ def test_the_charts(saved, tmp_path):
         ("mean and 95% interval, against time", "seconds a training step", "R@1"),
     ]
     assert [tick.get_text() for tick in saved[0].axes[0].get_yticklabels()] == ["none", "gated"]
+
+
+def test_long_texts_are_broken_between_words(saved, tmp_path):
+    text = " ".join(["make it two small dogs on wet grass, and without the leash"] * 8)
+    row = Row(text=text, reference=IMAGE, gate=np.zeros((2, 2)), change=np.zeros((2, 2)))
+    save_gate_figure(tmp_path / "gate.png", [row], change_top=1.0)
+    reference = Picture(IMAGE, "reference")
+    maps = [Maps("gates", "how far", [[("layer -1", np.zeros((2, 2)))]])]
+    save_panels(tmp_path / "fusion.png", reference=reference, text=text, bars=[], maps=maps)
+    gates, panels = saved
+    for title in (gates.subfigs[0].get_suptitle(), panels.get_suptitle()):
+        lines = title.split("\n")
+        assert " ".join(lines) == text and len(lines) > 1
+        assert max(map(len, lines)) <= 120

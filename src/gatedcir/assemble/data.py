@@ -23,15 +23,10 @@ from gatedcir.errors import UserError
 from gatedcir.features.cache import Keeping, cached_source, stored_dtype
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.options.config import Config, DataConfig
-from gatedcir.resources import shared_memory
+from gatedcir.resources import MIB, shared_memory
 
 SYNTHETIC = "synthetic.json"  # the mark that `synthetic.layouts` puts into its datasets
-
-
 _AHEAD = 2  # batches that each loading process makes before they are asked for
-
-
-_MIB = 2**20
 
 
 def load_data(
@@ -94,8 +89,8 @@ def with_workers_that_fit(config: Config, model: ComposedRetriever, batch_size: 
     if workers == 0 or room is None or needed <= room:
         return config
     processes.say(
-        f"{workers} loading processes need {needed / _MIB:.0f} MiB of shared memory, and "
-        f"/dev/shm has {room / _MIB:.0f} MiB: images are loaded without them, as with "
+        f"{workers} loading processes need {needed / MIB:.0f} MiB of shared memory, and "
+        f"/dev/shm has {room / MIB:.0f} MiB: images are loaded without them, as with "
         "--num-workers 0; a container gets more with --shm-size"
     )
     return replace(config, data=replace(config.data, num_workers=0))

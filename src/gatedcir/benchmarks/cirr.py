@@ -32,7 +32,7 @@ def parse_cirr(
 ) -> Split:
     """The split train, val or test1 of the CIRR release rc2 below `root`. Images need not exist.
 
-    The target is `target_hard` alone; test1 publishes none. The gallery is that of the split. With
+    The target is `target_hard` alone, and test1 has none. The gallery is that of the split. With
     `gallery` "all" the images of the other two splits follow. If an image set names a member
     twice, it counts once, and the protocol line gives the number of such sets. `listings` may be
     shared with other readers.

@@ -192,7 +192,7 @@ def fashioniq_metrics(ranks_by_category: Mapping[str, Indices]) -> dict[str, flo
 def write_rankings(
     folder: Path, split: str, rankings: Mapping[str, Sequence[Mapping[str, object]]]
 ) -> list[Path]:
-    """Write FashionIQ's answers, `CATEGORY.SPLIT.pred.json` for each category; return their paths.
+    """Write FashionIQ's answers, `CATEGORY.SPLIT.pred.json` for each category. Return their paths.
 
     Args:
         folder: created if it is missing.

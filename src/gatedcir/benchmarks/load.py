@@ -83,7 +83,7 @@ def _parse(
 
 
 def check_split(split: Split, *, ranked: bool) -> None:
-    """Refuse a split whose parts do not fit together; UserError names the query.
+    """Refuse a split whose parts do not fit together. UserError names the query.
 
     Args:
         split: as a reader gives it.
@@ -124,7 +124,7 @@ def check_gallery(split: Split) -> None:
 
 
 def check_caption(caption: str, *, where: str) -> None:
-    """Refuse a caption that is no modification sentence; UserError names its place.
+    """Refuse a caption that is no modification sentence. UserError names its place.
 
     The model reads the first 32 tokens. The longest published caption has 53 words.
     """

@@ -110,7 +110,7 @@ def group_ranks(
 def ranks_in_lists(
     retrieved: Indices, target: Indices, *, excluded: Indices | None = None
 ) -> Ranks:
-    """Rank of each target in a list of retrieved images, [M] int64; K where it is absent.
+    """Rank of each target in a list of retrieved images, [M] int64. K where it is absent.
 
     With `excluded`, ask the index for one image more than the largest cutoff. A list of 51 still
     holds 50 after the reference is removed.

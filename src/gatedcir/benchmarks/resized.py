@@ -28,7 +28,7 @@ class Copy(NamedTuple):
 
     path: Path
     refusal: str
-    """Why it was left out; empty if it was not."""
+    """Why it was left out. Empty if it was not."""
 
 
 def annotation_files(source: Path) -> list[Path]:

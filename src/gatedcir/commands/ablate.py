@@ -16,7 +16,7 @@ from gatedcir.options.parsing import parse
 # Runs that are compared need no weights afterwards. --save-best keeps them.
 SHARED = Config(DataConfig(tyro.MISSING), run=RunConfig(save_best=False))
 _MORE = (
-    "The cells share the options of training; --seed is the first seed. Finished runs in --output "
+    "The cells share the options of training. --seed is the first seed. Finished runs in --output "
     "are not run again."
 )
 

@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.device import Device
     from gatedcir.features.cache import feature_folder, fill_folder
     from gatedcir.options.checks import check_ranges
+    from gatedcir.resources import GIB
     from gatedcir.training.step import make_accelerator
 
     check_ranges(config)
@@ -38,4 +39,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     fill_folder(folder, keeping(here, runs_on), model, pixels)
     if accelerator.is_main_process:
         size = len(pixels.paths) * folder.bytes_per_image
-        print(f"features: {folder.path}, {len(pixels.paths)} images, {size / 2**30:.2f} GiB")
+        print(f"features: {folder.path}, {len(pixels.paths)} images, {size / GIB:.2f} GiB")

@@ -3,25 +3,35 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_file_to_write
-from gatedcir.options.config import DATASETS, DataConfig, Device, ModelPath
+from gatedcir.options.command_line import OF_RUN, options_of
+from gatedcir.options.config import (
+    ALL_CATEGORIES,
+    DATASETS,
+    Categories,
+    DataConfig,
+    DataPath,
+    Device,
+    ModelPath,
+    Seldom,
+    SkipUnreadable,
+)
 from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
     from gatedcir.models.weights.sources import Pretrained
 
-_OF_DATA = (
-    *("dataset", "data-path", "fashioniq-protocol", "fashioniq-categories", "gallery"),
-    "skip-unreadable",
-)
 _MORE = "Without --dataset, the model's run says on which data, and how these are read."
+Value = TypeVar("Value")
+OfRun = Annotated[Value, OF_RUN]
 _InRun = Annotated[
     str | None,
+    OF_RUN,
     DATASETS,
     tyro.conf.arg(
         metavar=DATASETS.metavar,
@@ -35,6 +45,15 @@ class DataOfRun(DataConfig):
     """A dataset. If no flag names it, the model's run does."""
 
     dataset: _InRun = None  # type: ignore[assignment]
+    data_path: OfRun[DataPath] = None
+    """The dataset's folder. Without it: that of the run, or for a named dataset ./cirr_dataset or
+    ./fashionIQ_dataset."""
+    fashioniq_protocol: Seldom[OfRun[Literal["original", "val-split"]]] = (
+        DataConfig.fashioniq_protocol
+    )
+    fashioniq_categories: OfRun[Categories] = ALL_CATEGORIES
+    gallery: Seldom[OfRun[Literal["split", "all"]]] = "split"
+    skip_unreadable: OfRun[SkipUnreadable] = False
 
 
 @dataclass(frozen=True)
@@ -45,8 +64,8 @@ class Options:
     data: Annotated[DataOfRun, tyro.conf.arg(name="")] = DataOfRun()
     split: Literal["val", "train", "test"] = "val"
     """The dataset's split. Its targets must be published."""
-    json: Path | None = None
-    """File to write metrics and protocol to."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("--json",))] = None
+    """JSON file to write metrics and protocol to. Without it: they are only printed."""
     device: Device = "auto"
 
 
@@ -54,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the report of a checkpoint on a split."""
     description = f"{COMMANDS['evaluate']} {_MORE}"
     options = parse(Options, argv, description=description)
-    if options.json is not None:
-        check_file_to_write(options.json, "--json")
+    if options.output is not None:
+        check_file_to_write(options.output, "--output")
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.evaluation.evaluator import validate_each
     from gatedcir.evaluation.report import format_report
@@ -86,13 +105,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     headline = evaluator.benchmark.headline
     for closed in without_gate:
         print(f"recall without the gate: {closed[headline]:.2f} ({headline})")
-    if options.json is not None:
+    if options.output is not None:
         protocol = {split.name: split.protocol for split in splits}
         content: dict[str, Any] = {"checkpoint": str(source), "trained_on": evaluator.trained_on}
         content |= {"protocol": protocol, "metrics": metrics}
         if without_gate:
             content["metrics_without_gate"] = without_gate[0]
-        write_json(options.json, content)
+        write_json(options.output, content)
 
 
 def _data_of(found: "Pretrained", path: Path) -> dict[str, Any]:
@@ -105,4 +124,5 @@ def _data_of(found: "Pretrained", path: Path) -> dict[str, Any]:
         raise UserError(f"{path} was trained on no dataset here; give --dataset NAME.")
     renamed = {"skip-missing": "skip-unreadable"}  # as release 0.1 called it
     config = {renamed.get(name, name): value for name, value in found.run.config.items()}
-    return {name: config[name] for name in _OF_DATA if config.get(name) is not None}
+    names = [one.flag.removeprefix("--") for one in options_of(DataOfRun) if one.of_run]
+    return {name: config[name] for name in names if config.get(name) is not None}

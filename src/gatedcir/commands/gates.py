@@ -27,7 +27,7 @@ class Options(pictures.Options):
     """Folder for the pictures. --measure needs none."""
     num: int | None = None  # type: ignore[assignment]
     """How many queries, spread evenly over the split (for FashionIQ, over each category). Without
-    it: 8 pictures; with --measure, all queries."""
+    it: 8 pictures. With --measure, all queries."""
     swaps: bool = False
     """Of synthetic data: draw images under two texts that change different objects, in place of
     queries."""

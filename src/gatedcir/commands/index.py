@@ -46,7 +46,7 @@ class Options:
     skip_broken: bool = False
     """Go on without files that cannot be read. They are counted and named."""
     kind: Literal["exact", "embedded"] | None = None
-    """How features are kept. exact: files of this project; several processes can read them.
+    """How features are kept. exact: files of this project, which several processes can read.
     embedded: the Qdrant engine in this process. Without it: that of the index, else exact."""
     precision: Literal["fp16", "fp32"] | None = None
     """How exactly features are kept. Without it: that of the index, else fp16."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_file_to_write
@@ -49,7 +50,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.html is not None:
         check_file_to_write(options.html, "--html")
     from gatedcir.gallery.gallery import Gallery, as_values
-    from gatedcir.gallery.photos import conditions_of
     from gatedcir.gallery.retriever import Retriever
 
     where = conditions_of(options.where) or None
@@ -87,3 +87,39 @@ def _show(options: Options, hits: list) -> None:
     print(file, file=sys.stderr if options.json else sys.stdout)
     if options.open:
         webbrowser.open(file.absolute().as_uri())
+
+
+def conditions_of(words: Sequence[str]) -> dict[str, Any]:
+    """`field=value`, `field=one,other` and `field=low..high` as conditions of a search.
+
+    >>> conditions_of(["category=dress", "price=10..50", "size=36,38"])
+    {'category': ['dress'], 'price': (10, 50), 'size': ['36', 36, '38', 38]}
+    >>> conditions_of(["price=..9.5"])
+    {'price': (None, 9.5)}
+
+    Raises:
+        UserError: a condition is written in another way.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        field, equals, wanted = word.partition("=")
+        if not field or not equals or not wanted:
+            raise UserError(
+                f"--where {word} is no condition; give field=value, field=one,other or "
+                "field=low..high."
+            )
+        low, dots, high = wanted.partition("..")
+        if dots:
+            found[field] = tuple(_meanings(end)[-1] if end else None for end in (low, high))
+        else:
+            found[field] = [value for text in wanted.split(",") for value in _meanings(text)]
+    return found
+
+
+def _meanings(text: str) -> list[Any]:
+    """What a value may mean: the text, and also the number or the truth that it is written as."""
+    from gatedcir.gallery.photos import NUMBER, number
+
+    if text in ("true", "false"):
+        return [text, text == "true"]
+    return [text, number(text)] if NUMBER.fullmatch(text) else [text]

@@ -30,7 +30,7 @@ class Listings:
         self._below: dict[Path, Index] = {}
 
     def names(self, folder: Path) -> frozenset[str]:
-        """The names of the entries of a folder; none if there is no such folder."""
+        """The names of the entries of a folder. None if there is no such folder."""
         return self._list(folder)[0]
 
     def images(self, folder: Path) -> Index:
@@ -79,7 +79,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def only_file(stem: str, places: Iterable[Index]) -> Path | None:
-    """The image file of a name in some places; None if there is none.
+    """The image file of a name in some places. None if there is none.
 
     Raises:
         UserError: there are two different files. Links to one file count as one.

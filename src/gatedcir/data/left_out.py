@@ -102,7 +102,7 @@ def _missing_message(
 
 
 def _without(split: Split, left_out: Mapping[Path, str]) -> Split:
-    """The split without some images; UserError if no triplet is left."""
+    """The split without some images. UserError if no triplet is left."""
     reasons = {name: left_out[path] for name, path in split.paths.items() if path in left_out}
     triplets = tuple(
         replace(

@@ -101,7 +101,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """The turn that makes a decoded image upright; None if the EXIF block is broken."""
+    """The turn that makes a decoded image upright. None if the EXIF block is broken."""
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # as with decoders: errors of any kind

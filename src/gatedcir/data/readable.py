@@ -23,7 +23,7 @@ class UnreadableImageError(UserError):
 
 
 def why_unreadable(path: Path) -> str | None:
-    """Why a file cannot be read as an image, in a few words; None if it can be."""
+    """Why a file cannot be read as an image, in a few words. None if it can be."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # opening a named pipe would wait for ever
@@ -120,7 +120,7 @@ def all_unreadable_told(
 
 
 def _read_record(file: Path) -> dict[str, list[int]]:
-    """Path -> size and time; empty if the file is missing or broken."""
+    """Path -> size and time. Empty if the file is missing or broken."""
     try:
         content = json.loads(file.read_bytes())
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ class Triplet:
     """One query and its answers.
 
     `targets` holds the right images, mostly one, or none if the split publishes none. `target`
-    is the first; training and recall use it. `group` holds CIRR's image set as published, the
+    is the first. Training and recall use it. `group` holds CIRR's image set as published, the
     reference included, and is empty for other data. `pool` is the same for triplets with similar
     images: the number of CIRR's image set, or FashionIQ's category.
     """
@@ -27,7 +27,7 @@ class Triplet:
 
     @property
     def target(self) -> str | None:
-        """The first of the targets; None where there is none."""
+        """The first of the targets. None where there is none."""
         return self.targets[0] if self.targets else None
 
 

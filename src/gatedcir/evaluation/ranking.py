@@ -9,9 +9,9 @@ import numpy as np
 from torch import Tensor
 
 from gatedcir.benchmarks.load import check_gallery
-from gatedcir.benchmarks.ranks import group_ranks, ranks_in_lists
+from gatedcir.benchmarks.ranks import Indices, group_ranks, ranks_in_lists
 from gatedcir.data.triplets import Split
-from gatedcir.search.index import Floats, Index, Integers
+from gatedcir.search.index import Floats, Index
 
 KEPT = 50  # the largest cutoff that either dataset reports
 
@@ -21,10 +21,10 @@ class Ranking:
     """The images that each query of a split retrieves."""
 
     split: Split
-    references: Integers  # [M] gallery indices. -1 if the gallery does not hold it.
-    targets: Integers  # [M] gallery indices. -1 if the split publishes none.
-    images: Integers  # [M, K] gallery indices, best first, with the reference. -1 is none.
-    members: Integers  # [M, S] gallery indices of the image group. -1 is none. S = 0 outside CIRR.
+    references: Indices  # [M] gallery indices. -1 if the gallery does not hold it.
+    targets: Indices  # [M] gallery indices. -1 if the split publishes none.
+    images: Indices  # [M, K] gallery indices, best first, with the reference. -1 is none.
+    members: Indices  # [M, S] gallery indices of the image group. -1 is none. S = 0 outside CIRR.
     member_similarity: Floats  # [M, S]
 
     def names(self, query: int) -> list[str]:
@@ -42,7 +42,7 @@ class Ranking:
         names = [self.split.gallery[i] for i in self.members[query][order] if i >= 0]
         return [name for name in names if name != reference]
 
-    def only(self, queries: Integers) -> "Ranking":
+    def only(self, queries: Indices) -> "Ranking":
         """The same of some queries, in their order. A query may be among them more than once."""
         triplets = tuple(self.split.triplets[query] for query in queries)
         return Ranking(
@@ -55,19 +55,19 @@ class Ranking:
         )
 
     @property
-    def target_ranks(self) -> Integers:
+    def target_ranks(self) -> Indices:
         """0-based rank of every query's target. Past the end of the list if not retrieved."""
         return ranks_in_lists(self.images, self.targets, excluded=self._excluded)
 
     @property
-    def group_ranks(self) -> Integers:
+    def group_ranks(self) -> Indices:
         """0-based rank of every query's target in its image group."""
         return group_ranks(
             self.member_similarity, self.members, self.targets, excluded=self._excluded
         )
 
     @property
-    def _excluded(self) -> Integers | None:
+    def _excluded(self) -> Indices | None:
         return self.references if self.split.reference_removed else None
 
 

@@ -1,19 +1,11 @@
 """Metrics -> the printed and written report. The protocol always stands next to the numbers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+
+from gatedcir.data.triplets import Split
 
 
-class Described(Protocol):
-    """The facts of a split that a report names."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def protocol(self) -> str: ...  # noqa: D102
-
-
-def format_report(metrics: Mapping[str, float], splits: Sequence[Described], *, title: str) -> str:
+def format_report(metrics: Mapping[str, float], splits: Sequence[Split], *, title: str) -> str:
     """A block of text: title, each split's protocol, each metric in percent."""
     width = max(map(len, metrics))
     lines = [title, *(f"  {split.name}: {split.protocol}" for split in splits)]

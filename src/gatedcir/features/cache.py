@@ -20,10 +20,9 @@ from gatedcir.features.encode import Encoder, cache_in_memory
 from gatedcir.features.folder import FeatureFolder
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.processes import is_main, say
-from gatedcir.resources import fits_in_memory
+from gatedcir.resources import GIB, fits_in_memory
 
 ENCODE_BATCH = 64  # images
-_GIB = 2**30
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # The tower's way of computing. It counts in addition to names, shapes and values of its weights.
 _TOWER_SIZES = ("num_attention_heads", "patch_size", "hidden_act", "layer_norm_eps")
@@ -87,7 +86,7 @@ def cached_source(
         return pixels
     if where != "memory" and not fits:
         say(
-            f"the vision features of {images} images take {size / _GIB:.2f} GiB, more than half of "
+            f"the vision features of {images} images take {size / GIB:.2f} GiB, more than half of "
             "the free memory: every step runs the vision tower; --cache-features FOLDER keeps them "
             "on a disk"
         )
@@ -129,7 +128,7 @@ def fill_folder(
 ) -> None:
     """Encode the images that a folder lacks, and say so. Raises UserError as `fill` does."""
     missing = len(folder.missing(pixels.paths))
-    size = missing * folder.bytes_per_image / _GIB
+    size = missing * folder.bytes_per_image / GIB
     say(
         f"feature cache {folder.path}: {len(pixels.paths) - missing} images are there"
         + (f", {missing} are to be encoded, {size:.2f} GiB" if missing else "")
@@ -183,8 +182,8 @@ def _device(keeping: Keeping, size: int) -> torch.device | None:
     free, _ = torch.cuda.mem_get_info(device)
     if size > free // 2:
         raise UserError(
-            f"the vision features take {size / _GIB:.2f} GiB, more than half of the "
-            f"{free / _GIB:.2f} GiB that are free on the GPU; pass --cache-device auto."
+            f"the vision features take {size / GIB:.2f} GiB, more than half of the "
+            f"{free / GIB:.2f} GiB that are free on the GPU; pass --cache-device auto."
         )
     return device
 

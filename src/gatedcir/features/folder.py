@@ -23,11 +23,11 @@ from gatedcir.features import shards
 from gatedcir.features.encode import Encoder, encode_images, progress_bar
 from gatedcir.features.shards import Entry, ImageFile, ShardSource
 from gatedcir.files import digest, stamp, write_json
+from gatedcir.resources import GIB
 
 SHARD_BYTES = 2**28  # a killed process loses at most this, and a process holds this in memory
 _MANIFEST = "manifest.json"
 _PAUSE = 2.0  # seconds from one look at other processes' shards to the next
-_GIB = 2**30
 _Places = dict[str, tuple[Path, int]]
 
 
@@ -184,8 +184,8 @@ class FeatureFolder:
         needed, free = images * self.bytes_per_image, shutil.disk_usage(place).free
         if needed > free:
             raise UserError(
-                f"the vision features of {images} images take {needed / _GIB:.2f} GiB, and "
-                f"{self.path.parent} has {free / _GIB:.2f} GiB free; name a folder on another disk "
+                f"the vision features of {images} images take {needed / GIB:.2f} GiB, and "
+                f"{self.path.parent} has {free / GIB:.2f} GiB free; name a folder on another disk "
                 "with --cache-features, or pass --cache-dtype bf16."
             )
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.gallery.indexing import Indexing, Report
 from gatedcir.gallery.place import IndexFolder, read_manifest
 from gatedcir.gallery.retriever import Explanation, Retriever
 from gatedcir.search.catalogue import Where
-from gatedcir.search.index import Integers
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Gallery:
         self.retriever = retriever
         self._folder, self._lock = folder, Lock()
         self._version = -1
-        self._all: Integers
-        self._among: Integers | None
+        self._all: Indices
+        self._among: Indices | None
         self._read()
 
     @classmethod
@@ -77,7 +77,7 @@ class Gallery:
         """How many images can be found. Files with the same content count once."""
         return len(self._read())
 
-    def _read(self) -> Integers:
+    def _read(self) -> Indices:
         """The images that can be found, after a look whether the index has changed."""
         with self._lock:
             version = self._folder.catalogue.version()

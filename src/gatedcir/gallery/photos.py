@@ -5,7 +5,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ Metadata = dict[str, dict[str, Any]]
 """The name of a file, as the table has it -> its fields."""
 
 _NAMES = ("path", "image", "file", "filename", "name")
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
 _SHOWN = 10  # wrong lines that are named
 
 
@@ -75,7 +75,7 @@ def read_metadata(file: Path) -> Metadata:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--metadata {file} cannot be read ({error}); check the path.") from None
+        raise UserError(f"the table {file} cannot be read ({error}); check the path.") from None
     rows, wrong = _read_jsonl(text) if file.suffix.lower() == ".jsonl" else _read_csv(text)
     key = next((name for name in _NAMES if rows and name in rows[0][1]), None)
     if key is None and not wrong:
@@ -142,7 +142,7 @@ def _values(column: Sequence[str]) -> list[Any]:
     >>> _values(["1", "", "2.5"]), _values(["007", "8"])
     ([1, None, 2.5], ['007', '8'])
     """
-    if all(_NUMBER.fullmatch(value) for value in column if value):
+    if all(NUMBER.fullmatch(value) for value in column if value):
         return [number(value) if value else None for value in column]
     return [value or None for value in column]
 
@@ -186,41 +186,3 @@ def of_files(
             "to that folder."
         )
     return found
-
-
-def conditions_of(words: Sequence[str]) -> Mapping[str, Any]:
-    """`field=value`, `field=one,other` and `field=low..high` as conditions of a search.
-
-    >>> conditions_of(["category=dress", "price=10..50", "size=36,38"])
-    {'category': ['dress'], 'price': (10, 50), 'size': ['36', 36, '38', 38]}
-    >>> conditions_of(["price=..9.5"])
-    {'price': (None, 9.5)}
-
-    Raises:
-        UserError: a condition is written in another way.
-    """
-    found: dict[str, Any] = {}
-    for word in words:
-        field, equals, wanted = word.partition("=")
-        if not field or not equals or not wanted:
-            raise UserError(
-                f"--where {word} is no condition; give field=value, field=one,other or "
-                "field=low..high."
-            )
-        low, dots, high = wanted.partition("..")
-        if dots:
-            found[field] = (_end(low), _end(high))
-        else:
-            found[field] = [value for text in wanted.split(",") for value in _meanings(text)]
-    return found
-
-
-def _end(text: str) -> Any:
-    return (number(text) if _NUMBER.fullmatch(text) else text) if text else None
-
-
-def _meanings(text: str) -> list[Any]:
-    """What a value on the command line may mean: the text, or also the number or the truth."""
-    if text in ("true", "false"):
-        return [text, text == "true"]
-    return [text, number(text)] if _NUMBER.fullmatch(text) else [text]

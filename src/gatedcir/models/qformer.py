@@ -121,7 +121,7 @@ def _layer(
     part: _Layout,
     image: Tensor | None,
 ) -> Tensor:
-    """The output of one layer for the `asked` ones among rows [N, D]; `part` is their layout."""
+    """The output of one layer for the `asked` ones among rows [N, D]. `part` is their layout."""
     attention = layer.attention.attention
     key, value = (layout.spread(linear(rows)) for linear in (attention.key, attention.value))
     found = _attend(attention, part.spread(attention.query(asked)), key, value, layout.mask)

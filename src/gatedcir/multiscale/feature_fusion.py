@@ -103,7 +103,7 @@ class AttentionFusion(_Fusion):
         self.score = nn.Conv2d(out_channels, 1, 1, bias=False)
 
     def fuse(self, features: Sequence[Tensor], size: Size) -> Fused:
-        """See `compute`; aux holds `weights` [B, S, H, W], whose sum over S is 1."""
+        """See `compute`. Aux holds `weights` [B, S, H, W], whose sum over S is 1."""
         projected = [
             resize(layer(maps), size)
             for layer, maps in zip(self.projections, features, strict=True)

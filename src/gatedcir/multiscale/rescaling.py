@@ -63,7 +63,7 @@ class MultiScaleTransform(nn.Module):
         self.mode = mode
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """[B, C, H, W] -> S maps [B, C, h, w] of `scaled` size; at scale 1 the input itself."""
+        """[B, C, H, W] -> S maps [B, C, h, w] of `scaled` size. At scale 1 the input itself."""
         return [resize(x, scaled(x.shape[-2:], scale), mode=self.mode) for scale in self.scales]
 
     def inverse(self, x: Sequence[Tensor], original_size: tuple[int, int]) -> list[Tensor]:

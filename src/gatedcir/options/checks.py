@@ -1,46 +1,21 @@
 """Options that can be parsed but make no sense, alone or together."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 from gatedcir.errors import UserError
 from gatedcir.models.gated_fusion.strategies import gives_gate
-from gatedcir.options.command_line import by_name
+from gatedcir.options.command_line import by_name, options_of
 from gatedcir.options.config import Config, DataConfig, ModelConfig, RunConfig
 from gatedcir.options.parsing import to_dict
-
-MOST_SEED = 2**32  # what NumPy takes
 
 
 def check_ranges(config: Config) -> None:
     """Refuse numbers that no run can work with. UserError names the flag."""
-    for flag, value, least in (
-        ("num-epochs", config.optim.num_epochs, 1),
-        ("batch-size", config.optim.batch_size, 1),
-        ("related", config.optim.related, 1),
-        ("accumulate", config.optim.accumulate, 1),
-        ("validation-frequency", config.run.validation_frequency, 0),
-        ("log-every", config.run.log_every, 0),
-        ("num-workers", config.data.num_workers, 0),
-        ("learning-rate", config.optim.learning_rate, 0),
-        ("fusion-rate", config.optim.fusion_rate, 0),
-        ("weight-decay", config.optim.weight_decay, 0),
-        ("max-grad-norm", config.optim.max_grad_norm, 1e-6),
-        ("loss-align", config.loss.loss_align, 0),
-        ("loss-rtc", config.loss.loss_rtc, 0),
-        ("loss-scale", config.loss.loss_scale, 0),
-        ("loss-gate", config.loss.loss_gate, 0),
-        ("gate-target-cut", config.loss.gate_target_cut, 1e-6),
-        ("model.gated-fusion.blocks", config.model.gated_fusion.blocks, 1),
-        ("target-ratio", config.transform.target_ratio, 1),
-        ("model.gated-fusion.alpha-init", config.model.gated_fusion.alpha_init, -math.inf),
-    ):
-        if not least <= value < math.inf:  # this refuses NaN too
-            limit = "that is finite" if least == -math.inf else f"of {least} or more"
-            raise UserError(f"--{flag} {value} is out of range; give a number {limit}.")
-    if not 0 <= config.optim.seed < MOST_SEED:
-        raise UserError(f"--seed {config.optim.seed} is out of range; give 0 to {MOST_SEED - 1}.")
+    for option in options_of(Config, above=config):
+        value, allowed = option.default, option.range
+        if allowed is not None and not allowed.holds(value):
+            raise UserError(f"{option.flag} {value} is out of range; give a number {allowed}.")
     if config.optim.accumulate > config.optim.batch_size:
         raise UserError(
             f"--accumulate {config.optim.accumulate} leaves parts of a batch of "
@@ -59,12 +34,6 @@ def check_ranges(config: Config) -> None:
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
             f"{config.backbone.blip_model_name} has no matching term; leave the flag out."
         )
-    for flag, share in (
-        ("model.gated-fusion.dropout", config.model.gated_fusion.dropout),
-        ("warmup", config.optim.warmup),
-    ):
-        if not 0 <= share < 1:
-            raise UserError(f"--{flag} {share} is no share; give 0 or more, and less than 1.")
 
 
 def check_teaching(config: Config) -> None:

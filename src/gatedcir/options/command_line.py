@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import math
 import re
 import textwrap
 import types
@@ -19,6 +20,8 @@ import tyro
 from gatedcir.plugins import is_path
 
 FREE_ON_RESUME = "free on resume"  # marks what may change when a run goes on
+SELDOM = "seldom needed"  # marks what --help-all alone shows
+OF_RUN = "of the run"  # marks what the model's run says if no flag names a dataset
 GENERAL = {
     "--config": "FILE",
     "--quiet": "",
@@ -47,6 +50,29 @@ class OneOf:
 
 
 @dataclass(frozen=True)
+class Range:
+    """Marks a number that is finite: its least value, and a value that it stays below."""
+
+    least: float = -math.inf
+    below: float = math.inf
+
+    def holds(self, value: float) -> bool:
+        """Whether a number is allowed. NaN and infinity never are."""
+        return math.isfinite(value) and self.least <= value < self.below
+
+    def __str__(self) -> str:
+        """What is allowed, for messages.
+
+        >>> print(Range(1), Range(0, below=1), Range(), sep="; ")
+        of 1 or more; of 0 or more, and less than 1; that is finite
+        """
+        if self.least == -math.inf:
+            return "that is finite"
+        below = "" if self.below == math.inf else f", and less than {self.below}"
+        return f"of {self.least} or more{below}"
+
+
+@dataclass(frozen=True)
 class Option:
     """One field of the options."""
 
@@ -60,6 +86,12 @@ class Option:
     """The table that a str is looked up in."""
     free_on_resume: bool = False
     """Whether it may change when a run goes on: it makes no other training."""
+    seldom: bool = False
+    """Whether --help-all alone shows it."""
+    range: Range | None = None
+    """The numbers that it may be."""
+    of_run: bool = False
+    """Whether the model's run says it if no flag names a dataset."""
     default: Any = None
     text: str = ""
     """What it does."""
@@ -158,6 +190,9 @@ def options_of(
                 group=group,
                 one_of=next((mark for mark in marks if isinstance(mark, OneOf)), None),
                 free_on_resume=FREE_ON_RESUME in marks,
+                seldom=SELDOM in marks,
+                range=next((mark for mark in marks if isinstance(mark, Range)), None),
+                of_run=OF_RUN in marks,
             )
 
 

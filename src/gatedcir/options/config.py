@@ -13,12 +13,14 @@ import tyro
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
 from gatedcir.models.gated_fusion.strategies import STRATEGIES
-from gatedcir.options.command_line import FREE_ON_RESUME, OneOf
+from gatedcir.options.command_line import FREE_ON_RESUME, SELDOM, OneOf, Range
 
 Value = TypeVar("Value")
 Free = Annotated[Value, FREE_ON_RESUME]
+Seldom = Annotated[Value, SELDOM]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
+MOST_SEED = 2**32  # NumPy takes less
 MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 
 # Options that several commands take. Each has the same meaning in all of them.
@@ -43,7 +45,10 @@ StrategyName = Annotated[
     _STRATEGIES,
     tyro.conf.arg(
         metavar=_STRATEGIES.metavar,
-        help="; ".join(f"{name}: {entry.meaning}" for name, entry in STRATEGIES.items()) + ".",
+        help="How the text changes the image's tokens before the Q-Former reads them. "
+        "delta: the direction of the change, a number in [-1, 1] for each channel, made from the "
+        "text. gate: how much of it each token takes. alpha: one learned factor for all. "
+        + " ".join(f"{name}: {entry.meaning}." for name, entry in STRATEGIES.items()),
     ),
 ]
 ModelPath = Annotated[
@@ -52,8 +57,12 @@ ModelPath = Annotated[
         help="A run's folder, a checkpoint file, or any weights that training's --backbone takes."
     ),
 ]
-NewFolder = Annotated[Path, tyro.conf.arg(help="Folder to write; must not exist yet, or be empty.")]
-NumWorkers = Annotated[int, FREE_ON_RESUME, tyro.conf.arg(help="Processes that load images.")]
+NewFolder = Annotated[
+    Path, tyro.conf.arg(help="Folder to write. It must not exist yet, or be empty.")
+]
+NumWorkers = Annotated[
+    int, FREE_ON_RESUME, Range(0), tyro.conf.arg(help="Processes that load images.")
+]
 SkipUnreadable = Annotated[
     bool,
     tyro.conf.arg(
@@ -90,10 +99,10 @@ class DataConfig:
 
     dataset: InDataset
     data_path: DataPath = None
-    fashioniq_protocol: Literal["original", "val-split"] = "original"
+    fashioniq_protocol: Seldom[Literal["original", "val-split"]] = "original"
     """FashionIQ gallery: the whole published split, or only images of its triplets."""
     fashioniq_categories: Categories = ALL_CATEGORIES
-    gallery: Literal["split", "all"] = "split"
+    gallery: Seldom[Literal["split", "all"]] = "split"
     """The images that are searched at evaluation: those of the split, or those of all splits (for
     FashionIQ, of the category)."""
     skip_unreadable: SkipUnreadable = False
@@ -113,11 +122,11 @@ class DataConfig:
 class TransformConfig:
     """How an image becomes the model's input."""
 
-    transform: Literal["targetpad", "squarepad", "clip"] = "targetpad"
+    transform: Seldom[Literal["targetpad", "squarepad", "clip"]] = "targetpad"
     """How an image becomes a square: pad to the target ratio, pad to a square, or only crop."""
-    target_ratio: float = 1.25
+    target_ratio: Seldom[Annotated[float, Range(1)]] = 1.25
     """Side ratio to which targetpad pads longer images."""
-    draft: bool = False
+    draft: Seldom[bool] = False
     """Decode JPEGs at a fraction of their size, but at least twice the input's (Pillow's draft
     mode). This is faster. Pixels differ a little from those that published weights know."""
 
@@ -127,16 +136,17 @@ class GatedFusionConfig:
     """How the text changes the reference's visual tokens before the Q-Former."""
 
     strategy: StrategyName = "gated"
-    alpha_init: float = 0.5
-    """Start value of the learned alpha. interpolate has none."""
-    dropout: float = 0.1
-    """Dropout inside the gate's and the delta's layers."""
+    alpha_init: Seldom[Annotated[float, Range()]] = 0.5
+    """Start value of alpha, the learned factor of the change. interpolate has none."""
+    dropout: Seldom[Annotated[float, Range(0, below=1)]] = 0.1
+    """Dropout inside the layers that make gate and delta."""
     start: Literal["seed", "identity"] = "seed"
-    """identity: change nothing at step 0 (the delta's last layer starts at zero)."""
+    """identity: the fusion changes nothing at step 0, because the last layer of delta starts at
+    zero. seed: that layer starts with random weights, as all others do."""
     reads: Literal["embeddings", "qformer"] = "embeddings"
     """The text that the strategy reads: the words' embeddings, or the outputs of the Q-Former's
     text half for them, at the cost of one more text pass."""
-    blocks: int = 1
+    blocks: Annotated[int, Range(1)] = 1
     """Fusions of this kind, one after the other."""
 
 
@@ -159,15 +169,16 @@ class ModelConfig:
         ],
         tyro.conf.arg(aliases=("--model.visual-fusion",)),
     ] = "none"
-    """How several layers become one map. none is for one layer. Old name: --model.visual-fusion."""
+    """How several layers become one map of tokens. none is for one layer."""
     visual_scales: tuple[float, ...] = (1.0,)
     """Multiples of the image's size at which the tower reads it, 1.0 among them."""
     scale_fusion: Literal["none", "mean", "absi", "hierarchical", "deformable"] = "none"
-    """How several scales become one map, layer by layer. none is for one scale."""
+    """How several scales become one map of tokens, layer by layer. none is for one scale."""
     neck: Literal["none", "pyramid-pooling", "unet", "pyramid", "multi-scale"] = "none"
     """What refines the map after both fusions."""
-    visual_start: Literal["identity", "seed"] = "identity"
-    """identity: these three change nothing at step 0. seed: they start with random weights."""
+    visual_start: Seldom[Literal["identity", "seed"]] = "identity"
+    """Start of the layer fusion, the scale fusion and the neck. identity: they change nothing at
+    step 0. seed: they start with random weights."""
     gated_fusion: GatedFusionConfig = field(default_factory=GatedFusionConfig)
 
 
@@ -175,8 +186,9 @@ class ModelConfig:
 class BackboneConfig:
     """Which pretrained weights."""
 
-    blip_model_name: Literal["blip2_cir_align_prompt"] = "blip2_cir_align_prompt"
-    """The composed-retrieval model. Without gated fusion it is the published SPRC."""
+    blip_model_name: Seldom[Literal["blip2_cir_align_prompt"]] = "blip2_cir_align_prompt"
+    """The composed-retrieval model, as the published trainer names it. There is one. Without gated
+    fusion it is the published SPRC."""
     backbone: Annotated[str, MAY_BE_PATH] = "tiny"
     """tiny (embedded), pretrain or coco (BLIP-2 of the hub), pretrain_vitL (LAVIS' file in this
     folder), another hub name, a folder in the hub's layout, a .pth of LAVIS, a .pt of SPRC, or a
@@ -192,15 +204,18 @@ class BackboneConfig:
 class LossConfig:
     """Weights of the loss terms other than the contrastive one."""
 
-    loss_align: float = 0.4
-    """Weight of the alignment of the fusion's outputs with the prompts."""
-    loss_rtc: float = 0.4
-    """Weight of the contrast of prompts and text alone with the targets."""
-    loss_scale: float = 0.0
-    """Weight of the contrast from each scale alone (0.5 for the others, 1 for 1.0)."""
-    loss_gate: float = 0.0
-    """Weight of the gate's lesson: it should open where the reference does not survive in the
-    target. Needs a strategy with a gate."""
+    loss_align: Annotated[float, Range(0)] = 0.4
+    """Weight of a term that draws the Q-Former's outputs for reference and text, and the learned
+    prompts, towards each other."""
+    loss_rtc: Annotated[float, Range(0)] = 0.4
+    """Weight of a term that asks the text and the learned prompts, without the reference's image,
+    to find the target."""
+    loss_scale: Seldom[Annotated[float, Range(0)]] = 0.0
+    """Weight of the main term again for each of --model.visual-scales alone. Scale 1.0 counts
+    fully, and the others half."""
+    loss_gate: Annotated[float, Range(0)] = 0.0
+    """Weight of a term that teaches the gate: it should open where the reference does not survive
+    in the target. Needs a strategy with a gate."""
     gate_target: Literal["survival", "shuffled"] = "survival"
     """What --loss-gate teaches: the triplet's own map, or another triplet's, as a control."""
     gate_target_layers: tuple[int, ...] | None = None
@@ -208,9 +223,9 @@ class LossConfig:
     gate_target_for: Literal["gate", "change"] = "gate"
     """What is taught: the gate, or how far each place changes relative to the image's most changed
     one."""
-    gate_target_cut: float = 0.3
+    gate_target_cut: Annotated[float, Range(1e-6)] = 0.3
     """A place whose best cosine in the target is lower than 1 by this much counts as changed."""
-    loss_itm: float = 0.0
+    loss_itm: Seldom[float] = 0.0
     """Accepted for commands of the published trainer. This model has no matching term: 0 only."""
 
 
@@ -218,32 +233,34 @@ class LossConfig:
 class OptimConfig:
     """How long and how fast to train."""
 
-    num_epochs: int = 10
+    num_epochs: Annotated[int, Range(1)] = 10
     """Epochs. Warm-up and cosine decay span exactly these."""
-    batch_size: int = 64
-    """Triplets a step and process. Each is contrasted with the targets of all processes."""
-    related: int = 1
-    """Triplets of one pool (CIRR's image set, FashionIQ's category) that are put in one batch, as
-    hard negatives of one another. 1: batches are random, as published."""
-    accumulate: int = 1
+    batch_size: Annotated[int, Range(1)] = 64
+    """Triplets in one step of one process. Each query is compared with the targets of all
+    processes."""
+    related: Annotated[int, Range(1)] = 1
+    """How many triplets with similar images are put together in a batch: of one image set (CIRR)
+    or one category (FashionIQ). Their targets are then hard to tell apart. 1: batches are random,
+    as published."""
+    accumulate: Annotated[int, Range(1)] = 1
     """Parts in which a step computes its batch. Loss and gradients stay those of the whole batch.
     Parts need less memory, and cost one more forward pass."""
-    learning_rate: float = 1e-5
+    learning_rate: Annotated[float, Range(0)] = 1e-5
     """Peak learning rate."""
-    fusion_rate: float = 1.0
+    fusion_rate: Seldom[Annotated[float, Range(0)]] = 1.0
     """Learning rate of the text-image and visual fusions, which start untrained, as a multiple of
     --learning-rate."""
-    warmup: float = 0.02
+    warmup: Seldom[Annotated[float, Range(0, below=1)]] = 0.02
     """Share of the steps with a rising learning rate."""
-    weight_decay: float = 0.05
+    weight_decay: Seldom[Annotated[float, Range(0)]] = 0.05
     """AdamW's decay of matrices. Biases, norms, prompts and the temperature have none."""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Seldom[Annotated[float, Range(1e-6)]] = 1.0
     """Gradients are scaled down to this norm."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, below=MOST_SEED)] = 0
     """Seed of weights, order, captions and dropout."""
     mixed_precision: Precision = "auto"
     """Autocast. auto: bf16 if the device computes in it, else fp32."""
-    cache_dtype: Precision = "auto"
+    cache_dtype: Seldom[Precision] = "auto"
     """Precision of cached vision features. auto: the tower's own, so that nothing changes."""
 
 
@@ -254,27 +271,27 @@ class RunConfig:
     output: Annotated[Path | None, OLD_OUTPUT, FREE_ON_RESUME] = None
     """Folder to write. Without it: a new one below runs/."""
     resume: Free[Path | None] = None
-    """Go on with this run's folder and its options. The run must have had --save-training."""
-    validation_frequency: Free[int] = 1
+    """Go on with the run in this folder, with its options. It must have had --save-training."""
+    validation_frequency: Seldom[Free[Annotated[int, Range(0)]]] = 1
     """Epochs from one validation to the next. The last epoch is always validated. 0: no validation
     split is read. The last state is then saved, because the best one is not known."""
-    log_every: Free[int] = 0
+    log_every: Seldom[Free[Annotated[int, Range(0)]]] = 0
     """Steps from one row of train_steps.csv to the next. 0: 1% of an epoch."""
-    save: Free[bool] = True
-    """Keep weights. --no-save, for trials, turns the next two off."""
+    save: Seldom[Free[bool]] = True
+    """Keep weights. --no-save, for trials, turns off --save-best and --save-training."""
     save_training: Free[bool] = False
     """Save the state after every epoch, so that --resume can go on."""
     save_best: Free[bool] = True
     """Save the model whenever its validation is the best so far."""
-    save_memory: Free[bool] = False
-    """Keep the gallery's features off the GPU."""
+    save_memory: Seldom[Free[bool]] = False
+    """At evaluation, keep the gallery's features in the main memory, not on the GPU."""
     cache_features: Free[Literal["auto", "memory", "none"] | Path] = "auto"
     """Keep the frozen tower's features, in a folder or in memory. The folder is made or completed
     if necessary. auto: in memory if half of the free memory is enough."""
-    cache_device: Free[Literal["auto", "gpu", "ram", "disk"]] = "auto"
+    cache_device: Seldom[Free[Literal["auto", "gpu", "ram", "disk"]]] = "auto"
     """Where cached features are read from. auto: from memory if half of the free memory is enough,
     else from the folder."""
-    compile: Free[bool] = False
+    compile: Seldom[Free[bool]] = False
     """Compile the training step (torch.compile, static shapes). The first step is then slow."""
     device: Free[Device] = "auto"
     dry_run: Free[bool] = False
@@ -305,7 +322,7 @@ class Config:
     """A fine-tuning run."""
 
     data: FlatData
-    transform: Annotated[TransformConfig, tyro.conf.arg(name="")] = field(
+    transform: Seldom[Annotated[TransformConfig, tyro.conf.arg(name="")]] = field(
         default_factory=TransformConfig
     )
     backbone: Annotated[BackboneConfig, tyro.conf.arg(name="")] = field(

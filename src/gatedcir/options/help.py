@@ -19,17 +19,8 @@ TITLES = {  # a group's field in the options -> its title. Groups with one title
     "optim": "optimiser",
     "run": "run",
 }
-SELDOM = {  # shown by --help-all only
-    *("--fashioniq-protocol", "--gallery", "--transform", "--target-ratio", "--draft"),
-    *("--blip-model-name", "--model.visual-start"),
-    *("--model.gated-fusion.alpha-init", "--model.gated-fusion.dropout"),
-    *("--loss-scale", "--loss-itm"),
-    *("--fusion-rate", "--warmup", "--weight-decay", "--max-grad-norm", "--cache-dtype"),
-    *("--validation-frequency", "--log-every", "--save", "--save-memory", "--cache-device"),
-    "--compile",
-}
 _TEXTS = {
-    "--config": "Read options from a YAML file; flags given next to it win.",
+    "--config": "Read options from a YAML file. If a flag is given too, the flag counts.",
     "--quiet": "Show no progress bars.",
     "--help": "List the common options.",
     "--help-all": "List all options.",
@@ -47,10 +38,8 @@ def help_of(options: type, description: str, *, everything: bool) -> str:
         groups.setdefault(title if nested else "options", []).append(option)
     lines, hidden = [f"usage: {_program()} [OPTIONS]", "", *_wrapped(f"{description} {_NOTE}")], 0
     for title in dict.fromkeys((*TITLES.values(), *groups)):
-        found = sorted(
-            groups.get(title, []), key=lambda one: (one.flag in SELDOM, not one.required)
-        )
-        shown = [one for one in found if everything or one.flag not in SELDOM]
+        found = sorted(groups.get(title, []), key=lambda one: (one.seldom, not one.required))
+        shown = [one for one in found if everything or not one.seldom]
         hidden += len(found) - len(shown)
         if shown:
             lines += ["", f"{title}:"]
@@ -63,10 +52,6 @@ def help_of(options: type, description: str, *, everything: bool) -> str:
         )
         lines += _entry(f"{flag} {value}".strip(), text)
     return "\n".join(lines)
-
-
-def _order(option: Option) -> tuple[bool, bool]:
-    return option.flag in SELDOM, not option.required
 
 
 def _program() -> str:
@@ -86,7 +71,8 @@ def _text(option: Option) -> str:
     if option.required:
         text += " (required)"
     elif option.default is not None:
-        text += f" (default: {_written(option.default)})"
+        run = "as the run has it, or for a named dataset: " * option.of_run
+        text += f" (default: {run}{_written(option.default)})"
     if option.aliases:
         text += f" Also {', '.join(option.aliases)}."
     return text.strip()

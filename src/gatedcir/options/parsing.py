@@ -111,7 +111,7 @@ def _check_resume(run: Path, flags: set[str]) -> None:
         raise UserError(f"there is no run at {run} to resume; name a run's folder.")
     for flag in ("--config", "--output", "--output-dir"):
         if flag in flags:
-            raise UserError(f"{flag} has no effect beside --resume; leave one of them out.")
+            raise UserError(f"{flag} has no effect together with --resume; leave one of them out.")
 
 
 def from_dict(options: type[Options], values: dict[str, Any]) -> Options:

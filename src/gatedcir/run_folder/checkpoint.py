@@ -73,7 +73,7 @@ def read(file: Path) -> Any:
     except Exception as error:
         # The reader's errors have no common base class, and their texts advise to trust the file.
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
-            reason = "holds Python objects beside its tensors, which could run code"
+            reason = "holds Python objects in addition to its tensors, which could run code"
             way_out = "ask its author for one with tensors and plain values only"
         else:
             reason = "is damaged or no file that torch.save wrote"

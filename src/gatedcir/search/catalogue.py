@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.files import room_for
-from gatedcir.search.index import Integers
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS images (number INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE);
@@ -158,7 +158,7 @@ class Catalogue:
                 if isinstance(value, str | int | float):
                     self._all("INSERT INTO facts VALUES (?, ?, ?)", file, field, value)
 
-    def searchable(self, where: Where | None = None) -> Integers:
+    def searchable(self, where: Where | None = None) -> Indices:
         """The numbers of all images with a file that fulfils all conditions, in order.
 
         Raises:
@@ -207,7 +207,11 @@ class Catalogue:
         for field, wanted in (where or {}).items():
             if not self._all("SELECT 1 FROM facts WHERE field = ? LIMIT 1", field):
                 fields = self.fields()
-                way_out = f"there are {', '.join(fields)}" if fields else "index with --metadata"
+                way_out = (
+                    f"there are {', '.join(fields)}"
+                    if fields
+                    else "`gatedcir index --metadata FILE` adds some"
+                )
                 raise UserError(f"no image has the field {field!r}; {way_out}.")
             test, those = _test(wanted)
             parts.append(f"file IN (SELECT file FROM facts WHERE field = ? AND {test})")

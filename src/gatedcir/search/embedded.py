@@ -10,10 +10,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
 from gatedcir.files import room_for
 from gatedcir.search.exact import as_rows
-from gatedcir.search.index import Features, Floats, Form, Integers
+from gatedcir.search.index import Features, Floats, Form
 
 _AT_ONCE = 256  # points of an update, and of a page that is listed
 _DIGEST = "digest"
@@ -94,8 +95,8 @@ class EmbeddedIndex:
         self._shard.flush()
 
     def search(
-        self, queries: Features, k: int, among: Integers | None = None
-    ) -> tuple[Floats, Integers]:
+        self, queries: Features, k: int, among: Indices | None = None
+    ) -> tuple[Floats, Indices]:
         """As `StoredIndex`."""
         self.form.check_query(queries, k)
         count, parts = queries.shape[:2]
@@ -109,7 +110,7 @@ class EmbeddedIndex:
         scores /= parts  # the engine adds up the parts
         return scores, numbers
 
-    def _best(self, query: Floats, k: int, among: Integers | None) -> list[tuple[float, int]]:
+    def _best(self, query: Floats, k: int, among: Indices | None) -> list[tuple[float, int]]:
         """The best images of one query [P, E]. More are asked for until equal scores are whole."""
         edge = _engine()
         chosen = None
@@ -160,7 +161,7 @@ def _engine() -> Any:
     except ImportError:
         raise UserError(
             "an embedded index needs qdrant-edge-py, which is not installed; run pip install "
-            "'gatedcir[qdrant]', or take --kind exact."
+            "'gatedcir[qdrant]', or make an index of the kind exact."
         ) from None
     return qdrant_edge
 

@@ -10,8 +10,9 @@ import faiss
 import numpy as np
 import torch
 
+from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
-from gatedcir.search.index import Features, Floats, Integers
+from gatedcir.search.index import Features, Floats
 
 _FIRST_FETCH = 1024
 _GPU_MAX_FETCH = 2048  # the largest k of FAISS' GPU indexes
@@ -74,7 +75,7 @@ class TokenIndex:
             raise ValueError(f"features are {tuple(features.shape)}, not {expected}")
         self._tokens.add(as_rows(features, self.dim, "gallery"))  # [B * Q, E]
 
-    def search(self, queries: Features, k: int) -> tuple[Floats, Integers]:
+    def search(self, queries: Features, k: int) -> tuple[Floats, Indices]:
         """The `k` best images of every query: (scores [M, k], gallery indices [M, k]).
 
         Rows are ordered by score, equal scores by gallery index. If `k` exceeds the gallery,
@@ -97,7 +98,7 @@ class TokenIndex:
             search(rows, scores[:, :kept], images[:, :kept])
         return scores, images
 
-    def _multiply(self, rows: Floats, scores: Floats, images: Integers) -> None:
+    def _multiply(self, rows: Floats, scores: Floats, images: Indices) -> None:
         """Fill in scores and images [M, K] of the queries [M, E] by products with all tokens."""
         flat = faiss.rev_swig_ptr(self._tokens.get_xb(), self._tokens.ntotal * self.dim)
         tokens = torch.from_numpy(flat).view(len(self), self.tokens_per_image, self.dim)
@@ -107,7 +108,7 @@ class TokenIndex:
             best, which = first_of_equals(found, scores.shape[1])
             scores[some], images[some] = best.numpy(), which.numpy()
 
-    def _fetch(self, rows: Floats, scores: Floats, images: Integers) -> None:
+    def _fetch(self, rows: Floats, scores: Floats, images: Indices) -> None:
         """Fill in scores and images [M, K] of the queries [M, E] by FAISS' search for tokens."""
         kept, total, tokens = scores.shape[1], self._tokens.ntotal, self._tokens
         fetch = min(total, max(_FIRST_FETCH, kept))
@@ -135,7 +136,7 @@ class TokenIndex:
             pending = np.concatenate(unfinished)
             fetch = min(total, 2 * fetch)
 
-    def similarity(self, queries: Features, images: Integers) -> Floats:
+    def similarity(self, queries: Features, images: Indices) -> Floats:
         """The similarity of every query [M, E] to chosen images [M, S]: [M, S].
 
         -inf where an image is -1. Raises UserError if a query is NaN or infinite.
@@ -190,7 +191,7 @@ def first_of_equals(scores: torch.Tensor, kept: int) -> tuple[torch.Tensor, torc
     return best, which
 
 
-def _distinct_images(scores: Floats, images: Integers, kept: int) -> tuple[Floats, Integers]:
+def _distinct_images(scores: Floats, images: Indices, kept: int) -> tuple[Floats, Indices]:
     """The `kept` best distinct images of descending token lists [m, F], both [m, kept].
 
     A row with fewer distinct images ends in scores of -inf.

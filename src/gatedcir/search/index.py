@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from gatedcir.benchmarks.ranks import Indices
+
 Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
 Features = torch.Tensor | npt.NDArray[np.floating]
 
 
@@ -27,10 +28,10 @@ class Index(Protocol):
     def add(self, features: Features) -> None:
         """Append images [B, Q, E]. The first image added has the gallery index 0."""
 
-    def search(self, queries: Features, k: int) -> tuple[Floats, Integers]:
+    def search(self, queries: Features, k: int) -> tuple[Floats, Indices]:
         """Scores [M, K] and gallery indices [M, K], best first, equal scores by gallery index."""
 
-    def similarity(self, queries: Features, images: Integers) -> Floats:
+    def similarity(self, queries: Features, images: Indices) -> Floats:
         """The similarity of every query [M, E] to chosen images [M, S]: [M, S]."""
 
 
@@ -84,8 +85,8 @@ class StoredIndex(Protocol):
         """Delete images, and give their room back."""
 
     def search(
-        self, queries: Features, k: int, among: Integers | None = None
-    ) -> tuple[Floats, Integers]:
+        self, queries: Features, k: int, among: Indices | None = None
+    ) -> tuple[Floats, Indices]:
         """Scores [M, K] and numbers [M, K] of images, best first, equal scores by number.
 
         Args:

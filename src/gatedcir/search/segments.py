@@ -15,11 +15,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.features import shards
 from gatedcir.features.shards import Entry, ImageFile
 from gatedcir.search.exact import as_rows, first_of_equals, similarities
-from gatedcir.search.index import Features, Floats, Form, Integers
+from gatedcir.search.index import Features, Floats, Form
 
 SEGMENT_BYTES = 2**26  # of a full segment
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
@@ -93,8 +94,8 @@ class SegmentedIndex:
         tokens = torch.from_numpy(as_rows(features, self.form.dim, "gallery")).to(precision)
         if not tokens.isfinite().all():
             raise UserError(
-                f"the features are not all finite in {self.form.precision}; index with --precision "
-                "fp32, or check the weights."
+                f"the features are not all finite in {self.form.precision}; index in fp32, or "
+                "check the weights."
             )
         self._write(numbers, digests, tokens.view(len(numbers), self.form.tokens, self.form.dim))
 
@@ -150,8 +151,8 @@ class SegmentedIndex:
             segment.file.unlink()
 
     def search(
-        self, queries: Features, k: int, among: Integers | None = None
-    ) -> tuple[Floats, Integers]:
+        self, queries: Features, k: int, among: Indices | None = None
+    ) -> tuple[Floats, Indices]:
         """As `StoredIndex`."""
         self.form.check_query(queries, k)
         count, parts = queries.shape[:2]
@@ -175,7 +176,7 @@ class SegmentedIndex:
             scores[some, :kept], numbers[some, :kept] = best.numpy(), which[places.numpy()]
         return scores, numbers
 
-    def _chosen(self, among: Integers | None) -> Iterator[tuple[torch.Tensor, Integers]]:
+    def _chosen(self, among: Indices | None) -> Iterator[tuple[torch.Tensor, Indices]]:
         """Tokens [n, Q, E] and numbers [n] of the images to rank, segment by segment."""
         for segment in list(self._segments):
             rows = None if among is None else np.flatnonzero(np.isin(segment.numbers, among))

@@ -91,7 +91,7 @@ class Edit:
 
 
 def broken_parts(reference: Scene, edits: Iterable[Edit], candidate: Scene) -> int:
-    """How many parts of a request a candidate breaks; 0 for a picture that satisfies it.
+    """How many parts of a request a candidate breaks. 0 for a picture that satisfies it.
 
     Each edit is one part. Each thing outside the edits is one part too, and so is the background:
     they must stay as in the reference. The last part is that nothing else was added.

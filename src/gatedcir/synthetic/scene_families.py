@@ -176,7 +176,7 @@ def _make_query(
     asked: list[int],
     rng: random.Random,
 ) -> Query | None:
-    """The request that leads from one scene of a family to another; None if it is unsuitable."""
+    """The request that leads from one scene of a family to another. None if it is unsuitable."""
     reference, target = (scenes[number] for number in pair)
     edits = [
         between(reference, slots, tuple(target[slot] for slot in slots))

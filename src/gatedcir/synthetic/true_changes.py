@@ -67,7 +67,7 @@ def scene_changes(
 
 
 def scene_swap(name: str, scene: Scene, objects: dict[int, Box], rng: random.Random) -> Swap | None:
-    """Two texts, each of which changes one thing of the scene; None if it has fewer than two."""
+    """Two texts, each of which changes one thing of the scene. None if it has fewer than two."""
     if len(objects) < 2:
         return None
     one, other = rng.sample(sorted(objects), 2)
@@ -105,7 +105,7 @@ def garment_changes(reference: Garment, target: Garment) -> tuple[Change, ...]:
 
 
 def garment_swap(name: str, garment: Garment, rng: random.Random) -> Swap | None:
-    """Two texts, each of which changes another part of the garment; None if none were found."""
+    """Two texts, each of which changes another part of the garment. None if none were found."""
     for _ in range(8):
         changed = []
         for attribute in rng.sample(garment.attributes, 2):

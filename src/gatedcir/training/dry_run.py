@@ -3,10 +3,10 @@
 Shapes: B triplets, L visual tokens, Dv vision width.
 """
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -18,11 +18,10 @@ from gatedcir.assemble.model import build
 from gatedcir.data.batches import Batch
 from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.features.cache import ENCODE_BATCH, stored_dtype
-from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.models.text import Tokenizer
 from gatedcir.options.checks import check_negatives, check_ranges
 from gatedcir.options.config import Config
 from gatedcir.resources import GIB, MIB, count_parameters, free_memory, peak_memory
+from gatedcir.training.random_data import random_images, random_texts
 from gatedcir.training.sharding import whole_weights
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
 from gatedcir.visual import Visual, move
@@ -84,7 +83,8 @@ def measure(step: TrainingStep) -> Measured:
     parameters = count_parameters(model)
     trained = parameters["trainable_parameters"]
     generator = torch.Generator().manual_seed(config.optim.seed)
-    batch, vision, cached, make = config.optim.batch_size, None, 0, _pixels(model, generator)
+    batch, vision, cached = config.optim.batch_size, None, 0
+    make = partial(random_images, model, generator=generator)
     room = free_memory() // 2  # before the steps, which keep the memory that they free
     if may_cache(config):
         images = make(min(batch, ENCODE_BATCH))
@@ -92,8 +92,8 @@ def measure(step: TrainingStep) -> Measured:
         kept = stored_dtype(config.optim.cache_dtype, step.runs_on)
         levels = [level.to(kept) for level in levels]
         vision, cached = seconds / len(levels[0]), sum(level[0].nbytes for level in levels)
-        make = _features(levels, generator)
-    texts = _captions(tokenizer=step.tokenizer, count=max(batch, Evaluator.batch_size))
+        make = partial(random_images, model, dtype=kept, generator=generator)
+    texts = random_texts(step.tokenizer, max(batch, Evaluator.batch_size), words=(_WORDS, _WORDS))
     shown = make(2 * batch)
     triplets = Batch.all_different(shown, texts[:batch])
     step.wrapped.train()
@@ -148,26 +148,6 @@ def report(found: Measured, config: Config) -> str:
     lines["peak memory"] = f"{found.peak / GIB:.2f} GiB {kind}"
     title = f"dry run of {config.backbone.backbone} on {found.device}, {found.precision}"
     return "\n".join([title, *(f"  {name:<14}{text}" for name, text in lines.items())])
-
-
-def _pixels(model: ComposedRetriever, generator: torch.Generator) -> Callable[[int], Visual]:
-    size = model.backbone.image_size
-    return lambda count: torch.randn(count, 3, size, size, generator=generator)
-
-
-def _features(levels: list[Tensor], generator: torch.Generator) -> Callable[[int], Visual]:
-    """Random batches with the shape and type of the tower's output."""
-    return lambda count: [
-        torch.randn(count, *level.shape[1:], generator=generator).to(level.dtype)
-        for level in levels
-    ]
-
-
-def _captions(tokenizer: Tokenizer, count: int) -> list[str]:
-    """Texts of whole words that fill all tokens."""
-    words = sorted(word for word in tokenizer.wordpiece.get_vocab() if word.isalpha())
-    rng = random.Random(0)
-    return [" ".join(rng.choices(words, k=_WORDS)) for _ in range(count)]
 
 
 @torch.inference_mode()

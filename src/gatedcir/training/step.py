@@ -145,7 +145,7 @@ class TrainingStep:
         if before != now:
             raise UserError(
                 "the optimiser's state groups the weights in another way than this version; go on "
-                "with the revision that trained it, which provenance.json names, or start anew."
+                "with the revision that trained it, which provenance.json names, or start again."
             )
         self.optimizer.load_state_dict(spread(found, self.optimizer))
         self.schedule.load_state_dict(state["schedule"])

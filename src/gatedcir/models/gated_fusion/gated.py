@@ -231,5 +231,5 @@ class NoFusion(nn.Module):
         super().__init__()
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Aux]:
-        """Shapes as in `TextFusion.forward`; aux is empty."""
+        """Shapes as in `TextFusion.forward`. Aux is empty."""
         return image, {}

@@ -21,7 +21,8 @@ class Strategy(NamedTuple):
     """The place where a fusion is made, and a description of it."""
 
     path: str
-    """Of what gets the widths of image and text and the keywords alpha_init, dropout and start."""
+    """The path of a callable. It takes the widths of image and text, and the keywords alpha_init,
+    dropout and start, and returns the fusion."""
     meaning: str
 
 
@@ -32,17 +33,18 @@ STRATEGIES: dict[str, Strategy] = {
         f"{_HERE}.gated:InterpolatingFusion", "gate*(image+delta) + (1-gate)*image"
     ),
     "attentive": Strategy(
-        f"{_HERE}.attentive:to_words", "as gated, but every visual token attends to the words"
+        f"{_HERE}.attentive:to_words",
+        "as gated, but each token makes delta and gate from the words that it attends to",
     ),
     "contextual": Strategy(
         f"{_HERE}.attentive:to_contextual_words",
-        "attentive after one transformer layer over the text",
+        "as attentive, after one more transformer layer over the words",
     ),
     "contextual-mean": Strategy(
         f"{_HERE}.attentive:to_their_mean",
-        "its control, the same size with only the mean to attend to",
+        "the control of contextual, which is as large and sees only the mean of the words",
     ),
-    "none": Strategy(f"{_HERE}.gated:NoFusion", "the published baseline"),
+    "none": Strategy(f"{_HERE}.gated:NoFusion", "no change, the published baseline"),
 }
 
 

@@ -63,7 +63,7 @@ class NoScaleFusion(ScaleTokens):
     """The 1.0x scale's tokens as they are."""
 
     def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
-        """As in `ScaleTokens`; aux is empty."""
+        """As in `ScaleTokens`. Aux is empty."""
         return tokens[self.base], {}
 
 
@@ -71,7 +71,7 @@ class MeanScaleFusion(ScaleTokens):
     """The mean over the scales, position by position, and of the images' own tokens."""
 
     def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
-        """As in `ScaleTokens`; aux is empty."""
+        """As in `ScaleTokens`. Aux is empty."""
         images, patches = zip(*map(to_map, tokens), strict=True)
         height, width = patches[self.base].shape[-2:]
         resized = [resize(one, (height, width)) for one in patches]
@@ -109,7 +109,7 @@ class IntegratedScaleFusion(ScaleTokens):
         self.integration = integration(width, scales=scales, **options)
 
     def fuse(self, tokens: Sequence[Tensor]) -> tuple[Tensor, Aux]:
-        """As in `ScaleTokens`; aux is the integration's."""
+        """As in `ScaleTokens`. Aux is the integration's."""
         images, patches = zip(*(to_map(self.norm(one)) for one in tokens), strict=True)
         update, aux = self.integration.update(self.integration.align(patches))
         points = [one.transpose(1, 2)[..., None] for one in images]  # each [B, Dv, 1, 1]

@@ -50,7 +50,7 @@ def write(run: Checkpoint, folder: Path) -> None:
 
 
 def find(source: Path | str) -> Path | None:
-    """The folder of a path or hub name, downloaded if need be; None if `write` did not make it.
+    """The folder of a path or hub name, downloaded if need be. None if `write` did not make it.
 
     The content of `config.json` decides. The result is also None if that file is unreadable.
 

@@ -114,7 +114,7 @@ def without_dropped(weights: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mismatch(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """How names and shapes differ from the expected ones; empty if they are the same.
+    """How names and shapes differ from the expected ones. Empty if they are the same.
 
     >>> mismatch({"a": torch.ones(2)}, {"a": torch.ones(3), "b": torch.ones(1)})
     '1 missing (b) and 1 of another shape (a: [2], not [3])'

@@ -243,7 +243,7 @@ def _tower_beside(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor
 
 
 def _config_beside(file: Path) -> dict[str, Any] | None:
-    """The sizes in a `config.json` in the hub's layout next to a file; None without one."""
+    """The sizes in a `config.json` in the hub's layout next to a file. None without one."""
     path = file.with_name("config.json")
     if not path.is_file():
         return None
@@ -269,7 +269,7 @@ def _inferred_config(weights: Mapping[str, Tensor], file: Path) -> dict[str, Any
         ) from None
     except ValueError as error:
         raise UserError(
-            f"{file} holds a model with {error}; put its config.json in the hub's layout beside it."
+            f"{file} holds a model with {error}; put the hub's config.json of it next to it."
         ) from None
 
 

@@ -50,7 +50,7 @@ def wordpieces_beside(file: Path, *, rows: int) -> PreTrainedTokenizerFast:
 
 
 def _bert_vocabulary() -> Path | None:
-    """BERT's vocabulary file from the hub's cache or the hub; None if both lack it."""
+    """BERT's vocabulary file from the hub's cache or the hub. None if both lack it."""
     try:
         return Path(hf_hub_download(_BERT, "vocab.txt", local_files_only=True))
     except LocalEntryNotFoundError:
@@ -68,13 +68,13 @@ def _of_size(
     if len(wordpieces) != rows:
         raise UserError(
             f"the vocabulary of {source} has {len(wordpieces)} entries where the weights have "
-            f"{rows}; put the vocab.txt that they were trained with beside them."
+            f"{rows}; put the vocab.txt that they were trained with next to them."
         )
     return wordpieces
 
 
 def wordpieces_from_json(text: str) -> PreTrainedTokenizerFast:
-    """The tokenizer that a checkpoint holds; UserError if it holds something else."""
+    """The tokenizer that a checkpoint holds. UserError if it holds something else."""
     try:
         found = WordPieces.from_str(text)
     except Exception as error:  # the library raises no narrower one

@@ -75,6 +75,6 @@ class DeformableScaleIntegration(ScaleIntegration):
             zero(self.align_conv.conv)
 
     def update(self, maps: list[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
-        """As in `ScaleIntegration`; aux is empty."""
+        """As in `ScaleIntegration`. Aux is empty."""
         aligned = [self.align_conv(one) for one in weigh(maps, weights)]
         return torch.stack(aligned).sum(0), {}

@@ -130,7 +130,7 @@ class ABSI(ScaleIntegration):
             zero(self.output)
 
     def update(self, maps: list[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
-        """As in `ScaleIntegration`; aux has `scale_weights` [B, S], which sum to one."""
+        """As in `ScaleIntegration`. Aux has `scale_weights` [B, S], which sum to one."""
         maps = weigh(maps, weights)
         pooled = torch.cat([one.mean((2, 3)) for one in maps], dim=1)  # [B, S C]
         importance = self.importance(pooled).softmax(1)  # [B, S]
@@ -189,7 +189,7 @@ class HierarchicalScaleIntegration(ScaleIntegration):
             zero(stages[-1].mix)
 
     def update(self, maps: list[Tensor], weights: Tensor | None = None) -> tuple[Tensor, Aux]:
-        """As in `ScaleIntegration`; aux is empty."""
+        """As in `ScaleIntegration`. Aux is empty."""
         fused, *finer = weigh(maps, weights)
         for stage, fine in zip(self.stages, finer, strict=True):
             fused = stage(fused, fine)
