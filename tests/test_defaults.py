@@ -139,6 +139,7 @@ ARGUMENTS = {
     },
     "Choice": {"protocol": "original", "gallery": "split"},
     "Claim": {"flag": "--output"},
+    "ComposedRetriever.encode_text": {"prompted": True},
     "boxes": {"size": 128},
     "estimate": {"resamples": 9999},
     "estimate_share": {"resamples": 9999},

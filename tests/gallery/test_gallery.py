@@ -62,7 +62,7 @@ def test_a_search_ranks_by_the_models_own_similarity(retriever, gallery, folder,
     tokens = tokenizer([text])
     with torch.no_grad(), retriever.runs_on.autocast():
         if image is None:
-            [query] = model.encode_text(tokens)
+            [query] = model.encode_text(tokens, prompted=False)  # tiny has none that were learned
         else:
             pixels = retriever.transform(retriever.transform.open(image))[None]
             [query] = model.encode_query(pixels, tokens)[0]
@@ -234,6 +234,19 @@ def test_a_hit_is_explained(cirr_run, folder, tmp_path):
     weighted = gallery.search(image, [("red", 0.1), (text, 2.0)], k=1)[0].explain()
     assert np.array_equal(weighted.maps.gate, found.maps.gate)  # of the greatest weight
     assert gallery.search(image, k=1)[0].explain().maps.gate is None
+
+
+def test_a_text_alone_has_prompts_if_they_were_learned(cirr_run):
+    trained, plain = Retriever.from_pretrained(cirr_run), Retriever.from_pretrained("tiny")
+    assert (trained.has_prompts, plain.has_prompts) == (True, False)
+    for retriever in (trained, plain):
+        before = retriever.encode_query(None, "a dog")
+        with torch.no_grad():
+            retriever.model.prompt_tokens.add_(1)
+        after = retriever.encode_query(None, "a dog")
+        with torch.no_grad():
+            retriever.model.prompt_tokens.sub_(1)
+        assert np.allclose(before, after) == (retriever is plain)
 
 
 def test_a_run_and_its_export_are_the_same_model(cirr_run, folder, tmp_path):

@@ -73,6 +73,8 @@ class Retriever:
         self.model, self.transform, self.runs_on = model, transform, runs_on
         self.identity = dict(identity)
         """What features depend on besides the image: weights, transform, options."""
+        self.has_prompts = True
+        """Whether the prompts were learned. If not, a text alone is read without them."""
         self._tokenizer, self._lock = tokenizer, Lock()  # the tokenizer is not safe from threads
 
     @classmethod
@@ -87,7 +89,8 @@ class Retriever:
             UserError: nothing there, or not readable, or no such device.
         """
         where = find_device(device)
-        model, tokenizer, config = trained_model(load(str(name)), str(name))
+        found = load(str(name))
+        model, tokenizer, config = trained_model(found, str(name))
         transform = make_transform(config, model)
         identity = {
             "weights": hash_weights(model.state_dict()),  # before the tower's precision is chosen
@@ -97,7 +100,9 @@ class Retriever:
         place(model, where, config)
         path = Path(name)
         full = str(path.absolute()) if path.exists() else str(name)
-        return cls(full, model, tokenizer, transform, device_of(config, model), identity)
+        retriever = cls(full, model, tokenizer, transform, device_of(config, model), identity)
+        retriever.has_prompts = "prompt_tokens" in found.own
+        return retriever
 
     def form(self, precision: str = "fp16") -> Form:
         """The shape of an image's features, for an index."""
@@ -179,7 +184,7 @@ class Retriever:
                 levels = self.model.levels(torch.stack(pixels).to(self.runs_on.device))
                 each, _ = self.model.encode_query(take(levels, places), tokens)
             else:
-                each = self.model.encode_text(tokens)
+                each = self.model.encode_text(tokens, prompted=self.has_prompts)
         weighted = each.float().cpu() * torch.tensor(weights)[:, None]
         total = torch.zeros(len(queries), each.shape[1]).index_add_(0, places, weighted)
         return F.normalize(total, dim=-1)[:, None].numpy()
