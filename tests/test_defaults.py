@@ -131,6 +131,10 @@ OPTIONS = {
     "synthetic.test": 600,
     "resize.image_size": 224,
     "resize.num_workers": 2,
+    "index.num_workers": 2,
+    "index.device": "auto",
+    "search.k": 10,
+    "search.device": "auto",
 }
 
 ARGUMENTS = {
@@ -149,6 +153,7 @@ ARGUMENTS = {
     "read_answers": {"read": plain},
     "read_queries": {"choice": WHOLE},
     "Claim": {"flag": "--output"},
+    "ComposedRetriever.encode_text": {"prompted": True},
     "boxes": {"size": 128},
     "estimate": {"resamples": 9999},
     "estimate_share": {"resamples": 9999},
@@ -222,6 +227,12 @@ ARGUMENTS = {
         "backbones": ("resnet50", "pvt_v2_b2", "efficientnet"),
         "scales": SCALES,
     },
+    "Gallery.search": {"k": 10},
+    "Indexing.add": {"num_workers": 2},
+    "Indexing.sync": {"num_workers": 2},
+    "Manifest": {"format": 1},
+    "Retriever.form": {"precision": "fp16"},
+    "Retriever.index": {"num_workers": 2},
     "ScaleTokens": {"scales": SCALES},
     "SpatialAttention": {"kernel_size": 7},
     "SpatialPyramidPooling": {"num_levels": 3, "pool_type": "max"},

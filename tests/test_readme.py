@@ -48,6 +48,8 @@ SHORTER = {
     "synthetic": FEW,
     "export": [],
     "describe": [],
+    "index": [],
+    "search": [],
 }
 
 
@@ -57,6 +59,10 @@ def workplace(home):
     for name in ("src", "scripts", "configs", "data_preparation"):
         (home / name).symlink_to(ROOT / name)
     Image.new("RGB", (80, 60), "red").save(home / "dog.jpg")
+    (home / "photos").mkdir()
+    for colour in ("red", "green", "blue"):
+        Image.new("RGB", (80, 60), colour).save(home / "photos" / f"{colour}.jpg")
+    (home / "photos.csv").write_text("path,category,price\nred.jpg,dress,20\nblue.jpg,shirt,9\n")
     (home / "few.yaml").write_text("baseline: one\ncells: {one: {}}\n")
     return home
 

@@ -19,6 +19,9 @@ def test_it_runs(file, tmp_path, monkeypatch, capsys):
     if file.stem == "reproduce_sprc":
         assert found["history"][-1] < found["history"][0]
         assert found["before"].keys() == found["after"].keys()
+    elif file.stem == "search_photos":
+        assert found["hits"][0].path.stem == "blue-star"
+        assert found["again"].encoded == 0
     else:
         assert issubclass(found["FilmFusion"], nn.Module)
 

@@ -8,16 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gatedcir.errors import UserError
+    from gatedcir.gallery.gallery import Gallery
+    from gatedcir.gallery.retriever import Retriever
     from gatedcir.models.retriever import ComposedRetriever
     from gatedcir.pretrained import TrainedRetriever
 
 _MODULE_OF = {
     "ComposedRetriever": "models.retriever",
+    "Gallery": "gallery.gallery",
+    "Retriever": "gallery.retriever",
     "TrainedRetriever": "pretrained",
     "UserError": "errors",
 }
 
-__all__ = ["ComposedRetriever", "TrainedRetriever", "UserError", "__version__"]
+__all__ = [
+    "ComposedRetriever",
+    "Gallery",
+    "Retriever",
+    "TrainedRetriever",
+    "UserError",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

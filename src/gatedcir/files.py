@@ -23,7 +23,12 @@ except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-_TORCH_NO_ROOM = ("unexpected pos", "PytorchStreamWriter failed")  # it keeps no error number
+# Errors without a number: of torch, and of SQLite.
+_SAYS_NO_ROOM = (
+    "unexpected pos",
+    "PytorchStreamWriter failed",
+    "database or disk is full",
+)
 _MB = 1e6
 CONFIG_FILE = "config.yaml"  # the options of a run, in its folder
 
@@ -122,7 +127,7 @@ def _why_no_room(error: BaseException | None) -> str | None:
             number = error.errno if isinstance(error, OSError) else None
             if number == code or f"(os error {code})" in str(error):  # the form in Rust's libraries
                 return os.strerror(code)
-        if any(sign in str(error) for sign in _TORCH_NO_ROOM):
+        if any(sign in str(error) for sign in _SAYS_NO_ROOM):
             return "no room for it"
         error = error.__cause__ or error.__context__
     return None

@@ -35,7 +35,10 @@ ONLY_TRAINING = {
 _WORKERS = {"--num-workers"}  # of data loaders, which the command has not
 _GALLERIES = {"--gallery", "--fashioniq-protocol"}  # which the command cannot choose
 # What a command's own use of a module leaves out.
+_DATA_SETS = {"--data-path", "--dataset", "--skip-unreadable"}  # it reads files of one's own
 NOT_SAID = {
+    "index": _DATA_SETS,
+    "search": _DATA_SETS | _WORKERS,
     "submit": _GALLERIES,
     "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
     "describe": _WORKERS | {"--data-path"},

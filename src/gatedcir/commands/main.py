@@ -17,6 +17,8 @@ COMMANDS = {
     "submit": "Write the files of a dataset's test server, or check such files.",
     "gates": "Draw where the text opens the gate.",
     "fusion": "Draw what the visual fusion makes of an image.",
+    "index": "Index a folder of photos, for searches.",
+    "search": "Search an index of photos by an image, a text, or both.",
     "ablate": "Compare cells of options over several seeds.",
     "describe": "Print a model's parameters, shapes and options.",
     "export": "Take weights out, for other programs.",

@@ -173,23 +173,17 @@ class _Maps(NamedTuple):
 
 def _maps(evaluator: "Evaluator", asked: Asked, *, delta: bool) -> _Maps:
     """What the model does to the image under the text."""
-    from gatedcir.visualize.maps import gate_map, patch_maps
-    from gatedcir.visualize.words import word_shares
+    from gatedcir.visualize.explained import explained
 
     pixels = asked.reference()
-    found = evaluator.explain(pixels[None], [asked.text])
-    aux = {name: value[0].float().cpu() for name, value in found.items() if value.ndim > 1}
-    words: list[tuple[str, float]] = []
-    if "text_attention" in aux:
-        attention = aux["text_attention"][1:]  # the cells, without [CLS]
-        names, shares = word_shares(attention, evaluator.tokenizer.words(asked.text))
-        words = list(zip(names, shares.mean(0).tolist(), strict=True))
-    return _Maps(
-        gate=gate_map(aux["gate"][None])[0].numpy(),
-        change=patch_maps(aux["change_map"]).numpy() if "change_map" in aux else None,
-        direction=_direction(evaluator, pixels, asked, aux) if delta else None,
-        words=words,
-    )
+    aux = evaluator.explain(pixels[None], [asked.text])
+    found = explained(aux, evaluator.tokenizer.words(asked.text))
+    assert found.gate is not None
+    direction = None
+    if delta:
+        one = {name: value[0].float().cpu() for name, value in aux.items() if value.ndim > 1}
+        direction = _direction(evaluator, pixels, asked, one)
+    return _Maps(found.gate, found.change, direction, found.words)
 
 
 def _direction(

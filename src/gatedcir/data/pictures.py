@@ -89,10 +89,19 @@ def _decode(path: Path, at_least: int | None) -> Image.Image:
     with Image.open(path) as image:
         if at_least is not None:
             image.draft(None, (at_least, at_least))
-        picture = to_rgb(image)
-        turn = _turn(image)
+        return upright(image)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An opened image in RGB with 8 bits, turned as its EXIF block says.
+
+    Raises:
+        ValueError: as `to_rgb`, or it has no pixels.
+    """
+    picture = to_rgb(image)
     if 0 in picture.size:
         raise ValueError("it has no pixels")
+    turn = _turn(image)
     return picture if turn is None else picture.transpose(turn)
 
 

@@ -6,6 +6,7 @@ before the tower's last LayerNorm, which is trained.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,11 +146,20 @@ def tower_hash(model: ComposedRetriever) -> str:
     """A hash of all that the frozen tower's outputs depend on, but for the image."""
     vision = model.backbone.vision_model
     sizes = [getattr(model.backbone.config.vision_config, name) for name in _TOWER_SIZES]
-    found = hashlib.sha256(json.dumps([*sizes, model.backbone.image_size]).encode())
-    for name, weight in sorted(vision.state_dict().items()):
-        if not name.startswith("post_layernorm."):  # it is trained, and comes after the features
-            found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            found.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    weights = {  # the last LayerNorm is trained, and comes after the features
+        name: weight
+        for name, weight in vision.state_dict().items()
+        if not name.startswith("post_layernorm.")
+    }
+    return hash_weights(weights, json.dumps([*sizes, model.backbone.image_size]))
+
+
+def hash_weights(weights: Mapping[str, Tensor], start: str = "") -> str:
+    """A hash of names, types, shapes and values, and of the text `start`."""
+    found = hashlib.sha256(start.encode())
+    for name, weight in sorted(weights.items()):
+        found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        found.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()[:16]
 
 

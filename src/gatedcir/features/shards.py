@@ -23,7 +23,7 @@ from gatedcir.files import room_for
 from gatedcir.resources import tensor_bytes
 
 SUFFIX = ".safetensors"
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
 _KEY, _CHECKSUMS = "images", "crc32"  # of the metadata
 
 
@@ -47,7 +47,7 @@ def unfinished(file: Path) -> Path:
 
     Every process has its own place, even on several machines that share a disk without locks.
     """
-    return file.with_suffix(f".{socket.gethostname()}-{os.getpid()}{_UNFINISHED}")
+    return file.with_suffix(f".{socket.gethostname()}-{os.getpid()}{UNFINISHED}")
 
 
 def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> None:
@@ -55,7 +55,7 @@ def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> No
 
     Raises UserError if there is no room for it.
     """
-    for left in shard.parent.glob(f"{shard.stem}.*{_UNFINISHED}"):
+    for left in shard.parent.glob(f"{shard.stem}.*{UNFINISHED}"):
         left.unlink()
     part = unfinished(shard)
     images = [[name, *file] for name, file in entries]
@@ -165,6 +165,36 @@ class ShardSource:
     def __getstate__(self) -> dict[str, Any]:
         """The state without the mapped files, because another process opens them itself."""
         return {"places": self.places, "_opened": {}}
+
+
+class MappedShard:
+    """A shard that is mapped into memory. It stays readable if its name is removed.
+
+    Raises:
+        UserError: the shard is damaged or cut short.
+    """
+
+    def __init__(self, shard: Path) -> None:
+        self.shard = shard
+        try:
+            self._opened = _open(shard, shard.stat().st_size)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise _damaged(shard, reason_of(error)) from None
+
+    def levels(self) -> list[Tensor]:
+        """All rows, one [N, ...] a layer. The first call compares every checksum.
+
+        Raises:
+            UserError: the shard was damaged after it was written.
+        """
+        opened = self._opened
+        if self.shard.exists() and self.shard.stat().st_size != opened.size:
+            raise _damaged(self.shard, "its size has changed")  # reading would kill the process
+        for row, expected in list(opened.unchecked.items()):
+            if _checksum([level[row] for level in opened.levels]) != expected:
+                raise _damaged(self.shard, f"the features in its row {row} have another checksum")
+        opened.unchecked.clear()
+        return opened.levels
 
 
 def _open(shard: Path, size: int) -> _Opened:

@@ -228,9 +228,18 @@ class ComposedRetriever(nn.Module):
             return self.backbone.text_pass(words, mask=text_mask)
         return self.backbone.normalise_text(words)
 
-    def encode_text(self, text: Tokens) -> Tensor:
-        """Features of B texts with the learned prompts, without an image: [B, E] of norm 1."""
-        return self._text(self.backbone.embed_words(text.input_ids), text.attention_mask)
+    def encode_text(self, text: Tokens, *, prompted: bool = True) -> Tensor:
+        """Features of B texts without an image: [B, E] of norm 1.
+
+        They have the learned prompts. Without `prompted` they are BLIP-2's own, for weights whose
+        prompts nobody has trained.
+        """
+        words = self.backbone.embed_words(text.input_ids)
+        if prompted:
+            return self._text(words, text.attention_mask)
+        words = self.backbone.at_positions(words)
+        hidden = self.backbone.text_pass(words, mask=text.attention_mask, kept=slice(0, 1))
+        return project(self.backbone.text_projection, hidden[:, 0])
 
     def _text(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """Word embeddings [B, T, D] and their mask [B, T] -> [B, E]."""

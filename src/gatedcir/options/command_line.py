@@ -12,6 +12,7 @@ import typing
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -114,6 +115,11 @@ class Option:
     def is_list(self) -> bool:
         """Whether it takes several values."""
         return any(typing.get_origin(part) is tuple for part in _parts(self.kind))
+
+    @property
+    def holds_commas(self) -> bool:
+        """Whether its values are words or paths, in which a comma parts no values."""
+        return any(typing.get_args(part)[:1] in ((str,), (Path,)) for part in _parts(self.kind))
 
     @property
     def choices(self) -> tuple[Any, ...]:
@@ -252,16 +258,19 @@ def switched_off(flag: str) -> str:
 def split(words: Sequence[str]) -> list[Given]:
     """Words of a command line as flags with their values.
 
-    >>> for given in split(["a", "--save_best", "--layers", "-1", "-4", "--text=--b"]):
+    >>> for given in split(["a", "-k", "3", "--save_best", "--layers", "-1", "-4", "--text=--b"]):
     ...     print(given.words)
     ['a']
+    ['--k', '3']
     ['--save-best']
     ['--layers', '-1', '-4']
     ['--text=--b']
     """
     found = [Given("", ())]
     for word in words:
-        if word.startswith("--"):
+        if re.fullmatch(r"-[a-z]", word):  # a flag of one letter; -1 is a number
+            found.append(Given(f"-{word}", ()))
+        elif word.startswith("--"):
             flag, equals, value = word.partition("=")
             found.append(Given(flag.replace("_", "-"), (value,) if equals else ()))
         else:
@@ -282,7 +291,7 @@ def normal(given: Given, option: Option | None) -> Given:
     if option is None:
         return given
     values = given.values
-    if option.is_list and option.kind != tuple[str, ...]:  # words may have commas of their own
+    if option.is_list and not option.holds_commas:
         values = tuple(part for value in values for part in re.findall(r"[^\s,\[\]()]+", value))
     known = {str(choice).lower(): str(choice) for choice in option.choices}
     return Given(given.flag, tuple(known.get(value.lower(), value) for value in values))

@@ -73,7 +73,7 @@ class TokenIndex:
         if features.ndim != 3 or features.shape[1:] != (self.tokens_per_image, self.dim):
             expected = f"[B, {self.tokens_per_image}, {self.dim}]"
             raise ValueError(f"features are {tuple(features.shape)}, not {expected}")
-        self._tokens.add(_as_rows(features, self.dim, "gallery"))  # [B * Q, E]
+        self._tokens.add(as_rows(features, self.dim, "gallery"))  # [B * Q, E]
 
     def search(self, queries: Features, k: int) -> tuple[Floats, Indices]:
         """The `k` best images of every query: (scores [M, k], gallery indices [M, k]).
@@ -89,7 +89,7 @@ class TokenIndex:
             raise ValueError(f"queries are {tuple(queries.shape)}, not [M, {self.dim}]")
         if k < 1:
             raise ValueError(f"k is {k}, but at least one image must be asked for")
-        rows = _as_rows(queries, self.dim, "query")  # [M, E]
+        rows = as_rows(queries, self.dim, "query")  # [M, E]
         scores = np.full((len(rows), k), -np.inf, dtype=np.float32)  # [M, k]
         images = np.full((len(rows), k), -1, dtype=np.int64)  # [M, k]
         kept = min(k, len(self))
@@ -102,18 +102,10 @@ class TokenIndex:
         """Fill in scores and images [M, K] of the queries [M, E] by products with all tokens."""
         flat = faiss.rev_swig_ptr(self._tokens.get_xb(), self._tokens.ntotal * self.dim)
         tokens = torch.from_numpy(flat).view(len(self), self.tokens_per_image, self.dim)
-        width = max(1, _BLOCK_ROWS // self.tokens_per_image)  # images multiplied at once
         for start in range(0, len(rows), _BLOCK_QUERIES):
             some = slice(start, start + _BLOCK_QUERIES)
-            queries = torch.from_numpy(rows[some])  # [m, E]
-            found = torch.cat(
-                [
-                    (queries @ block.flatten(0, 1).T).unflatten(1, block.shape[:2]).amax(-1)
-                    for block in tokens.split(width)
-                ],
-                dim=1,
-            )  # [m, G]
-            best, which = _first_of_equals(found, scores.shape[1])
+            found = similarities(torch.from_numpy(rows[some]), tokens)  # [m, G]
+            best, which = first_of_equals(found, scores.shape[1])
             scores[some], images[some] = best.numpy(), which.numpy()
 
     def _fetch(self, rows: Floats, scores: Floats, images: Indices) -> None:
@@ -149,7 +141,7 @@ class TokenIndex:
 
         -inf where an image is -1. Raises UserError if a query is NaN or infinite.
         """
-        rows = _as_rows(queries, self.dim, "query")  # [M, E]
+        rows = as_rows(queries, self.dim, "query")  # [M, E]
         found = np.empty(images.shape, dtype=np.float32)  # [M, S]
         for start in range(0, len(rows), _QUERIES_AT_ONCE):
             some = slice(start, start + _QUERIES_AT_ONCE)
@@ -162,10 +154,30 @@ class TokenIndex:
         return found
 
 
-def _first_of_equals(scores: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
+def similarities(queries: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """The best inner product with any token of each image: [m, E], [G, Q, E] -> [m, G] float32.
+
+    Tokens may be in half precision. They are multiplied in float32, block by block.
+
+    >>> tokens = torch.tensor([[[1, 0], [0, 1]], [[3, 0], [0, 0]]], dtype=torch.float16)
+    >>> similarities(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), tokens)
+    tensor([[1., 3.],
+            [1., 0.]])
+    """
+    width = max(1, _BLOCK_ROWS // tokens.shape[1])  # images multiplied at once
+    return torch.cat(
+        [
+            (queries @ block.flatten(0, 1).float().T).unflatten(1, block.shape[:2]).amax(-1)
+            for block in tokens.split(width)
+        ],
+        dim=1,
+    )
+
+
+def first_of_equals(scores: torch.Tensor, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The `kept` best columns of each row [m, G], equal ones by number: scores and columns.
 
-    >>> _first_of_equals(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 3)[1]
+    >>> first_of_equals(torch.tensor([[1.0, 3.0, 1.0, 3.0]]), 3)[1]
     tensor([[1, 3, 0]])
     """
     which = scores.topk(kept).indices.sort(1).values  # [m, kept]
@@ -201,7 +213,7 @@ def _distinct_images(scores: Floats, images: Indices, kept: int) -> tuple[Floats
     return best, np.take_along_axis(images, order, axis=1)
 
 
-def _as_rows(features: Features, width: int, name: str) -> Floats:
+def as_rows(features: Features, width: int, name: str) -> Floats:
     """[..., width] of any device and precision -> contiguous float32 rows [n, width]."""
     if isinstance(features, torch.Tensor):
         features = features.detach().float().cpu().numpy()

@@ -1,0 +1,139 @@
+"""Make, change and describe an index of photos: parse, open, write, report."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from gatedcir.commands.main import COMMANDS
+from gatedcir.errors import UserError
+from gatedcir.options.config import Device, ModelPath
+from gatedcir.options.parsing import parse
+
+if TYPE_CHECKING:
+    from gatedcir.gallery.indexing import Indexing
+
+
+_SHOWN = 10  # groups of duplicates
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which images, which model, and where the index is."""
+
+    output: Annotated[Path, tyro.conf.arg(aliases=("--index",))]
+    """The index, a folder. It is made if it is missing."""
+    model_path: ModelPath | None = None
+    """The model: a run's folder, a checkpoint file, or other weights, such as tiny. Without it: the
+    model that made the index."""
+    images: Path | None = None
+    """A folder of images. Afterwards the index shows what this folder and its sub-folders hold."""
+    metadata: Path | None = None
+    """A .csv or .jsonl file of what is known about the images. Its column path names them."""
+    add: tuple[Path, ...] = ()
+    """Files and folders to add."""
+    remove: tuple[Path, ...] = ()
+    """Files and folders to remove from the index. The files themselves stay."""
+    compact: bool = False
+    """Delete the features of removed files, and give their room back."""
+    info: bool = False
+    """Print what the index is and holds. Every feature is read and compared with its checksum."""
+    json: bool = False
+    """Print --info as JSON."""
+    skip_broken: bool = False
+    """Go on without files that cannot be read. They are counted and named."""
+    kind: Literal["exact", "embedded"] | None = None
+    """How features are kept. exact: files of this project, which several processes can read.
+    embedded: the Qdrant engine in this process. Without it: that of the index, else exact."""
+    precision: Literal["fp16", "fp32"] | None = None
+    """How exactly features are kept. Without it: that of the index, else fp16."""
+    num_workers: int = 2
+    """Threads that read images."""
+    device: Device = "auto"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Bring an index up to date, and say what has changed."""
+    options = parse(Options, argv, description=COMMANDS["index"])
+    writes = bool(options.images or options.add or options.remove or options.compact)
+    if not writes and not options.info:
+        raise UserError("give --images FOLDER, or one of --add, --remove, --compact and --info.")
+    if options.metadata is not None and not (options.images or options.add):
+        raise UserError("--metadata describes images; give --images or --add too.")
+    if writes:
+        try:
+            _write(options)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"stopped; what was encoded is kept in {options.output}, and the same command goes "
+                "on."
+            ) from None
+    if options.info:
+        _describe(options)
+
+
+def _write(options: Options) -> None:
+    if options.images is not None:
+        from gatedcir.gallery.photos import find_photos
+
+        find_photos(options.images)  # a wrong folder is said before the model is opened
+    from gatedcir.gallery.indexing import Indexing
+    from gatedcir.gallery.place import read_manifest
+    from gatedcir.gallery.retriever import Retriever
+
+    name: Any = options.model_path
+    if name is None:
+        if not options.output.is_dir() or not any(options.output.iterdir()):
+            raise UserError(f"{options.output} is a new index; give --model-path MODEL.")
+        name = read_manifest(options.output).model
+    retriever = Retriever.from_pretrained(name, device=options.device)
+    with Indexing.at(
+        options.output, retriever, kind=options.kind, precision=options.precision
+    ) as index:
+        _change(index, options)
+
+
+def _change(index: "Indexing", options: Options) -> None:
+    settings: dict[str, Any] = {"metadata": options.metadata, "num_workers": options.num_workers}
+    if options.remove:
+        index.remove(options.remove)
+    if options.images is not None:
+        index.sync(options.images, **settings)
+    if options.add:
+        index.add(options.add, **settings)
+    report = index.report
+    print(f"{options.output}: {report}")
+    if options.compact:
+        print(f"compacted: the features of {index.compact()} images were deleted")
+    if report.counts["duplicates"]:
+        _list_duplicates(index)
+    if report.broken and options.skip_broken:
+        print(report.broken_files())
+    report.check(skip_broken=options.skip_broken, way_out="pass --skip-broken")
+
+
+def _list_duplicates(index: "Indexing") -> None:
+    found = index.target.catalogue.duplicates()
+    for paths in found[:_SHOWN]:
+        print(f"stored once: {', '.join(map(str, paths))}")
+    if len(found) > _SHOWN:
+        print(f"and {len(found) - _SHOWN} more, which --info --json lists")
+
+
+def _describe(options: Options) -> None:
+    from gatedcir.gallery.gallery import info_of
+    from gatedcir.gallery.place import IndexFolder, read_manifest
+
+    folder = IndexFolder.open(options.output, read_manifest(options.output))
+    found = info_of(folder, check=True)
+    folder.close()
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return
+    duplicates = found.pop("duplicates")
+    found["duplicates"] = sum(len(paths) - 1 for paths in duplicates)
+    for name, value in found.items():
+        print(f"{name}: {', '.join(value) or 'none' if isinstance(value, list) else value}")

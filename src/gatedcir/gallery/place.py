@@ -1,0 +1,134 @@
+"""The folder of an index: which model made it, its catalogue, its features."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from gatedcir.errors import UserError, reason_of
+from gatedcir.files import write_json
+from gatedcir.gallery.retriever import Retriever
+from gatedcir.run_folder.claim import LOCK
+from gatedcir.search.catalogue import Catalogue
+from gatedcir.search.index import Form, StoredIndex
+from gatedcir.search.kinds import KINDS
+
+FORMAT = 1
+_MANIFEST, _CATALOGUE, _FEATURES = "index.json", "catalogue.sqlite", "features"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an index is."""
+
+    model: str
+    """What its model was opened by."""
+    identity: dict[str, str]
+    """The model's, as `Retriever.identity`."""
+    kind: str
+    tokens: int
+    dim: int
+    precision: str
+    format: int = FORMAT
+
+    @property
+    def form(self) -> Form:
+        """Shape and precision of the features."""
+        return Form(self.tokens, self.dim, self.precision)
+
+    def check(self, folder: Path, retriever: Retriever) -> None:
+        """UserError if the model is another one."""
+        for name, wanted in self.identity.items():
+            given = retriever.identity[name]
+            if given != wanted:
+                raise UserError(
+                    f"the index {folder} was made by {self.model} with other {name} ({wanted}) "
+                    f"than {retriever.name} has ({given}); search it with its own model, or index "
+                    "into another folder."
+                )
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What the index in a folder is.
+
+    Raises:
+        UserError: there is none, it is damaged, or it has the format of another version.
+    """
+    file = folder / _MANIFEST
+    if not file.is_file():
+        raise UserError(f"there is no index in {folder}; make one with gatedcir index.")
+    try:
+        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        if content["format"] != FORMAT:
+            raise UserError(
+                f"the index {folder} has format {content['format']}, and this version reads format "
+                f"{FORMAT}; use the gatedcir that wrote it, or index the folder again."
+            )
+        return Manifest(**content)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{file} is damaged ({reason_of(error)}); put a copy back, or index into another "
+            "folder."
+        ) from None
+
+
+@dataclass(frozen=True)
+class IndexFolder:
+    """An opened index."""
+
+    path: Path
+    manifest: Manifest
+    stored: StoredIndex
+    catalogue: Catalogue
+
+    @classmethod
+    def open(cls, path: Path, manifest: Manifest, *, writable: bool = False) -> Self:
+        """The parts of an index. UserError if a part cannot be opened."""
+        if manifest.kind not in KINDS:
+            raise UserError(
+                f"the index {path} is of the kind {manifest.kind!r}, which this version lacks; it "
+                f"has {', '.join(KINDS)}."
+            )
+        stored = KINDS[manifest.kind].open(path / _FEATURES, manifest.form, writable=writable)
+        return cls(path, manifest, stored, Catalogue(path / _CATALOGUE, writable=writable))
+
+    def close(self) -> None:
+        """Give files and locks back."""
+        self.catalogue.close()
+        self.stored.close()
+
+
+def new_manifest(
+    folder: Path, retriever: Retriever, *, kind: str | None, precision: str | None
+) -> Manifest:
+    """The manifest of the index in a folder, written there if it is new.
+
+    Args:
+        folder: an index, or a folder that is new or empty.
+        retriever: the model.
+        kind: exact or embedded. None: as it is, or exact.
+        precision: fp16 or fp32. None: as it is, or fp16.
+
+    Raises:
+        UserError: the folder holds something else, or an index that differs.
+    """
+    if (folder / _MANIFEST).exists():
+        found = read_manifest(folder)
+        found.check(folder, retriever)
+        for name, wanted in (("kind", kind), ("precision", precision)):
+            if wanted not in (None, there := getattr(found, name)):
+                raise UserError(
+                    f"the index {folder} has the {name} {there}, not {wanted}; leave --{name} out, "
+                    "or index into another folder."
+                )
+        return found
+    own = (LOCK, _FEATURES, _MANIFEST)  # maybe of a process that was killed at once
+    if any(not entry.name.startswith(own) for entry in folder.iterdir()):
+        raise UserError(f"{folder} holds other files and no index; name a new folder.")
+    if (kind or "exact") not in KINDS:
+        raise UserError(f"there is no kind {kind!r} of index; choose one of {', '.join(KINDS)}.")
+    form = retriever.form(precision or "fp16")
+    found = Manifest(retriever.name, retriever.identity, kind or "exact", *form)
+    KINDS[found.kind].open(folder / _FEATURES, form, writable=True).close()
+    write_json(folder / _MANIFEST, asdict(found))
+    return found

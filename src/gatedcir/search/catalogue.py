@@ -1,0 +1,244 @@
+"""The names in an index: which files show an image, and what is known about them (SQLite).
+
+An image is its content. It has a number, which never changes, and any number of files. An image
+without a file is kept until the index is compacted, but no search finds it.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gatedcir.benchmarks.ranks import Indices
+from gatedcir.errors import UserError
+from gatedcir.files import room_for
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS images (number INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS files (
+    file INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, number INTEGER NOT NULL,
+    size INTEGER NOT NULL, modified INTEGER NOT NULL, metadata TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS files_of_images ON files (number);
+CREATE TABLE IF NOT EXISTS facts (file INTEGER NOT NULL, field TEXT NOT NULL, value);
+CREATE INDEX IF NOT EXISTS files_of_facts ON facts (field, value, file);
+CREATE INDEX IF NOT EXISTS facts_of_files ON facts (file);
+"""
+Value = str | int | float | bool | None
+Where = Mapping[str, Any]
+"""Field -> the value that it must have, a list of values, or a tuple (low, high) with both ends.
+None is an open end."""
+
+
+class Known(NamedTuple):
+    """A file as it was when it was indexed."""
+
+    number: int
+    size: int
+    modified: int  # in nanoseconds
+
+
+class Shown(NamedTuple):
+    """An image as a result shows it."""
+
+    path: Path
+    duplicates: tuple[Path, ...]
+    """Other files with the same content."""
+    metadata: dict[str, Any]
+
+
+class Catalogue:
+    """Reading is safe from several threads, and next to one process that writes."""
+
+    def __init__(self, file: Path, *, writable: bool = False) -> None:
+        self.file = file
+        self._lock = RLock()
+        mode = "rwc" if writable else "ro"
+        with self._told():
+            address = f"{file.absolute().as_uri()}?mode={mode}"
+            self._database = sqlite3.connect(
+                address, uri=True, check_same_thread=False, isolation_level=None
+            )
+            if writable:
+                self._database.executescript(_TABLES)
+            self._database.execute("SELECT count(*) FROM files")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Errors of the database as one sentence."""
+        try:
+            with room_for(self.file):
+                yield
+        except sqlite3.DatabaseError as error:
+            raise UserError(
+                f"{self.file} is damaged or not readable ({error}); delete it and index the folder "
+                "again: the features are kept, so no image is encoded again."
+            ) from error
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        with self._lock, self._told():
+            return self._database.execute(query, values).fetchall()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """All changes of the block, or none."""
+        with self._lock, self._told():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def version(self) -> int:
+        """Another number after another process has written."""
+        return self._all("PRAGMA data_version")[0][0]
+
+    def files(self) -> dict[Path, Known]:
+        """All files."""
+        rows = self._all("SELECT path, number, size, modified FROM files ORDER BY file")
+        return {Path(os.fsdecode(path)): Known(*known) for path, *known in rows}
+
+    def images(self) -> dict[str, int]:
+        """The number of every content that was ever indexed, by its digest."""
+        return dict(self._all("SELECT digest, number FROM images"))
+
+    def add_images(self, digests: Mapping[int, str]) -> None:
+        """Note numbers with their digests. Numbers and digests that are known stay as they are."""
+        with self._lock, self._told():
+            self._database.executemany(
+                "INSERT OR IGNORE INTO images VALUES (?, ?)", digests.items()
+            )
+
+    def forget_images(self, numbers: Iterable[int]) -> None:
+        """Drop images that have no file."""
+        with self._lock, self._told():
+            self._database.executemany(
+                "DELETE FROM images WHERE number = ?", ((number,) for number in numbers)
+            )
+
+    def set_file(self, path: Path, known: Known) -> None:
+        """Note what a file shows now. Its metadata stay."""
+        self._all(
+            "INSERT INTO files (path, number, size, modified, metadata) VALUES (?, ?, ?, ?, '{}') "
+            "ON CONFLICT (path) DO UPDATE SET number = excluded.number, size = excluded.size, "
+            "modified = excluded.modified",
+            os.fsencode(path),
+            *known,
+        )
+
+    def rename_file(self, old: Path, new: Path) -> None:
+        """Give a file another path. Its metadata stay."""
+        self._all("UPDATE files SET path = ? WHERE path = ?", os.fsencode(new), os.fsencode(old))
+
+    def drop_file(self, path: Path) -> None:
+        """Forget a file."""
+        name = os.fsencode(path)
+        self._all("DELETE FROM facts WHERE file IN (SELECT file FROM files WHERE path = ?)", name)
+        self._all("DELETE FROM files WHERE path = ?", name)
+
+    def set_metadata(self, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Replace what is known about a file. Lists count as several values of a field."""
+        [(file, old)] = self._all(
+            "SELECT file, metadata FROM files WHERE path = ?", os.fsencode(path)
+        )
+        new = json.dumps(dict(metadata))
+        if new == old:
+            return
+        self._all("UPDATE files SET metadata = ? WHERE file = ?", new, file)
+        self._all("DELETE FROM facts WHERE file = ?", file)
+        for field, content in metadata.items():
+            for value in content if isinstance(content, list) else [content]:
+                if isinstance(value, str | int | float):
+                    self._all("INSERT INTO facts VALUES (?, ?, ?)", file, field, value)
+
+    def searchable(self, where: Where | None = None) -> Indices:
+        """The numbers of all images with a file that fulfils all conditions, in order.
+
+        Raises:
+            UserError: no file has one of the fields.
+        """
+        condition, values = self._condition(where)
+        rows = self._all(f"SELECT DISTINCT number FROM files {condition} ORDER BY number", *values)
+        return np.array(rows, dtype=np.int64).reshape(-1)
+
+    def show(self, number: int, where: Where | None = None) -> Shown | None:
+        """An image by its first file that fulfils all conditions. None if there is none."""
+        condition, values = self._condition(where)
+        both = f"{condition} {'AND' if condition else 'WHERE'} number = ?"
+        found = self._all(f"SELECT path, metadata FROM files {both} ORDER BY file", *values, number)
+        if not found:
+            return None
+        first, metadata = found[0]
+        rows = self._all("SELECT path FROM files WHERE number = ? ORDER BY file", number)
+        others = tuple(Path(os.fsdecode(path)) for (path,) in rows if path != first)
+        return Shown(Path(os.fsdecode(first)), others, json.loads(metadata))
+
+    def fields(self) -> list[str]:
+        """The fields of all metadata."""
+        return [field for (field,) in self._all("SELECT DISTINCT field FROM facts ORDER BY field")]
+
+    def counts(self) -> dict[str, int]:
+        """How many files there are, how many contents they show, and how many are kept besides."""
+        [(files, images)] = self._all("SELECT count(*), count(DISTINCT number) FROM files")
+        [(known,)] = self._all("SELECT count(*) FROM images")
+        return {"files": files, "images": images, "kept of removed files": known - images}
+
+    def duplicates(self) -> list[list[Path]]:
+        """Files with the same content."""
+        rows = self._all(
+            "SELECT number, path FROM files WHERE number IN (SELECT number FROM files "
+            "GROUP BY number HAVING count(*) > 1) ORDER BY number, file"
+        )
+        found: dict[int, list[Path]] = {}
+        for number, path in rows:
+            found.setdefault(number, []).append(Path(os.fsdecode(path)))
+        return list(found.values())
+
+    def _condition(self, where: Where | None) -> tuple[str, list[Any]]:
+        """SQL for conditions, and its values."""
+        parts, values = [], []
+        for field, wanted in (where or {}).items():
+            if not self._all("SELECT 1 FROM facts WHERE field = ? LIMIT 1", field):
+                fields = self.fields()
+                way_out = (
+                    f"there are {', '.join(fields)}"
+                    if fields
+                    else "`gatedcir index --metadata FILE` adds some"
+                )
+                raise UserError(f"no image has the field {field!r}; {way_out}.")
+            test, those = _test(wanted)
+            parts.append(f"file IN (SELECT file FROM facts WHERE field = ? AND {test})")
+            values += [field, *those]
+        return ("WHERE " + " AND ".join(parts)) if parts else "", values
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+def _test(wanted: Any) -> tuple[str, list[Any]]:
+    """SQL for what the value of a field must be.
+
+    >>> _test("dress"), _test(["red", "blue"])
+    (('value = ?', ['dress']), ('value IN (?, ?)', ['red', 'blue']))
+    >>> _test((10, None))
+    ('value >= ? AND typeof(value) <> ?', [10, 'text'])
+    """
+    if isinstance(wanted, tuple):
+        if len(wanted) != 2:
+            raise UserError(f"{wanted} is no range; give (low, high), or a list of values.")
+        ends = [(f"value {sign} ?", end) for sign, end in zip((">=", "<="), wanted, strict=True)]
+        given = [(test, end) for test, end in ends if end is not None]
+        if any(not isinstance(end, str) for _, end in given):  # to SQLite, all texts are greater
+            given.append(("typeof(value) <> ?", "text"))
+        return " AND ".join(test for test, _ in given) or "1", [end for _, end in given]
+    if isinstance(wanted, list | set | frozenset):
+        return f"value IN ({', '.join('?' * len(wanted))})", list(wanted)
+    return "value = ?", [wanted]

@@ -1,0 +1,7 @@
+"""Every kind of stored index by its name."""
+
+from gatedcir.search.embedded import EmbeddedIndex
+from gatedcir.search.index import StoredIndex
+from gatedcir.search.segments import SegmentedIndex
+
+KINDS: dict[str, type[StoredIndex]] = {"exact": SegmentedIndex, "embedded": EmbeddedIndex}
