@@ -32,8 +32,8 @@ class GatedFusionConfig:
     dropout: Seldom[Annotated[float, Range(0, below=1)]] = 0.1
     """Dropout inside the layers that make gate and delta."""
     start: Literal["seed", "identity"] = "seed"
-    """With identity, the fusion changes nothing at step 0, because the last layer of delta starts at
-    zero. seed: that layer starts with random weights, as all others do."""
+    """With identity, the fusion changes nothing at step 0, because the last layer of delta starts
+    at zero. With seed, that layer starts with random weights, as all others do."""
     reads: Literal["embeddings", "qformer"] = "embeddings"
     """The text that the strategy reads: the words' embeddings, or the outputs of the Q-Former's
     text half for them, at the cost of one more text pass."""
