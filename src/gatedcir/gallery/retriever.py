@@ -26,7 +26,7 @@ from gatedcir.data.transforms import Transform
 from gatedcir.device import Device, find_device
 from gatedcir.errors import UserError
 from gatedcir.features.cache import hash_weights
-from gatedcir.gallery.inputs import Weighted, pictures_of, texts_of
+from gatedcir.gallery.inputs import Query, pictures_of, texts_of
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.models.weights.sources import load
@@ -138,7 +138,7 @@ class Retriever:
         found = self.encode_queries(queries)[:, 0]
         return found[0] if one else found
 
-    def queries(self, image: Any, text: Any) -> tuple[list["Query"], bool]:
+    def queries(self, image: Any, text: Any) -> tuple[list[Query], bool]:
         """What a caller asks for, one by one, and whether it is one query.
 
         Raises:
@@ -159,7 +159,7 @@ class Retriever:
         pairs = zip(each_image, each_text, strict=True)
         return [Query(*pair) for pair in pairs], one_image and one_text
 
-    def encode_queries(self, queries: Sequence["Query"]) -> Floats:
+    def encode_queries(self, queries: Sequence[Query]) -> Floats:
         """[M, P, E]: P is 1 with a text. An image alone is asked for by its Q target features."""
         found = [
             self._encode(queries[start : start + _AT_ONCE])
@@ -168,7 +168,7 @@ class Retriever:
         return np.concatenate(found) if found else np.empty((0, 1, self.form().dim), np.float32)
 
     @torch.inference_mode()
-    def _encode(self, queries: Sequence["Query"]) -> Floats:
+    def _encode(self, queries: Sequence[Query]) -> Floats:
         pixels = [self.transform(query.image) for query in queries if query.image is not None]
         if queries[0].text is None:
             return self.encode_pixels(pixels)
@@ -240,7 +240,7 @@ class Retriever:
         return self.explain_query(query, None if target is None else self.encode_image(target))
 
     @torch.inference_mode()
-    def explain_query(self, query: "Query", features: Floats | None = None) -> Explanation:
+    def explain_query(self, query: Query, features: Floats | None = None) -> Explanation:
         """The same for a query. Of several texts, the maps are those of the greatest weight.
 
         `features` are the target's, [Q, E].
@@ -304,11 +304,3 @@ class Retriever:
         from gatedcir.gallery.gallery import Gallery
 
         return Gallery.open(index, self)
-
-
-@dataclass(frozen=True)
-class Query:
-    """One query: an image, a text in weighted parts, or both."""
-
-    image: Image.Image | None
-    text: Weighted | None
