@@ -98,7 +98,6 @@ CONFIG = {
 # Options of single commands.
 MODULES = {"pretrain_tiny": "pretrain_tiny"}  # of scripts
 OPTIONS = {
-    "submit.dataset": "CIRR",
     "submit.split": "test",
     "submit.device": "auto",
     "evaluate.split": "val",

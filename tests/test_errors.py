@@ -1,9 +1,16 @@
 """How bad input ends a command."""
 
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import torch
 from torch._utils import ExceptionWrapper
 
-from gatedcir.errors import UserError, run_command
+from gatedcir.errors import UserError, check_file_to_write, check_folder_to_write, run_command
 
 
 def status(command):
@@ -110,3 +117,55 @@ def test_an_interrupt_says_one_line(capsys, said, printed):
 
     assert status(interrupt) == 130
     assert capsys.readouterr().err == printed
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"),
+    [
+        (errno.ENOENT, "check the path."),
+        (errno.EEXIST, "name another, or move what is there away."),
+        (errno.ENAMETOOLONG, "give it a shorter name."),
+        (errno.EROFS, "name another place."),
+    ],
+)
+def test_errors_of_the_file_system_have_a_way_out(capsys, number, way_out):
+    def fail():
+        raise OSError(number, os.strerror(number), "x")
+
+    assert status(fail) == 2
+    assert capsys.readouterr().err == f"error: {os.strerror(number)}: x; {way_out}\n"
+
+
+def test_a_lack_of_memory_is_one_sentence(capsys):
+    assert status(lambda: torch.empty(2**60, dtype=torch.uint8)) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: there is not enough memory for another 1152921504606846976 b")
+    assert status(lambda: bytearray(2**60)) == 2
+    assert capsys.readouterr().err.startswith("error: there is not enough memory; take smaller")
+
+
+def test_nothing_is_said_if_the_reader_has_left():
+    code = "from gatedcir.errors import run_command; run_command(lambda: print('a\\n' * 10**6))"
+    command = [sys.executable, "-c", code]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == (b"", 141)
+    process.stderr.close()
+
+
+def test_another_broken_pipe_is_told(capsys):
+    def fail():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    assert status(fail) == 2
+    assert capsys.readouterr().err == "error: Broken pipe; check the path.\n"
+
+
+def test_only_files_are_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(UserError, match=r"--json .* is a device or a pipe, and no file; name"):
+            check_file_to_write(path, "--json")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="a link to a missing one; name another"):
+        check_folder_to_write(tmp_path / "link", "--output")

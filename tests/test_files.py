@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from gatedcir.errors import UserError
-from gatedcir.files import room_for, whole_file, whole_folder
+from gatedcir.files import room_for, whole_file, whole_folder, write_text
 
 
 def test_a_file_appears_at_the_end(tmp_path):
@@ -163,3 +163,12 @@ def test_a_full_disk_and_a_quota_are_told_apart(tmp_path, code):
 def test_other_errors_stay_what_they_are(tmp_path):
     with pytest.raises(RuntimeError, match="a defect"), room_for(tmp_path / "a"):
         raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_pipes_and_folders_are_not_replaced(tmp_path, kind):
+    place = tmp_path / kind
+    os.mkfifo(place) if kind == "pipe" else place.mkdir()
+    with pytest.raises(UserError, match="and no file; name another path"):
+        write_text(place, "content")
+    assert not place.is_file() and list(tmp_path.iterdir()) == [place]

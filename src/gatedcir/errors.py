@@ -25,6 +25,16 @@ _LIMITS = {
     os.strerror(errno.EFBIG): "the limit on the size of a file (ulimit -f)",
     os.strerror(errno.EMFILE): "the limit on open files (ulimit -n)",
 }
+_NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's messages, on CPUs and GPUs
+# Errors of the file system -> the way out. Others ask to look at the path.
+_WAYS_OUT = {
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.EEXIST: "name another, or move what is there away",
+    errno.EISDIR: "name a file, or move the folder away",
+    errno.EACCES: "name another place, or change its permissions",
+    errno.EPERM: "name another place, or change its permissions",
+    errno.EROFS: "name another place",
+}
 
 
 class UserError(Exception):
@@ -37,15 +47,27 @@ def reason_of(error: Exception) -> str:
 
 
 def check_file_to_write(path: Path, flag: str) -> None:
-    """UserError if there is a folder in the file's place, or a file in place of a parent folder."""
+    """UserError if something else is in the file's place, or a file in place of a parent folder."""
     if path.is_dir():
         raise UserError(f"{flag} {path} is a folder; name a file in it.")
+    check_replaceable(path, flag)
     check_folder_to_write(path.parent, flag)
+
+
+def check_replaceable(path: Path, flag: str = "") -> None:
+    """UserError if a path is a folder, a device or a pipe. A new file would take its place."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise UserError(f"{flag} {path} is {kind}, and no file; name another path.".lstrip())
 
 
 def check_folder_to_write(path: Path, flag: str) -> None:
     """UserError if a file is in place of the folder or a parent, or the folder cannot be made."""
     for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(
+                f"{flag} needs the folder {place}, which is a link to a missing one; name another."
+            )
         if place.exists() and not place.is_dir():
             raise UserError(f"{flag} needs the folder {place}, which is a file; name another.")
     there = next(place for place in (path, *path.parents) if place.exists())
@@ -68,24 +90,48 @@ def run_command(command: Callable[[], None]) -> None:
     """Call an entry script's `main`. Bad input becomes one line on stderr and exit status 2.
 
     Errors of the file system end the same way, such as a full disk or a folder without write
-    permission, and also a lack of shared memory. Ctrl-C ends with one line too, and with status
-    130. If another command started this one, this one ends when the other does.
+    permission, and also a lack of memory or of shared memory. Ctrl-C ends with one line too, and
+    with status 130. If the reader of the output has left, as in `| head`, nothing is said. If
+    another command started this one, this one ends when the other does.
     """
     end_with_starter()
     try:
         command()
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(_report(error))
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            sys.exit(141)  # as shells report a broken pipe
         place = f": {error.filename}" if error.filename else ""
-        sys.exit(_report(UserError(f"{error.strerror or error}{place}")))
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in _SHARED_MEMORY):
-            raise
-        sys.exit(_report(UserError(_why_not_passed_on(str(error)))))
+        way_out = _WAYS_OUT.get(error.errno or 0, "check the path")
+        sys.exit(_report(UserError(f"{error.strerror or error}{place}; {way_out}.")))
+    except (MemoryError, RuntimeError) as error:
+        if any(sign in str(error) for sign in _SHARED_MEMORY):
+            sys.exit(_report(UserError(_why_not_passed_on(str(error)))))
+        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+            sys.exit(_report(UserError(_out_of_memory(str(error)))))
+        raise
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped.", file=sys.stderr)
         sys.exit(130)
+
+
+def _reader_has_left() -> bool:
+    """Whether the reader of standard output is gone. What is left to print is then dropped."""
+    try:
+        print(flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _out_of_memory(text: str) -> str:
+    """The message of an allocation that failed, with its size if the library names it."""
+    size = re.search(r"allocate ([\d.]+ \w+)", text)
+    more = f" for another {size[1]}" if size else ""
+    return f"there is not enough memory{more}; take smaller batches or smaller images."
 
 
 def _why_not_passed_on(text: str) -> str:

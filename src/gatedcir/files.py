@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, check_replaceable
 
 try:
     import resource
@@ -50,7 +50,12 @@ def whole_files(*paths: Path, size: int = 0) -> Iterator[Path]:
 
     All of them must be written. They move in the order of `paths`. If there is no room, the block
     ends as `room_for` says of the last one.
+
+    Raises:
+        UserError: a folder, a device or a pipe is in the place of one.
     """
+    for path in paths:
+        check_replaceable(path)
     with room_for(paths[-1], size=size), _next_to(paths[0]) as unfinished:
         folder = unfinished.parent
         yield folder

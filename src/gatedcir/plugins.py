@@ -5,6 +5,9 @@ For this, the current folder is put on the import path, after all installed pack
 
 import re
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -60,6 +63,46 @@ def find(path: str, *, what: str) -> Any:
 def wrong_kind(path: str, *, what: str, wanted: str) -> UserError:
     """The error of an object that exists but is not of the expected kind."""
     return UserError(f"{path} is no {what}; name {wanted}.")
+
+
+@contextmanager
+def errors_of(owner: str, *, what: str, code: Any) -> Iterator[None]:
+    """Turn what your own code raises into one sentence that names it and the line.
+
+    Errors of the package's own code pass, because they are defects of it.
+
+    Args:
+        owner: the name that the code was asked for by.
+        what: it is, for the message.
+        code: the function or object that the block calls.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if is_ours(code):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        file = getattr(sys.modules.get(_module_of(code)), "__file__", None)
+        last = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+        raise UserError(
+            f"{what} {owner} fails in line {last.lineno} of {last.filename} "
+            f"({type(error).__name__}: {reason_of(error)}); mend it."
+        ) from error
+
+
+def is_ours(code: Any) -> bool:
+    """Whether a function or object, or the one that it was made from, is of this package.
+
+    >>> is_ours(find), is_ours(re.compile)
+    (True, False)
+    """
+    return _module_of(code).partition(".")[0] == "gatedcir"
+
+
+def _module_of(code: Any) -> str:
+    return getattr(getattr(code, "func", code), "__module__", None) or ""
 
 
 def _broken(path: str, what: str, module: str, error: Exception) -> UserError:

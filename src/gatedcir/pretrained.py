@@ -112,6 +112,9 @@ def export_folder(name: str, folder: Path, *, push: str | None = None) -> str | 
     return None if push is None else hub_folder.push(folder, push)
 
 
+_ENDING = {"lavis": ".pth", "sprc": ".pt"}
+
+
 def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) -> None:
     """Write the model in LAVIS' or SPRC's names, with vocab.txt and config.json next to it.
 
@@ -126,6 +129,10 @@ def export_file(name: str, file: Path, kind: str, *, drop_fusion: bool = False) 
             this name, or there is no room. Nothing is written then.
     """
     contents = _CONTENTS[kind]
+    if file.suffix not in _ENDING.values():
+        raise UserError(
+            f"{file} is no name for weights of --format {kind}; let it end in {_ENDING[kind]}."
+        )
     targets = [file.with_name("vocab.txt"), file.with_name("config.json"), file]
     for path in targets:
         if path.exists():

@@ -97,6 +97,14 @@ def shared_memory() -> int | None:
     return psutil.disk_usage(str(_SHARED)).free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
+def largest_file() -> int | None:
+    """Bytes that a file of this process may have. None without a limit (ulimit -f)."""
+    if resource is None:
+        return None
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return None if most == resource.RLIM_INFINITY else most
+
+
 def group_rooms(controllers: Path, own_groups: Path) -> Iterator[int]:
     """Bytes left below the memory limit of this process' control group and each one above it.
 

@@ -4,11 +4,12 @@ import json
 import math
 import re
 import sys
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
-from conftest import SHORT
+from conftest import SHORT, bad
 from PIL import Image
 
 from gatedcir.ablation import runs as runs_module
@@ -61,6 +62,18 @@ def with_data(run, **fingerprints):
     file.write_text(json.dumps(json.loads(file.read_text()) | {"fingerprints": fingerprints}))
 
 
+def test_data_batches_and_weights_are_checked_before_the_first_run(home, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.yaml").write_text("baseline: a\ncells: {a: {}, b: {seed-not: 1}}\n")
+    (tmp_path / "grid.yaml").write_text("baseline: a\ncells: {a: {}, b: {batch-size: 4}}\n")
+    flags = ["--grid", "grid.yaml", "--dataset", "CIRR", "--output", "out"]
+    bad(ablate, flags, "there is no folder cirr_dataset")
+    flags += ["--data-path", home / "cirr_dataset"]
+    bad(ablate, flags, "cell a: the training split has 24 triplets, fewer than one batch of 64")
+    bad(ablate, [*flags, "--batch-size", "8", "--backbone", "no.pt"], "no weights 'no.pt'")
+    assert not (tmp_path / "out").exists()
+
+
 def test_cells_of_other_data_are_not_compared(tmp_path, monkeypatch):
     none, gated = runs_of(
         grid_of(tmp_path, {"none": {}, "gated": CELLS["none"]}, seeds=1), tmp_path
@@ -68,12 +81,13 @@ def test_cells_of_other_data_are_not_compared(tmp_path, monkeypatch):
     pretend(none, 1.0)
     with_data(none, train="a", val="b")
     there = {"train": "a", "val": "b"}
-    monkeypatch.setattr(same_data, "load_data", lambda *_: [])
+    splits = [[SimpleNamespace(triplets=range(64))], []]
+    monkeypatch.setattr(same_data, "load_data", lambda *_, **__: splits)
     monkeypatch.setattr(same_data, "fingerprints", lambda _: there)
-    check_data([none, gated], gated.config.data)
+    check_data([none, gated], [gated])
     there["val"] = "c"
     with pytest.raises(UserError, match=rf"{none.path} saw other data than .* \(val differs\)"):
-        check_data([none, gated], gated.config.data)
+        check_data([none, gated], [gated])
     check_data([none, gated])  # nothing is to be trained
     pretend(gated, 2.0)
     check_data([none, gated])  # one of an earlier version
@@ -470,8 +484,8 @@ def test_an_ablation_without_any_finished_run_says_so(tmp_path):
 def test_the_command_goes_on_with_real_training_and_reports_a_failure(
     home, tmp_path, capsys, monkeypatch
 ):
-    """`none` is there already, `gated` is trained, `big` cannot be: it has 24 triplets."""
-    cells = {"none": CELLS["none"], "gated": CELLS["gated"], "big": {"batch-size": 25}}
+    """`none` is there already, `gated` is trained, `big` cannot be: its size is no multiple."""
+    cells = {"none": CELLS["none"], "gated": CELLS["gated"], "big": {"image-size": 100}}
     shared = ["--data-path", str(home / "cirr_dataset"), "--num-epochs", "1"]
     output = tmp_path / "runs" / "ablation-grid-cirr"  # where none is given
     grid = grid_of(tmp_path, cells, *shared, seeds=1)
@@ -486,7 +500,7 @@ def test_the_command_goes_on_with_real_training_and_reports_a_failure(
     assert ended.value.code == 1
     printed = capsys.readouterr()
     assert "3 cells, 3 runs, 1 finished before" in printed.out
-    assert "failed: big, seed 0: error: the training split has 24 triplets" in printed.err
+    assert "failed: big, seed 0: error: --image-size 100 is no multiple" in printed.err
     assert (done.path / "provenance.json").stat().st_mtime_ns == before
     metrics = pd.read_csv(trained.path / "validation_metrics.csv").iloc[-1]
     table = pd.read_csv(output / "cells.csv").set_index("cell")
@@ -494,5 +508,5 @@ def test_the_command_goes_on_with_real_training_and_reports_a_failure(
     assert table.loc["gated", "peak_memory_gib"] > 0.1
     assert table.loc["gated", "parameters"] > table.loc["gated", "trainable_parameters"] > 1e6
     page = re.sub(" +", " ", check_page(output, "none"))
-    assert "| big | 0 | error: the training split has 24 triplets" in page
+    assert "| big | 0 | error: --image-size 100 is no multiple" in page
     assert f"run: {trained.path.relative_to(tmp_path)}" in (trained.path / "output.log").read_text()

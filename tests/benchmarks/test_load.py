@@ -1,5 +1,6 @@
 """Which folder is a dataset, which part of it is read, and what the reports say of it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -111,4 +112,26 @@ def test_other_processes_are_told_what_the_first_found(monkeypatch, tmp_path):
 
     for module in (load, processes):
         monkeypatch.setattr(module, "dist", OtherProcess)
-    assert load._find_unreadable([*there], num_workers=0, folder=None) == there
+    assert load._find_unreadable([*there], num_workers=0, folder=None, tell=True) == there
+
+
+def test_queries_without_text_are_counted(folders, tmp_path):
+    root = tmp_path / "cirr"
+    shutil.copytree(folders["CIRR"], root)
+    file = root / "cirr" / "captions" / "cap.rc2.val.json"
+    entries = json.loads(file.read_text())
+    for entry, caption in zip(entries, ("", " \n"), strict=False):
+        entry["caption"] = caption
+    file.write_text(json.dumps(entries))
+    [[split]] = load_splits("CIRR", root, ["val"])
+    assert split.protocol.endswith(", 2 queries have no text")
+
+
+def test_missing_and_broken_files_are_told_at_once(folders, tmp_path):
+    root = tmp_path / "cirr"
+    shutil.copytree(folders["CIRR"], root)
+    first, second, third, *_ = sorted((root / "dev").rglob("*.png"))
+    first.unlink()
+    second.write_bytes(b"")
+    third.write_text("<html>")
+    refused("CIRR", root, "1 of ", "and 2 cannot be read", f"{second} (empty), {third} (web page)")

@@ -182,6 +182,8 @@ def test_options_that_contradict_one_another(cirr_run, out):
     refused(["--push", "sprc"], cirr_run, out / "a.pt", "sprc", "--push", "someone/model")
     refused(["'some one'", "user/model"], cirr_run, out / "hub", "hub", "--push", "some one")
     refused(["nowhere"], "nowhere", out / "hub", "hub")
+    refused(["a.txt", "let it end in .pt"], cirr_run, out / "a.txt", "sprc")
+    refused(["blip2", "let it end in .pth"], cirr_run, out / "blip2", "lavis")
 
 
 def test_the_folder_is_kept_and_pushed(cirr_run, out, monkeypatch, capsys):

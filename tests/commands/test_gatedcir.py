@@ -14,7 +14,7 @@ import yaml
 from conftest import SHORT, bad
 
 from gatedcir.assemble.data import load_data
-from gatedcir.commands import demo, describe, evaluate, gates, main, submit, train
+from gatedcir.commands import demo, describe, evaluate, gates, main, resize, submit, train
 from gatedcir.commands.main import COMMANDS
 from gatedcir.device import find_device
 from gatedcir.errors import UserError
@@ -25,6 +25,7 @@ from gatedcir.options.parsing import parse
 from gatedcir.pretrained import TrainedRetriever
 from gatedcir.progress import bar
 from gatedcir.run_folder import checkpoint
+from gatedcir.run_folder.claim import Claim
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = {
@@ -166,8 +167,53 @@ def test_a_limit_takes_the_first_triplets_and_says_so(home, cirr_run, tmp_path, 
     evaluate.main(["--model-path", str(cirr_run), "--limit", "1"])
     assert "only the first 1 of 6" in capsys.readouterr().out
     bad(evaluate, ["--model-path", cirr_run, "--limit", 0], "--limit 0", "1 or more")
-    with pytest.raises(UserError, match="no option --limit"):  # a server wants all queries
-        parse(submit.Options, ["--limit", "3"], description="")
+
+
+def test_the_file_of_an_evaluation_has_the_name_of_all_outputs():
+    for name in ("--output", "--json"):
+        flags = ["--model-path", "x", name, "y.json"]
+        assert parse(evaluate.Options, flags, description="").output == Path("y.json")
+
+
+def test_a_submission_takes_the_data_and_categories_of_the_run(home, cirr_run, tmp_path, capsys):
+    run = checkpoint.load(cirr_run)
+    data = {"dataset": "FashionIQ", "data-path": str(home / "fashionIQ_dataset")}
+    more = {"fashioniq-categories": ["dress", "shirt"]}
+    file = tmp_path / "model.pt"
+    checkpoint.save(file, replace(run, config={**run.config, **data, **more}))
+    flags = ["--model-path", str(file), "--num-workers", "0", "--output"]
+    submit.main([*flags, str(tmp_path / "both"), "--limit", "2"])
+    both = sorted((tmp_path / "both").iterdir())
+    assert [path.name for path in both] == ["dress.test.pred.json", "shirt.test.pred.json"]
+    assert all(len(json.loads(path.read_text())) == 2 for path in both)
+    assert "only the first 2 of" in capsys.readouterr().out
+    submit.main([*flags, str(tmp_path / "one"), "--fashioniq-categories", "toptee"])
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["toptee.test.pred.json"]
+
+
+def test_folders_in_use_and_files_in_their_place_are_refused(cirr_run, home, tmp_path):
+    image = next((home / "fashionIQ_dataset" / "images").iterdir())
+    drawn = ["--image", image, "--text", "is red", "--model-path", cirr_run, "--output"]
+    answers = ["--model-path", cirr_run, "--output"]
+    claim = Claim(tmp_path / "run")
+    bad(submit, [*answers, tmp_path / "run"], "is in use by another process", "--output")
+    bad(gates, [*drawn, tmp_path / "run"], "is in use by another process", "--output")
+    claim.release()
+    (tmp_path / "file").touch()
+    bad(gates, [*drawn, tmp_path / "file"], "--output needs the folder", "which is a file")
+    page = tmp_path / "README.md"
+    page.write_text("# A page")
+    drawn[1] = page
+    bad(gates, [*drawn, tmp_path / "maps"], f"--image {page} cannot be read (no image); name ano")
+    bad(gates, [*drawn, tmp_path / "maps", "--text", ""], "--text has no value")
+
+
+def test_help_says_which_data_sets_of_ones_own_are_taken(capsys):
+    for command, part in ((submit, "a `submission`"), (resize, "`copies`")):
+        with pytest.raises(SystemExit):
+            command.main(["--help"])
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"One of your own needs a Benchmark with {part}." in printed
 
 
 def test_devices_are_chosen_by_name(home, cirr_run, tmp_path, monkeypatch):

@@ -21,7 +21,10 @@ from conftest import SHORT, bad
 import blip_fine_tune_2
 import blip_validate
 import cirr_test_submission
+from gatedcir.benchmarks.registry import BENCHMARKS
 from gatedcir.errors import UserError
+from gatedcir.models.gated_fusion.own import check_own
+from gatedcir.models.gated_fusion.strategies import STRATEGIES, Strategy
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import from_dict, parse
 from gatedcir.plugins import find
@@ -32,9 +35,27 @@ PAGE = Path(__file__).parents[2] / "docs" / "data.md"
 TUTORIAL = Path(__file__).parents[2] / "docs" / "tutorials" / "own_fusion.py"
 MORE_DATA = """
 not_data = {"name": "My data"}
+
+
+def read_badly(root, split, **keywords):
+    return {}["id"]
+
+
+def read_rows(root, split, **keywords):
+    return [["a", "b"]]
+
+
+def measure_badly(answers):
+    return 1 / 0
+
+
+BadReader = Benchmark(name="Bad reader", read=read_badly)
+RowReader = Benchmark(name="Row reader", read=read_rows)
+BadMetrics = Benchmark(name="Bad metrics", read=read, metrics=measure_badly)
 """
 MY_FUSION = """
 from own_fusion_class import FilmFusion as MyFusion
+import torch
 from torch import nn
 
 
@@ -44,6 +65,44 @@ def without_start(vision_width, text_width, *, alpha_init, dropout):
 
 def no_module(vision_width, text_width, **keywords):
     return "a fusion"
+
+
+class Raises(nn.Module):
+    def __init__(self, vision_width, text_width, **keywords):
+        raise KeyError("film")
+
+
+class Returns(nn.Module):
+    def __init__(self, vision_width, text_width, **keywords):
+        super().__init__()
+
+    def forward(self, image, text, text_mask):
+        return self.output(image)
+
+
+class NoPair(Returns):
+    def output(self, image):
+        return (image,)
+
+
+class ThreeTokens(Returns):
+    def output(self, image):
+        return image[:, :3], {}
+
+
+class NoAux(Returns):
+    def output(self, image):
+        return image, None
+
+
+class NoTokens(Returns):
+    def output(self, image):
+        return None, {}
+
+
+class Fails(Returns):
+    def output(self, image):
+        return torch.zeros(2, 3) @ image, {}
 
 
 number = 3
@@ -214,6 +273,42 @@ def test_a_run_without_a_folder_is_named_after_the_data_set(work, capsys):
     assert run.name.startswith("my-data-blip2_cir_align_prompt-")
 
 
+def test_names_of_this_process_alone_are_refused_before_training(work, home, monkeypatch, tmp_path):
+    data = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset"]
+    flags = [*QUICK, "--output", tmp_path / "run"]
+    monkeypatch.setitem(STRATEGIES, "film", Strategy("my_file:MyFusion", "as the tutorial's"))
+    bad(
+        blip_fine_tune_2,
+        [*data, *flags, FILM[0], "film"],
+        "the fusion strategy film is registered in this process only, so that a checkpoint",
+        "name it by its path, --model.gated-fusion.strategy my_file:MyFusion.",
+    )
+    monkeypatch.setitem(BENCHMARKS, "Mine", find("my_file:MyData", what="data set"))
+    words = "the data set Mine is registered in this process only"
+    bad(blip_fine_tune_2, ["--dataset", "Mine", *MINE[2:], *flags], words, "--dataset my_file:MyD")
+    assert not (tmp_path / "run").exists()
+
+
+def test_own_metrics_that_fail_are_named(work):
+    found = find("my_file:BadMetrics", what="data set")
+    with pytest.raises(
+        UserError, match=r"function metrics of Bad metrics fails in .*ZeroDivisionE"
+    ):
+        found.measure([])
+
+
+def test_a_check_of_a_fusion_leaves_no_trace(work):
+    fusion = find("my_file:MyFusion", what="fusion strategy")(
+        8, 6, alpha_init=0.5, dropout=0.5, start="seed"
+    )
+    torch.manual_seed(0)
+    check_own(fusion, "my_file:MyFusion", tokens=5, width=8, text_width=6)
+    assert fusion.training
+    after = torch.rand(3)
+    torch.manual_seed(0)
+    assert torch.equal(after, torch.rand(3))
+
+
 def test_what_nobody_knows_the_answers_of_is_not_measured(work):
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.evaluation.evaluator import validate
@@ -234,6 +329,14 @@ def test_what_nobody_knows_the_answers_of_is_not_measured(work):
         ("my_file:number", "my_file:number is no fusion strategy; name a class of torch.nn.Module"),
         ("my_file:no_module", "my_file:no_module is no fusion strategy"),
         ("my_file:without_start", "unexpected keyword argument 'start'"),
+        ("collections:OrderedDict", "OrderedDict cannot be made as a fusion strategy"),
+        ("my_file:Raises", "the fusion strategy my_file:Raises fails in line "),
+        ("my_file:Raises", "my_file.py (KeyError: 'film'); mend it."),
+        ("my_file:Fails", "my_file.py (RuntimeError: "),
+        ("my_file:NoPair", "my_file:NoPair returns a tuple and no pair; let it return tokens of"),
+        ("my_file:ThreeTokens", "returns tokens of the shape [2, 3, 128] for an image of [2, 65, "),
+        ("my_file:NoTokens", "returns a NoneType as tokens; let it return tokens of"),
+        ("my_file:NoAux", "returns a NoneType as aux; let it return tokens of"),
         (
             "film",
             "choose gated, additive, interpolate, attentive, contextual, contextual-mean, none ",
@@ -254,6 +357,9 @@ def test_a_wrong_path_gets_one_sentence(path, words, home, tmp_path):
         ("nowhere:MyData", "the data set nowhere:MyData needs the module nowhere"),
         ("my_file:not_data", "my_file:not_data is no data set; name an object of"),
         ("CIRCO", "choose CIRR, FashionIQ or a path like my_file:MyData"),
+        ("my_file:BadReader", "the reader of Bad reader fails in line "),
+        ("my_file:BadReader", "my_file.py (KeyError: 'id'); mend it."),
+        ("my_file:RowReader", "the reader of Row reader gives a list; let it return a list of"),
     ],
 )
 def test_a_wrong_data_set_gets_one_sentence(path, words, tmp_path):

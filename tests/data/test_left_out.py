@@ -107,11 +107,29 @@ def test_unreadable_images_are_left_out_by_reason(tmp_path):
         [split],
         skip_missing=False,
         find_unreadable=lambda files: {paths["c"]: "empty", paths["d"]: "missing"},
+        skip_unreadable=True,
     )
     assert kept.gallery == ("a", "b") and kept.skipped == 2
     assert kept.protocol.endswith(
         ", 2 unreadable images (1 empty, 1 missing) and 2 triplets left out"
     )
+
+
+def test_missing_and_broken_images_are_told_together(tmp_path):
+    split = make_split(tmp_path)
+    write_images(split, "abd")
+    paths = split.paths
+    asked = []
+
+    def find_unreadable(files):
+        asked.extend(files)
+        return {paths["b"]: "empty", paths["d"]: "web page"}
+
+    with pytest.raises(UserError) as raised:
+        check_files([split], skip_missing=False, find_unreadable=find_unreadable)
+    assert asked == [paths["a"], paths["b"], paths["d"]]
+    also = f"(c), and 2 cannot be read: {paths['b']} (empty), {paths['d']} (web page); add them"
+    assert also in str(raised.value)
 
 
 def test_what_was_looked_for_is_said(tmp_path):

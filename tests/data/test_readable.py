@@ -1,9 +1,11 @@
 """Every file that cannot be read is found in one pass."""
 
 import os
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -42,6 +44,29 @@ def bad_of(files):
 @pytest.mark.parametrize("num_workers", [0, 3])
 def test_every_kind_is_found_with_its_reason(files, num_workers):
     assert find_unreadable(list(files.values()), num_workers=num_workers) == bad_of(files)
+
+
+def test_what_is_whole_and_yet_of_no_use_is_not_called_damaged(tmp_path):
+    bytes_of = {
+        "SVG drawing": b"<?xml version='1.0'?>\n<!-- a -->\n<svg width='3'/>",
+        "no image": b"<?xml version='1.0'?><data/>",
+        "unknown form of its format": b"DDS " + bytes([124, *bytes(3)]) + bytes(200),
+        "PostScript, which needs Ghostscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+        b"%%EndComments\n%%EOF\n",
+    }
+    found = {reason: tmp_path / reason[:4] for reason in bytes_of}
+    for reason, path in found.items():
+        path.write_bytes(bytes_of[reason])
+    found["numbers of another range"] = tmp_path / "float.tiff"
+    Image.fromarray(np.array([[-200, 300]], np.float32)).save(tmp_path / "float.tiff")
+    found["too many pixels"] = tmp_path / "huge.png"
+    Image.new("L", (3, 3)).save(tmp_path / "huge.png")
+    content = bytearray((tmp_path / "huge.png").read_bytes())
+    content[16:24] = (60000).to_bytes(4, "big") * 2
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    (tmp_path / "huge.png").write_bytes(content)
+    expected = {path: reason for reason, path in found.items()}
+    assert find_unreadable(list(expected), num_workers=0) == expected
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")

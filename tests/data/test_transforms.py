@@ -137,7 +137,7 @@ def test_repr_names_every_setting():
 def test_bad_settings():
     with pytest.raises(UserError, match="no transform 'pad'; choose one of targetpad, squarepad"):
         make_transform("pad", size=8)
-    with pytest.raises(UserError, match="image size must be 1 pixel or more, not 0"):
+    with pytest.raises(UserError, match="image size must be 1 to 8192 pixels, not 0"):
         make_transform("clip", size=0)
     with pytest.raises(UserError, match=r"target ratio .*not 0\.5"):
         make_transform("clip", size=8, target_ratio=0.5)

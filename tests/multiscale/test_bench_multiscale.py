@@ -1,13 +1,14 @@
 """The script that puts the processor's figures next to its document's, at a small size."""
 
 import bench_multiscale
+import multiscale_costs
 import torch
-from bench_multiscale import kept
+from multiscale_costs import kept
 from torch import nn
 
 
 def test_the_tables_have_what_is_stated_and_what_is_found(capsys, monkeypatch):
-    monkeypatch.setattr(bench_multiscale, "limits", str)  # which takes seconds
+    monkeypatch.setattr(multiscale_costs, "limits", str)  # which takes seconds
     flags = "--backbone pvt_v2_b0 --size 64 --sides 64 --batch-size 1 --repeats 1 --device cpu"
     bench_multiscale.main(flags.split())
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if "|" in line]

@@ -15,6 +15,7 @@ from gatedcir.options.command_line import flag_names
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
 from gatedcir.options.refusals import SYNONYMS
+from gatedcir.run_folder.claim import Claim
 
 
 @pytest.mark.parametrize(
@@ -68,8 +69,12 @@ def test_a_synonym_stands_for_an_option_and_is_none(name):
             "--dataset CIRR --model.gated-fusion gated",
             "there is no option --model.gated-fusion; --model.gated-fusion.strategy none .*",
         ),
-        ("--dataset CIRR --save-best=true", ".* takes no value; write --save-best or .* alone."),
-        ("--dataset CIRR --no-save-best yes", ".* takes no value; write --save-best or .* alone."),
+        ("--dataset CIRR --save-best=true", ".* takes no value .*; write --save-best or .*"),
+        ("--dataset CIRR --no-save-best yes", ".* takes no value .*; write --save-best or .*"),
+        ("--dataset CIRR --no-use-gated-fusion", ".*; --model.gated-fusion.strategy none .*"),
+        ("--dataset CIRR --model gated", ".* a group of options; .*.strategy takes gated."),
+        ("--dataset CIRR --output=", "--output has no value; give --output PATH."),
+        ("--config=", "--config has no value; give --config PATH."),
         ("--config", "--config has no value; give --config PATH."),
         ("--config a.yaml extra", "extra belongs to no option; leave it out."),
         ("--dataset CIRR --model.visual-layers", ".* has no value; give .* INT .INT ....."),
@@ -94,7 +99,7 @@ def test_an_alias_is_an_option_too():
         (["--leave-out"], "something is missing; give --number INT."),
         (["--number", "x", "--leave-out"], "--number cannot be x; give --number INT."),
         (["--number", "1", "--leave-uot"], "there is no option --leave-uot; --leave-out is .*"),
-        (["--number", "1", "--leave-out", "no"], ".*; write --skip or --no-skip alone."),
+        (["--number", "1", "--leave-out", "no"], ".*; write --skip or --no-skip alone, .*"),
     ):
         with pytest.raises(UserError) as error:
             parse(Renamed, flags, description="")
@@ -130,6 +135,45 @@ def test_a_command_points_only_to_options_of_its_own():
 )
 def test_an_empty_yaml_key(yaml_file, text, sentence):
     assert re.fullmatch(sentence, refusal("--config", yaml_file(f"dataset: CIRR\n{text}\n")))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("model: gated", "--model is a group of options .*; .*gated-fusion.strategy takes gated."),
+        (
+            "save-best: maybe",
+            "--save-best takes no value such as maybe .*; write --save-best or .*",
+        ),
+        ("seed: true", "--seed cannot be True .*; give --seed INT."),
+        ("config: y.yaml", ".* holds config; give --config on the command line instead."),
+        ("help: true", ".* holds help; give --help on the command line instead."),
+        ("seed: 1\nseed: 2", r".* is not valid YAML \(the key seed stands .*twice\); .* line 3."),
+        ("model: {neck: none, neck: unet}", ".*the key neck stands there twice.* line 2."),
+        ("model: &a {x: *a}", ".* holds a value that contains itself; write it out."),
+        ("seed: &a [*a]", ".* holds a value that contains itself; write it out."),
+    ],
+)
+def test_a_wrong_yaml_file_is_told_as_one(yaml_file, text, sentence):
+    assert re.fullmatch(sentence, refusal("--config", yaml_file(f"dataset: CIRR\n{text}\n")))
+
+
+def test_a_folder_as_a_config_file(tmp_path):
+    assert "cannot be read (Is a directory)" in refusal("--config", str(tmp_path))
+    assert "there is no config file" in refusal("--config", str(tmp_path / "no.yaml"))
+
+
+def test_a_run_without_options_that_is_being_trained_is_in_use(tmp_path):
+    assert "there is no run at" in refusal("--resume", str(tmp_path))
+    claim = Claim(tmp_path)
+    assert "is in use by another process" in refusal("--resume", str(tmp_path))
+    claim.release()
+
+
+def test_an_option_of_a_run_that_is_not_known_is_no_wrong_flag(tmp_path):
+    (tmp_path / "config.yaml").write_text("dataset: CIRR\nloss-margin: 0.2\n")
+    expected = f"{tmp_path} was trained with the option loss-margin, which this version does not"
+    assert refusal("--resume", str(tmp_path)).startswith(expected)
 
 
 def test_an_empty_yaml_key_is_none_where_none_is_taken(yaml_file):

@@ -114,6 +114,17 @@ def test_other_torch_file(tmp_path, content):
     assert "not a checkpoint of this project" in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "value", "kind"),
+    [("config", 5, "int"), ("weights", [], "list"), ("epoch", "1", "str"), ("metrics", None, "N")],
+)
+def test_a_part_of_another_kind(tmp_path, part, value, kind):
+    path = tmp_path / "best.pt"
+    save(path, make())
+    torch.save({**torch.load(path, weights_only=True), part: value}, path)
+    assert f"is a damaged checkpoint, whose {part} is a {kind}" in refused(path)
+
+
 def test_a_file_that_would_run_code(tmp_path):
     made = tmp_path / "made"
     as_torch, as_pickle = tmp_path / "torch.pt", tmp_path / "pickle.pt"

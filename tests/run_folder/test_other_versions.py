@@ -1,6 +1,7 @@
 """Checkpoints of later versions, of strategies from outside, and of other datasets."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -96,6 +97,7 @@ def test_options_of_the_model_that_are_not_known_are_named(changed, change, word
         TrainedRetriever.from_pretrained(file)
     message = str(error.value)
     assert words in message and message.endswith(f"use {writer}")
+    assert ("register that strategy again" in message) == ("film" in words)
     assert len(message.splitlines()) == 1
 
 
@@ -111,6 +113,15 @@ def test_a_strategy_that_could_not_be_opened_again_is_refused_before_training(
     with pytest.raises(UserError, match=r"strategy cannot be film, so that a checkpoint .* opened"):
         gatedcir.training.loop.fit(replace(config, run=run))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_an_option_that_is_not_known_is_not_resumed(cirr_run, tmp_path):
+    shutil.copytree(cirr_run, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    kept = checkpoint.load(last)
+    checkpoint.save(last, replace(kept, config={**kept.config, "loss-margin": 0.2}))
+    words = "was trained with the option loss-margin, which this version does not know; resume it"
+    bad(blip_fine_tune_2, ["--resume", tmp_path / "run"], words)
 
 
 def test_a_model_of_another_dataset_is_told(home, cirr_run, tmp_path, capsys):

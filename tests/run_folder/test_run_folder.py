@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,19 @@ def test_a_folder_with_a_run_is_refused(config, folder):
     assert {p: p.read_bytes() for p in folder.path.rglob("*") if p.is_file()} == before
 
 
+def test_a_folder_of_something_else_is_refused(config, tmp_path):
+    data = replace(config, run=RunConfig(output=tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "output.log").touch()
+    with claim_folder(data) as place:
+        assert place.path == tmp_path / "data"
+    (tmp_path / "data" / "captions").mkdir()
+    with pytest.raises(UserError, match=r"holds captions and is no run; name .* with --output"):
+        claim_folder(data).__enter__()
+    names = sorted(path.name for path in (tmp_path / "data").iterdir())
+    assert names == ["captions", "output.log"]
+
+
 def test_a_run_without_a_name_gets_one(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     unnamed = replace(config, run=RunConfig())
@@ -167,6 +181,7 @@ def test_steps_are_rows_next_to_the_epochs_and_are_made_again_when_resumed(folde
     before = (folder.path / STEPS).read_text().splitlines()
     assert before[0] == "epoch,step,loss" and before[3] == "1,2,0.3333333333333333"
     again = RunFolder(folder.path, done=1, kept=folder.tables)
+    time.sleep(1)  # TensorBoard orders the files of a folder by the second
     again.add_steps(1, [{"step": 2, "loss": 7.0}])
     again.board.close()
     assert (folder.path / STEPS).read_text().splitlines() == [*before[:3], "1,2,7.0"]

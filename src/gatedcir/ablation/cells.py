@@ -8,7 +8,6 @@ from typing import Any
 
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.errors import UserError
-from gatedcir.models.gated_fusion.strategies import strategy
 from gatedcir.options.checks import check_ranges
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config, DataConfig
@@ -95,7 +94,6 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
         raise UserError(f"{place} has seeds: {own}; give a number of 1 or more.")
     try:
         config = _over(shared, overrides)
-        strategy(config.model.gated_fusion.strategy)
         check_ranges(config)
     except UserError as error:
         raise UserError(f"{place}: {error}") from None

@@ -23,7 +23,7 @@ from gatedcir.errors import UserError
 from gatedcir.features.cache import Keeping, cached_source, stored_dtype
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.options.config import Config, DataConfig
-from gatedcir.resources import MIB, shared_memory
+from gatedcir.resources import MIB, largest_file, shared_memory
 
 SYNTHETIC = "synthetic.json"  # the mark that `synthetic.layouts` puts into its datasets
 _AHEAD = 2  # batches that each loading process makes before they are asked for
@@ -78,6 +78,8 @@ def data_title(options: DataConfig) -> str:
 def with_workers_that_fit(config: Config, model: ComposedRetriever, batch_size: int) -> Config:
     """The config, without loading processes if their images do not fit into shared memory.
 
+    They pass on each batch as a file there, which must not be larger than a file may be.
+
     Args:
         config: says how many processes load images.
         model: says how large the images are.
@@ -85,7 +87,14 @@ def with_workers_that_fit(config: Config, model: ComposedRetriever, batch_size: 
     """
     room, workers = shared_memory(), config.data.num_workers
     image = 3 * model.backbone.image_size**2 * torch.float32.itemsize
-    needed = (workers * _AHEAD + 1) * batch_size * image
+    needed, most = (workers * _AHEAD + 1) * batch_size * image, largest_file()
+    if workers and most is not None and batch_size * image > most:
+        processes.say(
+            f"a batch of images takes {batch_size * image / MIB:.0f} MiB, and a file may have "
+            f"{most / MIB:.0f} MiB (ulimit -f): images are loaded without processes, as with "
+            "--num-workers 0"
+        )
+        return replace(config, data=replace(config.data, num_workers=0))
     if workers == 0 or room is None or needed <= room:
         return config
     processes.say(

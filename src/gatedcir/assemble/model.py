@@ -1,13 +1,16 @@
 """Config -> model: its weights, and the fusions in front of the Q-Former."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gatedcir.benchmarks.registry import BENCHMARKS
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
-from gatedcir.models.gated_fusion.strategies import make_fusion
+from gatedcir.models.gated_fusion.own import check_own
+from gatedcir.models.gated_fusion.strategies import STRATEGIES, make_fusion
 from gatedcir.models.gated_fusion.survival import Survival
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
@@ -25,9 +28,11 @@ from gatedcir.options.config import (
     TransformConfig,
 )
 from gatedcir.options.parsing import from_dict, to_dict
+from gatedcir.plugins import is_ours
 from gatedcir.processes import say
 from gatedcir.run_folder.checkpoint import Checkpoint
 
+_MOST_TOKENS = 2**16  # of an image at all scales. Attention takes memory with their square.
 _NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # options that evaluation needs
 
 
@@ -139,13 +144,29 @@ def _writer(provenance: dict[str, Any]) -> str:
 
 def check_opens_again(config: Config) -> None:
     """UserError if a checkpoint of a run with these options could not be opened."""
+    name = config.model.gated_fusion.strategy
+    if name in STRATEGIES and not STRATEGIES[name].path.startswith("gatedcir."):
+        raise _not_again(
+            f"the fusion strategy {name} is registered in this process only",
+            f"name it by its path, --model.gated-fusion.strategy {STRATEGIES[name].path}",
+        )
+    dataset = config.data.dataset
+    if dataset in BENCHMARKS and not is_ours(BENCHMARKS[dataset].read):
+        raise _not_again(
+            f"the data set {dataset} is registered in this process only",
+            "name it by a path, such as --dataset my_file:MyData",
+        )
     try:
         from_dict(Config, to_dict(config))
     except UserError as error:
         what, _, way_out = str(error).partition("; ")
-        raise UserError(
-            f"{what}, so that a checkpoint of this run could not be opened again; {way_out}"
-        ) from None
+        raise _not_again(what, way_out.removesuffix(".")) from None
+
+
+def _not_again(what: str, way_out: str) -> UserError:
+    return UserError(
+        f"{what}, so that a checkpoint of this run could not be opened again; {way_out}."
+    )
 
 
 def _config_in(checkpoint: Checkpoint) -> Config:
@@ -169,9 +190,12 @@ def _config_in(checkpoint: Checkpoint) -> Config:
         unknown |= {n for n in trained_with - unknown if _refusal({**dataset, n: found[n]})}
         found = {name: value for name, value in found.items() if name not in unknown}
     if reason := _refusal(found):
+        own = "register that strategy again as its training did, or " * (
+            "gated-fusion.strategy" in reason
+        )
         raise UserError(
             f"the checkpoint's model has an option that this version does not know ({reason}); "
-            f"use {_writer(checkpoint.provenance)}."
+            f"{own}use {_writer(checkpoint.provenance)}."
         )
     listed = ", ".join(f"--{name}" for name in sorted(unknown))
     say(f"options of training that this version does not know are left out: {listed}")
@@ -202,6 +226,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             start=options.visual_start,
         )
         backbone.check_layers(options.visual_layers)
+        _check_tokens(backbone.config.vision_config, backbone.image_size, options.visual_scales)
     except ValueError as error:
         raise UserError(
             f"{error}; change --model.visual-layers or --model.visual-scales."
@@ -218,21 +243,26 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         survival = Survival(
             loss.gate_target_layers or (), cut=loss.gate_target_cut, taught=loss.gate_target_for
         )
+    text = options.gated_fusion
+    width, text_width = backbone.vision_width, backbone.width
+    fusion = make_fusion(
+        text.strategy,
+        width,
+        text_width,
+        alpha_init=text.alpha_init,
+        dropout=text.dropout,
+        start=text.start,
+        blocks=text.blocks,
+    )
+    tokens = backbone.token_count(1.0)
+    check_own(fusion, text.strategy, tokens=tokens, width=width, text_width=text_width)
     return ComposedRetriever(
         backbone,
         layers=options.visual_layers,
         scales=options.visual_scales,
         visual_fusion=visual_fusion,
-        fusion=make_fusion(
-            options.gated_fusion.strategy,
-            backbone.vision_width,
-            backbone.width,
-            alpha_init=options.gated_fusion.alpha_init,
-            dropout=options.gated_fusion.dropout,
-            start=options.gated_fusion.start,
-            blocks=options.gated_fusion.blocks,
-        ),
-        reads=options.gated_fusion.reads,
+        fusion=fusion,
+        reads=text.reads,
         each_scale=loss.loss_scale > 0,
         survival=survival,
     )
@@ -255,8 +285,18 @@ def _resize(backbone: Backbone, image_size: int | None) -> None:
     if image_size is None or image_size == old:
         return
     try:
+        _check_tokens(backbone.config.vision_config, image_size, (1.0,))
         backbone.resize(image_size)
     except ValueError as error:
-        patch = backbone.config.vision_config.patch_size
-        raise UserError(f"--image-size {error}, {patch} px; the weights' own is {old}.") from None
+        raise UserError(f"--image-size {error}; the weights' own is {old}.") from None
     say(f"positions are interpolated from {old} px to {image_size} px")
+
+
+def _check_tokens(vision: Any, image_size: int, scales: Sequence[float]) -> None:
+    """ValueError if an image would make too many visual tokens, before memory is asked for."""
+    sides = [image_size / vision.patch_size * scale for scale in scales]
+    tokens = sum(side * side for side in sides)
+    if tokens > _MOST_TOKENS:
+        raise ValueError(
+            f"{image_size} makes {tokens:,.0f} visual tokens of an image, more than {_MOST_TOKENS}"
+        )

@@ -13,6 +13,7 @@ from gatedcir.data import triplets
 from gatedcir.data.image_files import Listings
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
+from gatedcir.plugins import errors_of
 
 CUTOFFS = (1, 5, 10, 50)
 
@@ -142,7 +143,8 @@ class Benchmark:
                     f"{each.split.name} publishes no targets, so that nothing can be measured on "
                     "it; choose another split."
                 )
-        found = self.metrics(answers)
+        with errors_of(self.name, what="the function metrics of", code=self.metrics):
+            found = self.metrics(answers)
         if self.headline not in found:
             raise UserError(
                 f"the metrics of {self.name} lack its headline {self.headline}; they are "

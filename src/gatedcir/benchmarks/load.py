@@ -16,6 +16,7 @@ from gatedcir.data.left_out import check_files, count_reasons, write_list
 from gatedcir.data.readable import find_unreadable
 from gatedcir.data.triplets import Split, Triplet, only_used, too_few
 from gatedcir.errors import UserError
+from gatedcir.plugins import errors_of
 
 MOST_WORDS = 100
 
@@ -53,9 +54,10 @@ def load_splits(
     checked = check_files(
         [part for split in parsed for part in split],
         skip_missing=skip_missing,
-        find_unreadable=partial(_find_unreadable, num_workers=num_workers, folder=folder)
-        if skip_unreadable
-        else None,
+        find_unreadable=partial(
+            _find_unreadable, num_workers=num_workers, folder=folder, tell=skip_unreadable
+        ),
+        skip_unreadable=skip_unreadable,
         list_folder=folder,
         listings=listings,
     )
@@ -75,11 +77,23 @@ def _parse(
     train = name == found.training_split and not choice.ranked
     if train:  # training needs no ranking
         choice = replace(choice, gallery="split")
-    parsed = list(found.read(root, name, choice=choice, listings=listings))
+    with errors_of(found.name, what="the reader of", code=found.read):
+        parsed = list(found.read(root, name, choice=choice, listings=listings))
     for part in parsed:
+        if not isinstance(part, Split):
+            raise UserError(
+                f"the reader of {found.name} gives a {type(part).__name__}; let it return a list "
+                "of gatedcir.data.triplets.Split."
+            )
         check_split(part, ranked=not train)
     parsed = [only_used(part) for part in parsed] if train else parsed
-    return [replace(part, protocol=part.protocol + part.note) for part in parsed]
+    return [replace(p, protocol=f"{p.protocol}{p.note}{_without_text(p)}") for p in parsed]
+
+
+def _without_text(split: Split) -> str:
+    """The end of the protocol line if captions are empty. One of CIRR's published test is."""
+    count = sum(not any(map(str.strip, triplet.captions)) for triplet in split.triplets)
+    return f", {count} queries have no text" if count else ""
 
 
 def check_split(split: Split, *, ranked: bool) -> None:
@@ -101,13 +115,16 @@ def check_split(split: Split, *, ranked: bool) -> None:
 
 
 def _find_unreadable(
-    files: list[Path], *, num_workers: int, folder: Path | None
+    files: list[Path], *, num_workers: int, folder: Path | None, tell: bool
 ) -> dict[Path, str]:
-    """The unreadable ones among some files. One process finds and reports them for all."""
+    """The unreadable ones among some files. One process finds them for all.
+
+    With `tell` it also prints how many are left out.
+    """
     found: list[dict[Path, str]] = [{}]
     if processes.is_main():
         found = [find_unreadable(files, num_workers=num_workers, folder=folder)]
-        if found[0]:
+        if found[0] and tell:
             print(
                 f"{len(found[0])} of {len(files)} images are left out "
                 f"({count_reasons(found[0].values())}); {write_list(found[0], folder)} lists them"

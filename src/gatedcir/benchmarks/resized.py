@@ -6,6 +6,7 @@ a copy as it is. This saves work, and the model's input stays exactly the same.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from multiprocessing import get_context
@@ -21,6 +22,14 @@ from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
 
 NOTE = "resized.json"  # in the copied dataset's folder
+_SETTING = re.compile(r"(\w+)='?(\([^)]*\)|[^,()']+)")  # in a transform's repr
+_WORDS = {
+    "kind": "transform",
+    "size": "image size",
+    "target_ratio": "target ratio",
+    "draft": "draft mode",
+    "reading": "version's reading of images",
+}
 
 
 class Copy(NamedTuple):
@@ -141,14 +150,28 @@ def check_note(folder: Path, transform: Transform) -> None:
     if not note.is_file():
         return
     try:
-        made_for = json.loads(note.read_text(encoding="utf-8"))["transform"]
+        made_for = str(json.loads(note.read_text(encoding="utf-8"))["transform"])
     except (OSError, ValueError, KeyError, TypeError):
-        made_for = "a transform that its resized.json does not tell"
+        made_for = ""
     if made_for != repr(transform):
         raise UserError(
-            f"the images in {folder} were resized for {made_for}, not for {transform!r}; resize "
-            "them for it, or name the original folder with --data-path."
+            f"the images in {folder} were resized for {_difference(made_for, transform)}; resize "
+            "the original ones for it, or name their folder with --data-path."
         )
+
+
+def _difference(noted: str, transform: Transform) -> str:
+    """Which settings differ between a transform and one that was noted by its `repr`."""
+    before = dict(_SETTING.findall(noted))
+    now = dict(_SETTING.findall(repr(transform)))
+    if not before:
+        return "a transform that its resized.json does not tell"
+    other = [
+        f"another {_WORDS.get(name, name)} ({before.get(name, 'none')}, not {value})"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+    return " and ".join(other) or "another transform"
 
 
 def _copy(job: tuple[Path, Path, Transform]) -> Copy:
@@ -170,7 +193,7 @@ def _copies_of(dataset: str) -> Copies:
     if found is None:
         known = " and ".join(name for name, each in BENCHMARKS.items() if each.copies)
         raise UserError(
-            f"how copies of {dataset} are laid out is not known; resize {known}, or keep features "
-            "instead, which saves more."
+            f"how copies of {dataset} are laid out is not known; resize {known}, or set `copies` "
+            "in its Benchmark."
         )
     return found

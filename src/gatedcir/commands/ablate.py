@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         check_folders(runs)
         waiting = [run for run in runs if not run.is_finished()]
-        check_data(runs, waiting[0].config.data if waiting else None)
+        check_data(runs, waiting)
         before = len(runs) - len(waiting)
         print(f"{len(grid.cells)} cells, {len(runs)} runs, {before} finished before")
         execute(waiting, jobs=options.jobs)

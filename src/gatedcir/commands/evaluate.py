@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from gatedcir.commands.main import COMMANDS
+from gatedcir.commands.of_run import MORE, InRun, OfRun, data_of
 from gatedcir.errors import UserError, check_file_to_write
-from gatedcir.options.command_line import OF_RUN, options_of
 from gatedcir.options.config import (
     ALL_CATEGORIES,
-    DATASETS,
     Categories,
     DataConfig,
     DataPath,
@@ -23,28 +22,12 @@ from gatedcir.options.config import (
 )
 from gatedcir.options.parsing import parse
 
-if TYPE_CHECKING:
-    from gatedcir.models.weights.sources import Pretrained
-
-_MORE = "Without --dataset, the model's run says on which data, and how these are read."
-Value = TypeVar("Value")
-OfRun = Annotated[Value, OF_RUN]
-_InRun = Annotated[
-    str | None,
-    OF_RUN,
-    DATASETS,
-    tyro.conf.arg(
-        metavar=DATASETS.metavar,
-        help="Dataset in its published layout. Without it: the dataset of the run.",
-    ),
-]
-
 
 @dataclass(frozen=True)
 class DataOfRun(DataConfig):
     """A dataset. If no flag names it, the model's run does."""
 
-    dataset: _InRun = None  # type: ignore[assignment]
+    dataset: InRun = None  # type: ignore[assignment]
     data_path: OfRun[DataPath] = None
     """The dataset's folder. Without it: that of the run, or for a named dataset ./cirr_dataset or
     ./fashionIQ_dataset."""
@@ -71,7 +54,7 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the report of a checkpoint on a split."""
-    description = f"{COMMANDS['evaluate']} {_MORE}"
+    description = f"{COMMANDS['evaluate']} {MORE}"
     options = parse(Options, argv, description=description)
     if options.output is not None:
         check_file_to_write(options.output, "--output")
@@ -84,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     found = None
     if options.data.dataset is None:
         found = load(str(options.model_path))
-        below = _data_of(found, options.model_path)
+        below = data_of(found, options.model_path, Options)
         options = parse(Options, argv, description=description, below=below)
     assert options.data.dataset is not None
     evaluator, splits = open_evaluator(
@@ -112,17 +95,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         if without_gate:
             content["metrics_without_gate"] = without_gate[0]
         write_json(options.output, content)
-
-
-def _data_of(found: "Pretrained", path: Path) -> dict[str, Any]:
-    """The data options that a run was trained with, as its config has them.
-
-    Raises:
-        UserError: the weights are not of a run that was trained.
-    """
-    if found.run is None or found.run.epoch == 0:
-        raise UserError(f"{path} was trained on no dataset here; give --dataset NAME.")
-    renamed = {"skip-missing": "skip-unreadable"}  # as release 0.1 called it
-    config = {renamed.get(name, name): value for name, value in found.run.config.items()}
-    names = [one.flag.removeprefix("--") for one in options_of(DataOfRun) if one.of_run]
-    return {name: config[name] for name in names if config.get(name) is not None}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     Categories,
@@ -70,10 +70,16 @@ def check(options: Options, *, needs_text: bool) -> None:
 
     Raises:
         UserError: neither or both of --image and --dataset; a --text without an image, missing
-            where it is needed, or too long; an --image that is no file; a --num below 1.
+            where it is needed, or too long; an --image that cannot be read; a --num below 1; a
+            folder that may not be written.
     """
     from gatedcir.benchmarks.load import check_caption
+    from gatedcir.data.readable import why_unreadable
+    from gatedcir.run_folder.claim import check_free
 
+    if options.output is not None:
+        check_folder_to_write(options.output, "--output")
+        check_free(options.output, "--output")
     one, text = options.image is not None, bool(options.text)
     stray, missing = text and not one, one and needs_text and not text
     if one == (options.dataset is not None) or stray or missing:
@@ -86,6 +92,10 @@ def check(options: Options, *, needs_text: bool) -> None:
             raise UserError(f"--image {options.image} is a folder; name one image in it.")
         if not options.image.is_file():
             raise UserError(f"there is no image {options.image}; check the path after --image.")
+        if reason := why_unreadable(options.image):
+            raise UserError(
+                f"--image {options.image} cannot be read ({reason}); name another image file."
+            )
     if options.num < 1:
         raise UserError(f"--num {options.num} asks for no picture; give 1 or more.")
 

@@ -10,9 +10,9 @@ from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_new_folder
 from gatedcir.files import whole_folder
 from gatedcir.options.config import (
+    DATASETS,
     DataConfig,
     DataPath,
-    InDataset,
     NewFolder,
     NumWorkers,
     SkipUnreadable,
@@ -26,7 +26,15 @@ from gatedcir.progress import bar
 class Options:
     """What to copy where."""
 
-    dataset: InDataset
+    dataset: Annotated[
+        str,
+        DATASETS,
+        tyro.conf.arg(
+            metavar=DATASETS.metavar,
+            help="Dataset in its published layout. One of your own needs a Benchmark with "
+            "`copies`.",
+        ),
+    ]
     output: NewFolder
     data_path: DataPath = None
     image_size: int = 224
@@ -84,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         unreadable = {file: why for file, why in left_out.items() if why != MISSING}
         if unreadable and not options.skip_unreadable:
-            raise refusal_of(unreadable, len(named))
+            raise refusal_of(left_out, len(named))
         if left_out:
             write_list(left_out, folder)
         resized.check_copy(options.dataset, folder, parts, places)

@@ -5,21 +5,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+import tyro
+
 from gatedcir.commands.main import COMMANDS
+from gatedcir.commands.of_run import MORE, OfRun, data_of
 from gatedcir.errors import UserError, check_folder_to_write
+from gatedcir.options.command_line import OF_RUN
 from gatedcir.options.config import (
     ALL_CATEGORIES,
+    DATASETS,
     OLD_OUTPUT,
     Categories,
     DataConfig,
     DataPath,
     Device,
-    InDataset,
+    Limit,
     ModelPath,
     NumWorkers,
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
+
+_Submitted = Annotated[
+    str | None,
+    OF_RUN,
+    DATASETS,
+    tyro.conf.arg(
+        metavar=DATASETS.metavar,
+        help="Dataset whose server gets the files. One of your own needs a Benchmark with a "
+        "`submission`. Without it: the dataset of the run, or CIRR for weights of no run.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -29,36 +45,49 @@ class Options:
     model_path: ModelPath
     output: Annotated[Path, OLD_OUTPUT]
     """Folder for the files: CIRR's two, or one for each of FashionIQ's categories."""
-    dataset: InDataset = "CIRR"
-    data_path: DataPath = None
+    dataset: _Submitted = None
+    data_path: OfRun[DataPath] = None
     split: Literal["test", "val"] = "test"
     """The split whose queries are answered. CIRR's test split is test1."""
-    fashioniq_categories: Categories = ALL_CATEGORIES
-    skip_unreadable: SkipUnreadable = False
+    fashioniq_categories: OfRun[Categories] = ALL_CATEGORIES
+    skip_unreadable: OfRun[SkipUnreadable] = False
+    limit: Limit = None
     num_workers: NumWorkers = DataConfig.num_workers
     device: Device = "auto"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Rank a split, and write the server's files."""
-    options = parse(Options, argv, description=COMMANDS["submit"])
+    description = f"{COMMANDS['submit']} {MORE}"
+    options = parse(Options, argv, description=description)
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.benchmarks.registry import benchmark
     from gatedcir.evaluation.ranking import rank
+    from gatedcir.models.weights.sources import load
+    from gatedcir.run_folder.claim import check_free
 
     check_folder_to_write(options.output, "--output")
+    check_free(options.output, "--output")
+    found = None
+    if options.dataset is None:
+        found = load(str(options.model_path))
+        trained = found.run is not None and found.run.epoch > 0
+        below = data_of(found, options.model_path, Options) if trained else {"dataset": "CIRR"}
+        options = parse(Options, argv, description=description, below=below)
+    assert options.dataset is not None
     data = DataConfig(
         options.dataset,
         options.data_path,
         fashioniq_categories=options.fashioniq_categories,
         skip_unreadable=options.skip_unreadable,
         num_workers=options.num_workers,
+        limit=options.limit,
     )
     submission = benchmark(options.dataset).submission
     if submission is None:
         raise UserError(f"{options.dataset} has no test server that is known; use evaluate.")
     evaluator, splits = open_evaluator(
-        options.model_path, data, options.split, device=options.device
+        options.model_path, data, options.split, device=options.device, found=found
     )
     for split in splits:
         print(f"{split.name}: {split.protocol}")

@@ -23,15 +23,17 @@ def check_files(
     *,
     skip_missing: bool,
     find_unreadable: Callable[[list[Path]], Mapping[Path, str]] | None = None,
+    skip_unreadable: bool = False,
     list_folder: Path | None = None,
     listings: Listings | None = None,
 ) -> list[Split]:
     """Make sure that every image of the splits has its file.
 
     `skip_missing` removes the missing images from the gallery, the paths and the groups.
-    `find_unreadable` removes each image for which it gives a reason. Triplets that need one of
-    these images are dropped, and the protocol line gives the counts. A list of all the images is
-    written to `list_folder`.
+    `skip_unreadable` removes each image for which `find_unreadable` gives a reason. Triplets that
+    need one of these images are dropped, and the protocol line gives the counts. Without the two,
+    the error for missing images also tells what `find_unreadable` finds. A list of all the images
+    is written to `list_folder`.
 
     Raises:
         UserError: files are missing but must not be left out (one error for all of them), or a
@@ -40,13 +42,15 @@ def check_files(
     listings = listings or Listings()
     files = sorted({path for split in splits for path in split.paths.values()})
     left_out: Mapping[Path, str]
-    if find_unreadable is not None:
+    if find_unreadable is not None and skip_unreadable:
         left_out = find_unreadable(files)
     else:
         gone = [path for path in files if path.name not in listings.names(path.parent)]
         left_out = dict.fromkeys(gone, MISSING)
         if left_out and not skip_missing:
-            raise UserError(_missing_message(splits, left_out, list_folder))
+            there = [path for path in files if path not in left_out]
+            broken = find_unreadable(there) if find_unreadable is not None and there else {}
+            raise UserError(_missing_message(splits, left_out, broken, list_folder))
     return [_without(split, left_out) for split in splits]
 
 
@@ -84,21 +88,31 @@ def count_reasons(reasons: Iterable[str]) -> str:
 
 
 def _missing_message(
-    splits: list[Split], missing: Mapping[Path, str], list_folder: Path | None
+    splits: list[Split],
+    missing: Mapping[Path, str],
+    broken: Mapping[Path, str],
+    list_folder: Path | None,
 ) -> str:
     lacking = [split for split in splits if not missing.keys().isdisjoint(split.paths.values())]
     paths = {name: path for split in lacking for name, path in split.paths.items()}
     names = [name for name, path in paths.items() if path in missing]
     shown = ", ".join(names[:NAMES_SHOWN])
     if len(names) > NAMES_SHOWN:
-        shown += f", ...; {write_list(missing, list_folder)} lists all"
+        shown += f", ...; {write_list({**missing, **broken}, list_folder)} lists all"
     folder = os.path.commonpath([paths[name].parent for name in names])
     searched = f"; {lacking[0].searched}" if lacking[0].searched else ""
+    also = f", and {len(broken)} cannot be read: {shown_with_reasons(broken)}" if broken else ""
     return (
         f"{' + '.join(split.name for split in lacking)}: {len(names)} of {len(paths)} images are "
-        f"missing in {folder} ({shown}){searched}; add them, or go on without them with "
+        f"missing in {folder} ({shown}){also}{searched}; add them, or go on without them with "
         "--skip-unreadable."
     )
+
+
+def shown_with_reasons(reasons: Mapping[Path, str]) -> str:
+    """The first files, each with its reason."""
+    first = [f"{path} ({reason})" for path, reason in list(reasons.items())[:NAMES_SHOWN]]
+    return ", ".join(first) + ", ..." * (len(reasons) > NAMES_SHOWN)
 
 
 def _without(split: Split, left_out: Mapping[Path, str]) -> Split:

@@ -25,6 +25,10 @@ _TURNS = {
 _SIXTEEN_BITS = ("PNG", "PPM")  # formats without 32-bit integers, which Pillow may read as mode I
 
 
+class OtherRangeError(ValueError):
+    """An image's numbers have no known meaning in 8 bits."""
+
+
 def open_image(path: Path, *, at_least: int | None = None) -> Image.Image:
     """The image in a file, decoded, upright, in RGB, without transparency.
 
@@ -73,7 +77,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Integers of 32 bits count as 16 bits if they fit and some need more than 8.
 
     Raises:
-        ValueError: numbers of another range, or a mode that Pillow does not convert.
+        OtherRangeError: numbers of another range.
+        ValueError: a mode that Pillow does not convert.
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = Image.fromarray(_eight_bits(image))
@@ -113,12 +118,12 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     low, high = values.min(), values.max()
     if image.mode == "F":
         if not (low >= 0 and high <= 1):  # true of NaN as well
-            raise ValueError(f"its numbers go from {low:g} to {high:g}, not from 0 to 1")
+            raise OtherRangeError(f"its numbers go from {low:g} to {high:g}, not from 0 to 1")
         return (values * 255 + 0.5).astype(np.uint8)
     if low < 0 or high > 65535:
-        raise ValueError(f"its integers go from {low} to {high}, which 16 bits do not hold")
+        raise OtherRangeError(f"its integers go from {low} to {high}, which 16 bits do not hold")
     if image.mode == "I" and image.format not in _SIXTEEN_BITS and high < 256:
-        raise ValueError("its 32-bit integers all lie below 256, and may mean 8 or 16 bits")
+        raise OtherRangeError("its 32-bit integers all lie below 256, and may mean 8 or 16 bits")
     tags = getattr(image, "tag_v2", {})  # of a TIFF file
     white = 4095 if tags.get(ExifTags.Base.BitsPerSample) == (12,) else 65535
     if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # white is zero

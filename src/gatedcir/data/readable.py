@@ -1,21 +1,24 @@
 """Find the image files that cannot be read, and the reasons, in one pass over all of them."""
 
 import json
+import re
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from gatedcir.data.left_out import NAMES_SHOWN, count_reasons, write_list
+from gatedcir.data.left_out import count_reasons, shown_with_reasons, write_list
+from gatedcir.data.pictures import OtherRangeError
 from gatedcir.data.transforms import open_image
 from gatedcir.errors import UserError
 from gatedcir.files import stamp, write_text
 from gatedcir.progress import bar
 
 RECORD = "read_images.json"
+_START = 1024  # bytes in which the kind of a text file shows
 
 
 class UnreadableImageError(UserError):
@@ -31,7 +34,7 @@ def why_unreadable(path: Path) -> str | None:
         if found.st_size == 0:
             return "empty"
         with path.open("rb") as file:
-            start = file.read(64)
+            start = file.read(_START)
         open_image(path)
     except PermissionError:
         return "not permitted"
@@ -40,11 +43,26 @@ def why_unreadable(path: Path) -> str | None:
     except OSError as error:  # a link to itself, a failing disk
         return error.strerror or "not readable"
     except UserError as error:
-        if start.lstrip().startswith(b"<"):
-            return "web page"
-        no_image = isinstance(error.__cause__, UnidentifiedImageError)
-        return "no image" if no_image else "cut short or damaged"
+        return _why_refused(error.__cause__, start.lstrip())
     return None
+
+
+def _why_refused(error: BaseException | None, start: bytes) -> str:
+    """The reason for an error of a decoder, and for the first bytes of the file."""
+    match error:
+        case UnidentifiedImageError() if b"<svg" in start:
+            return "SVG drawing"
+        case UnidentifiedImageError():
+            return "web page" if re.match(rb"<(?!\?xml)", start) else "no image"
+        case OtherRangeError():
+            return "numbers of another range"
+        case Image.DecompressionBombError() | MemoryError():
+            return "too many pixels"
+        case NotImplementedError():
+            return "unknown form of its format"
+        case OSError() if "Ghostscript" in str(error):
+            return "PostScript, which needs Ghostscript"
+    return "cut short or damaged"
 
 
 def find_unreadable(
@@ -95,12 +113,11 @@ def refusal_of(found: Mapping[Path, str], total: int, folder: Path | None = None
 
     All are written to a list in `folder`, or in the folder for temporary files.
     """
-    shown = [f"{path} ({reason})" for path, reason in list(found.items())[:NAMES_SHOWN]]
     return UserError(
         f"{len(found)} of {total} images cannot be read "
-        f"({count_reasons(found.values())}): {', '.join(shown)}"
-        f"{', ...' if len(found) > NAMES_SHOWN else ''}; {write_list(found, folder)} lists all "
-        "of them; replace these files, or go on without them with --skip-unreadable."
+        f"({count_reasons(found.values())}): {shown_with_reasons(found)}; "
+        f"{write_list(found, folder)} lists all of them; replace these files, or "
+        "go on without them with --skip-unreadable."
     )
 
 

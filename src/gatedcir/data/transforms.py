@@ -16,6 +16,7 @@ from gatedcir.errors import UserError
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 AFFORDABLE = 2**25  # pixels, 128 MiB
+MOST_PIXELS = 2**13  # of a side of the model's input
 
 
 def target_padding(width: int, height: int, target_ratio: float) -> tuple[int, int]:
@@ -144,8 +145,8 @@ def make_transform(
     """
     if kind not in TRANSFORMS:
         raise UserError(f"There is no transform '{kind}'; choose one of {', '.join(TRANSFORMS)}.")
-    if size < 1:
-        raise UserError(f"The image size must be 1 pixel or more, not {size}.")
+    if not 1 <= size <= MOST_PIXELS:
+        raise UserError(f"The image size must be 1 to {MOST_PIXELS} pixels, not {size}.")
     if not target_ratio >= 1:
         raise UserError(
             f"The target ratio (long side by short side) must be 1 or more, not {target_ratio}."

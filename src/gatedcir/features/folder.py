@@ -17,8 +17,10 @@ from pathlib import Path
 import torch
 from filelock import FileLock, Timeout
 
+from gatedcir.data.left_out import LIST
+from gatedcir.data.readable import RECORD
 from gatedcir.data.sources import FeatureSource, PixelSource
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.features import shards
 from gatedcir.features.encode import Encoder, encode_images, progress_bar
 from gatedcir.features.shards import Entry, ImageFile, ShardSource
@@ -27,8 +29,19 @@ from gatedcir.resources import GIB
 
 SHARD_BYTES = 2**28  # a killed process loses at most this, and a process holds this in memory
 _MANIFEST = "manifest.json"
+_PREFIX = "vision-"  # of the folders of single settings
 _PAUSE = 2.0  # seconds from one look at other processes' shards to the next
 _Places = dict[str, tuple[Path, int]]
+
+
+def check_parent(path: Path) -> None:
+    """UserError if features cannot be kept in a folder, or if it holds other things only."""
+    check_folder_to_write(path, "--cache-features")
+    names = sorted(file.name for file in path.iterdir()) if path.is_dir() else []
+    if names and not any(name.startswith(_PREFIX) or name in (RECORD, LIST) for name in names):
+        raise UserError(
+            f"--cache-features {path} holds {names[0]} and no features; name a new folder."
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +71,7 @@ class FeatureFolder:
     ) -> "FeatureFolder":
         """The folder named by its settings' hash, so that several models share `parent`."""
         text = json.dumps(dict(settings), sort_keys=True)
-        name = f"vision-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        name = f"{_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
         return cls(parent / name, settings, shapes, dtype)
 
     @property

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from gatedcir.assemble.data import device_of, make_transform

@@ -131,7 +131,7 @@ class Backbone(nn.Module):
         """
         vision, embeddings = self.config.vision_config, self.vision_model.embeddings
         if image_size < 1 or image_size % vision.patch_size:
-            raise ValueError(f"{image_size} is not a multiple of the patch size")
+            raise ValueError(f"{image_size} is no multiple of a patch's {vision.patch_size} px")
         new = image_size // vision.patch_size
         embeddings.position_embedding = nn.Parameter(self._positions(new).detach().clone())
         vision.image_size = embeddings.image_size = image_size

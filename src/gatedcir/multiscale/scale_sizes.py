@@ -1,5 +1,6 @@
 """The check of input scales, and the size of an image at a scale."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Sequence
@@ -12,13 +13,15 @@ def check_scales(scales: Sequence[float], *, at_least: int = 1) -> tuple[float, 
     """The scales as a tuple, coarse to fine. Two that are too similar are warned of by name.
 
     Raises:
-        ValueError: they do not ascend, are not positive, lack 1.0, or are fewer than `at_least`.
+        ValueError: they do not ascend, are not positive or not finite, lack 1.0, or are fewer than
+            `at_least`.
     """
     scales = tuple(float(scale) for scale in scales)
     if len(scales) < at_least:
         raise ValueError(f"scales {scales}: at least {at_least} are needed")
-    if any(fine <= coarse for coarse, fine in zip((0.0, *scales), scales, strict=False)):
-        raise ValueError(f"scales {scales} must be positive and ascend, coarse to fine")
+    limits = (0.0, *scales, math.inf)
+    if not all(coarse < fine for coarse, fine in itertools.pairwise(limits)):  # NaN is refused too
+        raise ValueError(f"scales {scales} must be positive, finite and ascend, coarse to fine")
     if 1.0 not in scales:
         raise ValueError(f"scales {scales} must hold 1.0, whose grid the others are fused on")
     for coarse, fine in pairwise(scales):

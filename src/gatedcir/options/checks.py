@@ -1,13 +1,17 @@
 """Options that can be parsed but make no sense, alone or together."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from gatedcir.errors import UserError
-from gatedcir.models.gated_fusion.strategies import gives_gate
+from gatedcir.features.folder import check_parent
+from gatedcir.models.gated_fusion.strategies import gives_gate, strategy
+from gatedcir.multiscale.scale_sizes import check_scales
 from gatedcir.options.command_line import by_name, options_of
 from gatedcir.options.config import Config, DataConfig, ModelConfig, RunConfig
 from gatedcir.options.parsing import to_dict
+from gatedcir.plugins import is_path
 
 
 def check_ranges(config: Config) -> None:
@@ -21,7 +25,12 @@ def check_ranges(config: Config) -> None:
             f"--accumulate {config.optim.accumulate} leaves parts of a batch of "
             f"{config.optim.batch_size} empty; pass at most --batch-size."
         )
+    size = config.backbone.image_size
+    if size is not None and size < 1:
+        raise UserError(f"--image-size {size} is out of range; give a number of 1 or more.")
     check_visual(config.model)
+    if is_path(name := config.model.gated_fusion.strategy):
+        strategy(name)
     check_cache(config.run)
     if config.loss.loss_scale > 0 and len(config.model.visual_scales) < 2:
         raise UserError(
@@ -38,11 +47,11 @@ def check_ranges(config: Config) -> None:
 
 def check_teaching(config: Config) -> None:
     """Refuse to teach a gate that is not there, or the map of another triplet where none is."""
-    loss, strategy = config.loss, config.model.gated_fusion.strategy
-    if loss.loss_gate > 0 and not gives_gate(strategy):
+    loss, name = config.loss, config.model.gated_fusion.strategy
+    if loss.loss_gate > 0 and not gives_gate(name):
         raise UserError(
             f"--loss-gate {loss.loss_gate} has no gate to teach in --model.gated-fusion.strategy "
-            f"{strategy}; choose one with a gate (has_gate = True in a class of your own)."
+            f"{name}; choose one with a gate (has_gate = True in a class of your own)."
         )
     if loss.gate_target == "shuffled" and config.optim.batch_size < 2:
         raise UserError(
@@ -52,7 +61,17 @@ def check_teaching(config: Config) -> None:
 
 
 def check_visual(options: ModelConfig) -> None:
-    """Refuse several layers or scales without a fusion of them, and a fusion of a single one."""
+    """Refuse layers and scales that no image has, several of them without a fusion, and a fusion
+    of a single one.
+    """
+    layers = options.visual_layers
+    if len(set(layers)) < len(layers):
+        given = " ".join(map(str, layers))
+        raise UserError(f"--model.visual-layers {given} names a layer twice; leave one out.")
+    try:
+        check_scales(options.visual_scales)
+    except ValueError as error:
+        raise UserError(f"{error}; change --model.visual-scales.") from None
     for flag, values, fusion_flag, fusion in (
         ("visual-layers", options.visual_layers, "layer-fusion", options.layer_fusion),
         ("visual-scales", options.visual_scales, "scale-fusion", options.scale_fusion),
@@ -67,7 +86,9 @@ def check_visual(options: ModelConfig) -> None:
 
 
 def check_cache(options: RunConfig) -> None:
-    """Refuse to read features from a place that keeps none."""
+    """Refuse a folder of other things, and to read features from a place that keeps none."""
+    if isinstance(options.cache_features, Path):
+        check_parent(options.cache_features)
     if options.cache_device == "disk" and isinstance(options.cache_features, str):
         raise UserError(
             f"--cache-device disk needs a folder, not --cache-features {options.cache_features}; "

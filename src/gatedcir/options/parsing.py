@@ -6,8 +6,9 @@ texts. argparse does none of this. Only tyro's public interface is used.
 """
 
 import dataclasses
+import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +17,20 @@ import yaml
 
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
-from gatedcir.options.command_line import PREFIXED, Given, by_name, normal, split
+from gatedcir.options.command_line import (
+    GENERAL,
+    PREFIXED,
+    Given,
+    Option,
+    by_name,
+    normal,
+    split,
+)
 from gatedcir.options.help import help_of
 from gatedcir.options.paths import expand, expand_all
 from gatedcir.options.refusals import check_empty, check_names, quietly, refusal
 from gatedcir.progress import hide_bars
+from gatedcir.run_folder.claim import check_free
 
 Options = TypeVar("Options")
 
@@ -59,11 +69,13 @@ def parse(
     run, others = _take(given, "--resume") if resumes else (None, given)
     if run is not None:
         _check_resume(run, {one.flag for one in given} | ({"--config"} if file else set()))
-        flags = [*flags_of(read_yaml(run / CONFIG_FILE)), *(w for one in others for w in one.words)]
-        flags += ["--resume", str(run)]
         file = run / CONFIG_FILE
-    elif file is not None:
-        flags = flags_of(read_yaml(file)) + flags
+        flags = [*(w for one in others for w in one.words), "--resume", str(run)]
+    if file is not None:
+        known = by_name(options)
+        found = flags_of(read_yaml(file), known=known)
+        _check_file_flags(found, known, file, of_run=run is not None)
+        flags = found + flags
     flags = [*flags_of(below or {}), *flags]
     if "--quiet" in flags:
         hide_bars()
@@ -78,7 +90,7 @@ def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
         if one.flag != flag:
             others.append(one)
             continue
-        if not one.values:
+        if not "".join(one.values).strip():
             raise UserError(f"{flag} has no value; give {flag} PATH.")
         for word in one.values[1:]:
             raise UserError(f"{word} belongs to no option; leave it out.")
@@ -108,15 +120,36 @@ def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = 
 def _check_resume(run: Path, flags: set[str]) -> None:
     """UserError if there is no run, or if flags would make a resumed run another training."""
     if not (run / CONFIG_FILE).is_file():
+        check_free(run, "--output")
         raise UserError(f"there is no run at {run} to resume; name a run's folder.")
     for flag in ("--config", "--output", "--output-dir"):
         if flag in flags:
             raise UserError(f"{flag} has no effect together with --resume; leave one of them out.")
 
 
+def _check_file_flags(
+    words: Sequence[str], known: Mapping[str, Option], file: Path, *, of_run: bool
+) -> None:
+    """UserError if a file holds flags of the command line, or a run's file unknown options."""
+    for flag in (one.flag for one in split(words)):
+        name = flag.removeprefix("--")
+        if flag in GENERAL and flag != "--quiet":
+            raise UserError(f"{file} holds {name}; give {flag} on the command line instead.")
+        if of_run and flag and flag not in known:
+            raise UserError(unknown_in_run(file.parent, name))
+
+
+def unknown_in_run(run: Path, name: str) -> str:
+    """The message for an option of a run that this version does not have."""
+    return (
+        f"{run} was trained with the option {name}, which this version does not know; resume it "
+        "with the version that wrote it, or start a new run."
+    )
+
+
 def from_dict(options: type[Options], values: dict[str, Any]) -> Options:
     """The dataclass from what `to_dict` made of it. UserError if it has no such options."""
-    return _parse(options, flags_of(values))
+    return _parse(options, flags_of(values, known=by_name(options)))
 
 
 def read_yaml(path: Path, *, examples: str = "configs/") -> dict[str, Any]:
@@ -130,9 +163,13 @@ def read_yaml(path: Path, *, examples: str = "configs/") -> dict[str, Any]:
         UserError: no such file, not YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"there is no config file {path}; {examples} holds examples.") from None
+    except OSError as error:
+        raise UserError(
+            f"the config file {path} cannot be read ({error.strerror}); name a file that can."
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = "the file" if mark is None else f"line {mark.line + 1}"
@@ -140,28 +177,58 @@ def read_yaml(path: Path, *, examples: str = "configs/") -> dict[str, Any]:
         raise UserError(f"{path} is not valid YAML ({reason}); correct {place}.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold a mapping of option names to values.")
+    try:
+        json.dumps(content, default=str, skipkeys=True)
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} holds a value that contains itself; write it out.") from None
     return content
 
 
-def flags_of(values: dict[str, Any], prefix: str = "") -> list[str]:
+class _OnceLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As the base class, which would take the last one of equal keys."""
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        seen: set[str] = set()
+        for key in keys:
+            if key.value in seen:
+                problem = f"the key {key.value} stands there twice"
+                raise yaml.constructor.ConstructorError(
+                    problem=problem, problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def flags_of(
+    values: dict[str, Any], prefix: str = "", *, known: Mapping[str, Option] | None = None
+) -> list[str]:
     """Nested options as command-line flags.
+
+    A truth value turns a switch on or off. For an option that is known to be no switch, it is a
+    value as any other.
 
     >>> flags_of({"seed": 1, "save-best": True, "model": {"gated-fusion": {"start": "identity"}}})
     ['--seed', '1', '--save-best', '--model.gated-fusion.start', 'identity']
     """
-    return list(_flags(values, prefix))
+    return list(_flags(values, prefix, known or {}))
 
 
-def _flags(values: dict[str, Any], prefix: str) -> Iterator[str]:
+def _flags(values: dict[str, Any], prefix: str, known: Mapping[str, Option]) -> Iterator[str]:
     for key, value in values.items():
         name = str(key).replace("_", "-")
         if isinstance(value, dict):
-            yield from _flags(value, f"{prefix}{name}.")
-        elif isinstance(value, bool):
+            yield from _flags(value, f"{prefix}{name}.", known)
+        elif isinstance(value, bool) and _may_be_switch(known.get(f"--{prefix}{name}")):
             yield f"--{prefix}{name}" if value else f"--{prefix}no-{name}"
         else:
             yield f"--{prefix}{name}"
             yield from (map(str, value) if isinstance(value, list | tuple) else [str(value)])
+
+
+def _may_be_switch(option: Option | None) -> bool:
+    return option is None or option.kind is bool
 
 
 def to_dict(config: Any) -> dict[str, Any]:

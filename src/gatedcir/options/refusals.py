@@ -111,7 +111,8 @@ def check_empty(given: Given, option: Option | None) -> None:
     """UserError if an option needs a value and has none, or has YAML's empty one."""
     if option is None or option.kind is bool:
         return
-    if not given.values or (given.values == ("None",) and not option.takes_none):
+    empty = not "".join(given.values).strip()
+    if empty or (given.values == ("None",) and not option.takes_none):
         raise UserError(f"{option.flag} has no value; give {option.usage}.")
 
 
@@ -145,9 +146,10 @@ def _wrong_value(given: Given, option: Option | None) -> Iterator[tuple[str, str
         rest = _left_over(option, given.values)
     else:
         rest = list(given.values)
-        if option is not None and rest and rest[0].lower() in ("true", "false", "yes", "no"):
+        if option is not None and rest:
             both = f"{option.flag} or {switched_off(option.flag)}"
-            yield f"{given.flag} takes no value", f"write {both} alone"
+            what = f"{given.flag} takes no value such as {rest[0]}"
+            yield what, f"write {both} alone, or true or false in YAML"
     if rest is None:
         assert option is not None
         wrong = next((value for value in given.values if _left_over(option, [value]) is None), "it")
@@ -189,9 +191,12 @@ def _unknown(given: Given, options: type) -> tuple[str, str]:
             f"give it some of its options {inside}, or leave it out",
         )
     what = f"there is no option {flag}"
-    short = flag.removeprefix("--").rpartition(".")[2]
+    short = flag.removeprefix("--").rpartition(".")[2].removeprefix("no-")
     if (advice := ADVICE.get(short)) and set(_flags_in(advice)) <= set(names):
         return what, advice
+    for name, option in by_name(options).items():
+        if name in group and set(given.values[:1]) <= set(map(str, option.choices)):
+            return f"{flag} is a group of options", f"{name} takes {given.values[0]}"
     for synonym in SYNONYMS.get(short, ()):
         if synonym in names:
             return what, f"{synonym} is the nearest"

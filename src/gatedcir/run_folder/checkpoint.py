@@ -3,7 +3,8 @@
 import pickle
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
@@ -96,6 +97,13 @@ def parse(content: dict[str, Any], file: Path) -> Checkpoint:
     values = {name: value for name, value in content.items() if name in names}
     if values.keys() != names:
         raise UserError(f"{file} is an incomplete checkpoint; copy it again, or train it again.")
+    for name, kind in get_type_hints(Checkpoint).items():
+        kinds = get_args(kind) if get_origin(kind) is UnionType else (kind,)
+        if not isinstance(values[name], tuple(get_origin(one) or one for one in kinds)):
+            raise UserError(
+                f"{file} is a damaged checkpoint, whose {name} is a {type(values[name]).__name__}; "
+                "copy it again, or train it again."
+            )
     return Checkpoint(**values)
 
 

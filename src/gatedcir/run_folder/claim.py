@@ -30,10 +30,7 @@ class Claim:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise UserError(
-                f"{folder} is in use by another process; wait until it ends, or name another "
-                f"folder with {flag}."
-            ) from None
+            raise _is_in_use(folder, flag) from None
 
     def release(self, *, leave: bool = False) -> None:
         """Give the folder back. Folders made for the claim are removed if they are empty.
@@ -50,6 +47,12 @@ class Claim:
                 place.rmdir()
 
 
+def check_free(folder: Path, flag: str) -> None:
+    """UserError if a process holds the claim of a folder."""
+    if in_use(folder):
+        raise _is_in_use(folder, flag)
+
+
 def in_use(folder: Path) -> bool:
     """Whether a process holds the claim of a folder."""
     if not (folder / LOCK).exists():
@@ -61,3 +64,10 @@ def in_use(folder: Path) -> bool:
         return True
     lock.release()
     return False
+
+
+def _is_in_use(folder: Path, flag: str) -> UserError:
+    return UserError(
+        f"{folder} is in use by another process; wait until it ends, or name another folder with "
+        f"{flag}."
+    )

@@ -16,10 +16,11 @@ from torch.utils.tensorboard import SummaryWriter
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
 from gatedcir.files import CONFIG_FILE, room_for, write_json, write_text
 from gatedcir.run_folder.checkpoint import BEST, LAST
-from gatedcir.run_folder.claim import Claim
+from gatedcir.run_folder.claim import LOCK, Claim
 
 RUNS = Path("runs")  # holds the folders of runs without --output
 CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
+LOG = ".log"  # files that whatever started the run may keep in its folder
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
 STEPS = "train_steps.csv"
 Tables = dict[str, list[dict[str, Any]]]
@@ -80,12 +81,17 @@ def _new_claim(given: Path | None, name: str) -> Claim:
 
 
 def _check_new(path: Path) -> None:
-    """UserError if a path already holds a run."""
+    """UserError if a path already holds a run, or files that are neither locks nor logs."""
     if (path / CONFIG_FILE).exists():
         raise UserError(
             f"{path} already holds a run; name another folder with --output, or go on "
             f"with --resume {path} if it kept its training."
         )
+    for file in sorted(path.iterdir()):
+        if file.name != LOCK and file.suffix != LOG:
+            raise UserError(
+                f"{path} holds {file.name} and is no run; name a new folder with --output."
+            )
 
 
 def _is_bare(path: Path) -> bool:

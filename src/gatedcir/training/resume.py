@@ -12,8 +12,9 @@ from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import changed_split
 from gatedcir.errors import UserError
 from gatedcir.options.checks import changed_flags
+from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config
-from gatedcir.options.parsing import to_dict
+from gatedcir.options.parsing import to_dict, unknown_in_run
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import LAST, Checkpoint
 from gatedcir.run_folder.folder import CHECKPOINTS, TRAIN, Place, Tables, claimed, rows_until
@@ -33,7 +34,10 @@ def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
             f"{config.run.resume} holds no training state to go on from, which --save-training "
             "keeps; start a new run with it."
         )
+    known = by_name(Config)
     for flag in changed_flags(found.config, to_dict(config)):
+        if f"--{flag}" not in known:
+            raise UserError(unknown_in_run(config.run.resume, flag))
         raise UserError(
             f"--{flag} is another than {config.run.resume} was trained with; leave it out, or "
             "start a new run."

@@ -3,6 +3,7 @@
 import pytest
 
 from gatedcir.errors import UserError
+from gatedcir.models.weights import locations
 from gatedcir.models.weights.locations import locate
 from gatedcir.run_folder import checkpoint
 
@@ -52,3 +53,10 @@ def test_a_text_file_is_no_damaged_checkpoint(tmp_path):
     for start in (b"", b"PK\x03\x04\0\0", b"\x80\x02"):  # whose content says more, later
         file.write_bytes(start)
         assert locate(str(file)) == file
+
+
+def test_a_missing_run_is_not_only_looked_for_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(locations, "is_reachable", lambda repository: False)
+    assert "; check the path if runs/cirr is one here; or on a machine with" in told("runs/cirr")
+    assert "check the path" not in told("coco")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gatedcir.errors import UserError
-from gatedcir.plugins import find, wrong_kind
+from gatedcir.plugins import errors_of, find, wrong_kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,7 +61,7 @@ def strategy(name: str) -> Callable[..., "nn.Module"]:
         raise wrong_kind(name, what="fusion strategy", wanted="a class of torch.nn.Module")
     try:
         inspect.signature(found).bind(1, 1, alpha_init=0.5, dropout=0.1, start="seed")
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # the second one of classes without a signature
         raise UserError(
             f"{name} cannot be made as a fusion strategy ({error}); let it take "
             "(vision_width, text_width, *, alpha_init, dropout, start)."
@@ -89,10 +89,11 @@ def make_fusion(
     from gatedcir.models.gated_fusion.blocks import FusionBlocks
 
     make = strategy(name)
-    made = [
-        make(vision_width, text_width, alpha_init=alpha_init, dropout=dropout, start=start)
-        for _ in range(blocks)
-    ]
+    with errors_of(name, what="the fusion strategy", code=make):
+        made = [
+            make(vision_width, text_width, alpha_init=alpha_init, dropout=dropout, start=start)
+            for _ in range(blocks)
+        ]
     if not isinstance(made[0], nn.Module):
         raise wrong_kind(name, what="fusion strategy", wanted="a class of torch.nn.Module")
     return made[0] if blocks == 1 else FusionBlocks(made)

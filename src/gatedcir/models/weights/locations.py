@@ -91,9 +91,10 @@ def _is_text(file: Path) -> bool:
 def _on_hub(repository: str, name: str) -> str:
     if not is_reachable(repository):
         folder = repository.rsplit("/", maxsplit=1)[-1]
+        path = "" if name in HUB_NAMES else f"check the path if {name} is one here; or "
         raise UserError(
-            f"the weights of {name!r} are neither cached here nor reachable; on a machine with "
-            f"internet run `hf download {repository} --local-dir {folder}`, copy that folder "
+            f"the weights of {name!r} are neither cached here nor reachable; {path}on a machine "
+            f"with internet run `hf download {repository} --local-dir {folder}`, copy that folder "
             f"here, and give {folder} in place of {name}."
         )
     return repository
