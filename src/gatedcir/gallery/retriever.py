@@ -5,14 +5,12 @@ Shapes: B images or queries, P parts of a query, Q query tokens, E embedding wid
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,27 +30,12 @@ from gatedcir.models.weights.sources import load
 from gatedcir.options.parsing import to_dict
 from gatedcir.search.index import Floats, Form
 from gatedcir.visual import take
-from gatedcir.visualize.explained import Explained, explained
+from gatedcir.visualize.explained import Explained, Explanation, explained
 
 if TYPE_CHECKING:
     from gatedcir.gallery.gallery import Gallery
 
 _AT_ONCE = 32  # images or texts of a batch
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an image was found."""
-
-    maps: Explained
-    """The gate's map, the change's map and the words' shares, as far as the fusion reports them."""
-    similarities: npt.NDArray[np.float32] | None = None
-    """[Q]: the query's similarity to each feature of the found image. None without an image."""
-
-    @property
-    def token(self) -> int | None:
-        """Which of the found image's Q features matched best. None without an image."""
-        return None if self.similarities is None else int(self.similarities.argmax())
 
 
 class Retriever:
