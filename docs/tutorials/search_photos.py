@@ -6,7 +6,7 @@
 # You need a folder of photos and a model. You do not need to know PyTorch.
 #
 # This page draws 64 pictures in place of photos, so that it runs anywhere in seconds: eight shapes
-# in eight colours. It takes the tiny model inside the package, which has seen only such shapes. For
+# in eight colours. It takes the tiny model inside the package, which knows such shapes. For
 # real photos, use real weights. The last section says which.
 
 # %%

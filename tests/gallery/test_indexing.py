@@ -158,6 +158,7 @@ def test_broken_files_are_named_and_the_rest_is_indexed(retriever, folder):
     assert {path.name for path in report.broken} == {
         *("empty.jpg", "page.png", "lost.png", "a.png"),
     }
+    assert counts(report) == {"new": 5}
     assert len(names(retriever, folder)) == 5
     with pytest.raises(UserError, match=r"^4 files cannot be read: .*lost\.png \(broken link\)"):
         report.check(skip_broken=False, way_out="pass --skip-broken")

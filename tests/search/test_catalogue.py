@@ -1,7 +1,10 @@
 """The catalogue of an index: files, contents, metadata."""
 
 import os
+import re
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,7 +109,7 @@ def test_a_reader_sees_that_another_has_written(catalogue):
     assert reader.version() == before
     catalogue.drop_file(A)
     assert reader.version() != before
-    with pytest.raises(UserError, match="readonly"):
+    with pytest.raises(UserError, match=r"readonly database\); check its permissions\.$"):
         reader.drop_file(B)
     reader.close()
 
@@ -119,10 +122,10 @@ def test_names_that_are_no_utf8(catalogue):
 
 def test_a_damaged_or_missing_file_is_named(tmp_path):
     file = tmp_path / "c.sqlite"
-    with pytest.raises(UserError, match=f"{file} is damaged or not readable"):
+    with pytest.raises(UserError, match=f"{file} cannot be used .*delete it and"):
         Catalogue(file)
     file.write_bytes(b"no database" * 100)
-    with pytest.raises(UserError, match=f"{file} is damaged.*the features are kept"):
+    with pytest.raises(UserError, match=f"{file} cannot be used .*the features are kept"):
         Catalogue(file)
 
 
@@ -131,6 +134,28 @@ def test_a_full_disk_is_one_sentence(catalogue):
     catalogue._all(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(UserError, match=r"could not be written \(no room for it\)"):
         catalogue.add_images({number: "x" * 2000 + str(number) for number in range(10, 200)})
+
+
+def test_a_limit_on_file_sizes_is_not_taken_for_a_damage(tmp_path):
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from gatedcir.search.catalogue import Catalogue
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+Catalogue(Path(sys.argv[1]), writable=True)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "c.sqlite")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert re.search(r"UserError: .*disk.*ulimit -f\)\.$", done.stderr.strip())
+
+
+def test_a_database_that_another_writes_is_said(catalogue):
+    other = Catalogue(catalogue.file, writable=True)
+    other._all("PRAGMA busy_timeout = 0")
+    with catalogue.writing(), pytest.raises(UserError, match="wait until the other process"):
+        other.drop_file(A)
+    other.close()
 
 
 def test_sqlite_may_be_used_by_several_threads():

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import bench_search
 import numpy as np
 import pytest
 import torch
@@ -245,3 +246,11 @@ def test_precisions_are_those_of_the_form(tmp_path):
         index = EXACT.open(tmp_path / name, Form(1, 1, name), writable=True)
         fill(index, np.full((1, 1, 1), 0.1, np.float32), [0])
         assert index.features([0]).item() == torch.tensor(0.1, dtype=dtype).item()
+
+
+def test_the_benchmark_has_a_row_for_each_kind(capsys):
+    pytest.importorskip("qdrant_edge")
+    bench_search.main("--images 9 --tokens 2 --dim 4 --clusters 3 --repeats 1".split())
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.partition(":")[0] for row in rows[2:]] == list(KINDS)
+    assert all("opened in" in row for row in rows[2:])

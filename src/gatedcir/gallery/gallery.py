@@ -14,8 +14,9 @@ from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.gallery.indexing import Indexing, Report
 from gatedcir.gallery.place import IndexFolder, read_manifest
-from gatedcir.gallery.retriever import Explanation, Retriever
+from gatedcir.gallery.retriever import Retriever
 from gatedcir.search.catalogue import Where
+from gatedcir.visualize.explained import Explanation
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ loses little, and the same command goes on.
 """
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,11 +15,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from gatedcir.data.left_out import NAMES_SHOWN
 from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.files import digest, stamp
 from gatedcir.gallery.photos import Stamps, find_photos, full_path, of_files, read_metadata
 from gatedcir.gallery.place import IndexFolder, new_manifest
+from gatedcir.gallery.report import Report
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.progress import bar
 from gatedcir.run_folder.claim import Claim
@@ -28,48 +27,6 @@ from gatedcir.search.catalogue import Known
 from gatedcir.search.index import Floats
 
 WRITE_IMAGES, WRITE_SECONDS = 2048, 20.0  # after as many or as long, features are written
-
-
-@dataclass
-class Report:
-    """What became of the files."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    """How many files are new, changed, renamed, deleted, unchanged or duplicates."""
-    broken: dict[Path, str] = field(default_factory=dict)
-    """Files that cannot be read, and why."""
-    encoded: int = 0
-    """Images that went through the model."""
-
-    def __str__(self) -> str:
-        parts = [f"{count} {name}" for name, count in sorted(self.counts.items()) if count]
-        parts += [f"{len(self.broken)} broken"] * bool(self.broken)
-        return f"{', '.join(parts) or 'nothing to do'}; {self.encoded} images encoded"
-
-    def broken_files(self) -> str:
-        """How many files are broken, and the first of them."""
-        shown = [f"{path} ({_short(why)})" for path, why in self.broken.items()][:NAMES_SHOWN]
-        more = ", ..." if len(self.broken) > NAMES_SHOWN else ""
-        return f"{len(self.broken)} files cannot be read: {', '.join(shown)}{more}"
-
-    def check(self, *, skip_broken: bool, way_out: str) -> None:
-        """UserError if files are broken and may not be left out."""
-        if self.broken and not skip_broken:
-            raise UserError(
-                f"{self.broken_files()}; all other files are in the index; replace these, or "
-                f"{way_out}."
-            )
-
-
-def _short(why: str) -> str:
-    """The reason in the error of an image.
-
-    >>> _short("The image a.jpg cannot be read (image file is truncated); replace the file by ...")
-    'image file is truncated'
-    """
-    start = why.partition("; ")[0]
-    inner = start.partition("cannot be read ")[2].strip("(): ")
-    return inner or start
 
 
 @dataclass
@@ -194,6 +151,7 @@ class Indexing:
         counts["unchanged"] += len(files) - len(unread)
         by_digest = self._read(unread, num_workers)
         shown = set(catalogue.searchable().tolist())
+        kinds: dict[Path, str] = {}
         left = {known[path].number: path for path in sorted(gone, reverse=True)}
         with catalogue.writing():
             for content, paths in by_digest.items():
@@ -202,10 +160,10 @@ class Indexing:
                     if path not in known and number in left:
                         gone.discard(old := left.pop(number))
                         catalogue.rename_file(old, path)
-                        counts["renamed"] += 1
+                        kinds[path] = "renamed"
                     else:
                         first = path == paths[0] and number not in shown
-                        counts[_kind(known.get(path), number, first=first)] += 1
+                        kinds[path] = _kind(known.get(path), number, first=first)
                     if number in there:
                         catalogue.set_file(path, Known(number, *files[path]))
         new = {
@@ -223,6 +181,7 @@ class Indexing:
         with catalogue.writing():
             for path in self.report.broken.keys() & known.keys():
                 catalogue.drop_file(path)  # it does not show any more what it showed
+        counts.update(kind for path, kind in kinds.items() if path not in self.report.broken)
 
     def _read(self, paths: Sequence[Path], num_workers: int) -> dict[str, list[Path]]:
         """The files of every content, by its hash."""

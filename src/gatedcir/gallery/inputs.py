@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ Weighted = tuple[tuple[str, float], ...]
 """The parts of one text, each with its weight."""
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 """A path, the bytes of an image file, a PIL image, or an array [H, W, 3] or [H, W]."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query: an image, a text in weighted parts, or both."""
+
+    image: Image.Image | None
+    text: Weighted | None
 
 
 def pictures_of(images: Any) -> tuple[list[Image.Image], bool]:

@@ -5,17 +5,14 @@ Shapes: B images or queries, P parts of a query, Q query tokens, E embedding wid
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from gatedcir.assemble.data import device_of, make_transform
@@ -26,34 +23,19 @@ from gatedcir.data.transforms import Transform
 from gatedcir.device import Device, find_device
 from gatedcir.errors import UserError
 from gatedcir.features.cache import hash_weights
-from gatedcir.gallery.inputs import Weighted, pictures_of, texts_of
+from gatedcir.gallery.inputs import Query, pictures_of, texts_of
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.models.weights.sources import load
 from gatedcir.options.parsing import to_dict
 from gatedcir.search.index import Floats, Form
 from gatedcir.visual import take
-from gatedcir.visualize.explained import Explained, explained
+from gatedcir.visualize.explained import Explained, Explanation, explained
 
 if TYPE_CHECKING:
     from gatedcir.gallery.gallery import Gallery
 
 _AT_ONCE = 32  # images or texts of a batch
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an image was found."""
-
-    maps: Explained
-    """The gate's map, the change's map and the words' shares, as far as the fusion reports them."""
-    similarities: npt.NDArray[np.float32] | None = None
-    """[Q]: the query's similarity to each feature of the found image. None without an image."""
-
-    @property
-    def token(self) -> int | None:
-        """Which of the found image's Q features matched best. None without an image."""
-        return None if self.similarities is None else int(self.similarities.argmax())
 
 
 class Retriever:
@@ -138,7 +120,7 @@ class Retriever:
         found = self.encode_queries(queries)[:, 0]
         return found[0] if one else found
 
-    def queries(self, image: Any, text: Any) -> tuple[list["Query"], bool]:
+    def queries(self, image: Any, text: Any) -> tuple[list[Query], bool]:
         """What a caller asks for, one by one, and whether it is one query.
 
         Raises:
@@ -159,7 +141,7 @@ class Retriever:
         pairs = zip(each_image, each_text, strict=True)
         return [Query(*pair) for pair in pairs], one_image and one_text
 
-    def encode_queries(self, queries: Sequence["Query"]) -> Floats:
+    def encode_queries(self, queries: Sequence[Query]) -> Floats:
         """[M, P, E]: P is 1 with a text. An image alone is asked for by its Q target features."""
         found = [
             self._encode(queries[start : start + _AT_ONCE])
@@ -168,7 +150,7 @@ class Retriever:
         return np.concatenate(found) if found else np.empty((0, 1, self.form().dim), np.float32)
 
     @torch.inference_mode()
-    def _encode(self, queries: Sequence["Query"]) -> Floats:
+    def _encode(self, queries: Sequence[Query]) -> Floats:
         pixels = [self.transform(query.image) for query in queries if query.image is not None]
         if queries[0].text is None:
             return self.encode_pixels(pixels)
@@ -240,7 +222,7 @@ class Retriever:
         return self.explain_query(query, None if target is None else self.encode_image(target))
 
     @torch.inference_mode()
-    def explain_query(self, query: "Query", features: Floats | None = None) -> Explanation:
+    def explain_query(self, query: Query, features: Floats | None = None) -> Explanation:
         """The same for a query. Of several texts, the maps are those of the greatest weight.
 
         `features` are the target's, [Q, E].
@@ -304,11 +286,3 @@ class Retriever:
         from gatedcir.gallery.gallery import Gallery
 
         return Gallery.open(index, self)
-
-
-@dataclass(frozen=True)
-class Query:
-    """One query: an image, a text in weighted parts, or both."""
-
-    image: Image.Image | None
-    text: Weighted | None

@@ -29,7 +29,12 @@ CREATE TABLE IF NOT EXISTS facts (file INTEGER NOT NULL, field TEXT NOT NULL, va
 CREATE INDEX IF NOT EXISTS files_of_facts ON facts (field, value, file);
 CREATE INDEX IF NOT EXISTS facts_of_files ON facts (file);
 """
-Value = str | int | float | bool | None
+_WAYS_OUT = {  # the beginning of SQLite's name of an error -> what to do. Others are damages.
+    "SQLITE_IOERR": "check the disk, its free space, and the limit on file sizes (ulimit -f)",
+    "SQLITE_BUSY": "wait until the other process that writes it ends",
+    "SQLITE_READONLY": "check its permissions",
+    "SQLITE_PERM": "check its permissions",
+}
 Where = Mapping[str, Any]
 """Field -> the value that it must have, a list of values, or a tuple (low, high) with both ends.
 None is an open end."""
@@ -75,10 +80,13 @@ class Catalogue:
             with room_for(self.file):
                 yield
         except sqlite3.DatabaseError as error:
-            raise UserError(
-                f"{self.file} is damaged or not readable ({error}); delete it and index the folder "
-                "again: the features are kept, so no image is encoded again."
-            ) from error
+            name = getattr(error, "sqlite_errorname", "")
+            way_out = next(
+                (text for start, text in _WAYS_OUT.items() if name.startswith(start)),
+                "delete it and index the folder again: the features are kept, so no image is "
+                "encoded again",
+            )
+            raise UserError(f"{self.file} cannot be used ({error}); {way_out}.") from error
 
     def _all(self, query: str, *values: Any) -> list[Any]:
         with self._lock, self._told():

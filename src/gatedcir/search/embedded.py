@@ -175,5 +175,8 @@ def _config(form: Form) -> Any:
             distance=edge.Distance.Dot,
             multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
             datatype=kinds.Float16 if form.precision == "fp16" else kinds.Float32,
-        )
+        ),
+        # Every search is exact. A graph over all tokens would take minutes and serve none.
+        hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10**9),
+        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=0),
     )

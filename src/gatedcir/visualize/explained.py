@@ -4,6 +4,7 @@ Shapes: L visual tokens ([CLS] first), h * w = L - 1 cells, T text tokens.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,21 @@ class Explained(NamedTuple):
     """[h, w], 0 or more: how much the text changes each cell."""
     words: list[tuple[str, float]]
     """Each word's share of the attention, the mean over the cells."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why an image was found."""
+
+    maps: Explained
+    """The gate's map, the change's map and the words' shares, as far as the fusion reports them."""
+    similarities: npt.NDArray[np.float32] | None = None
+    """[Q]: the query's similarity to each feature of the found image. None without an image."""
+
+    @property
+    def token(self) -> int | None:
+        """Which of the found image's Q features matched best. None without an image."""
+        return None if self.similarities is None else int(self.similarities.argmax())
 
 
 def explained(aux: Mapping[str, Tensor], words: Sequence[tuple[str, Sequence[int]]]) -> Explained:
