@@ -38,6 +38,7 @@ _GALLERIES = {"--gallery", "--fashioniq-protocol"}  # which the command cannot c
 NOT_SAID = {
     "submit": _GALLERIES,
     "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
+    "convert": _WORKERS | {"--gallery", "--skip-unreadable"},
     "describe": _WORKERS | {"--data-path"},
     "export": _WORKERS | {"--data-path"},
     "synthetic": _WORKERS | {"--data-path"},
