@@ -21,7 +21,7 @@ class Maps(NamedTuple):
 
     gate: Floats
     change: Floats
-    """|alpha * gate * delta|."""
+    """abs(alpha * gate * delta)."""
 
 
 @torch.inference_mode()
