@@ -119,7 +119,7 @@ def test_files_that_are_no_predictions_get_one_sentence(home, tmp_path, text, wo
     file.write_text(text)
     data = ["--dataset", "CIRR", "--data-path", home / FOLDERS["CIRR"]]
     bad(score, [file, *data], words, "wrong.json")
-    bad(score, [tmp_path / "none.json", *data], "none.json are not there")
+    bad(score, [tmp_path / "none.json", *data], "there are no predictions", "none.json")
 
 
 def test_answers_to_the_test_split_are_not_measured(home, tmp_path):

@@ -132,6 +132,8 @@ def read_answers(
     groups: dict[str, list[str]] = {}
     files = list(files)
     for file in files:
+        if not file.exists():
+            raise UserError(f"there are no predictions {file}; check the path.")
         try:
             given = read(_content(file), splits)
         except UserError as error:
@@ -191,8 +193,6 @@ def _content(file: Path) -> Any:
 
     try:
         return json.loads(file.read_bytes(), object_pairs_hook=once)
-    except FileNotFoundError:
-        raise UserError("are not there") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot be read as JSON ({error})") from None
 
