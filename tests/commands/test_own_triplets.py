@@ -45,6 +45,7 @@ def work(home, tmp_path_factory):
     ]
     rows += [
         {
+            "id": f"{split}/{number}",
             "split": split,
             "reference": images[number],
             "text": "no sky",
@@ -90,7 +91,10 @@ def test_a_file_goes_through_all_commands(work, capsys):
     assert "gallery of 14 images (photos/images)" in wider["protocol"]["triplets val"]
 
     visualize_gates.main(["--model-path", str(run), *OWN, "--num", "2", "--output", "maps"])
-    assert len(list(Path("maps").iterdir())) == 2
+    assert sorted(path.name for path in Path("maps").iterdir()) == [
+        "triplets-val-val-0.png",
+        "triplets-val-val-5.png",
+    ]
 
     flags = ["--model-path", str(run), "--split", "val", *WORKERS, "--output", "answers"]
     cirr_test_submission.main(flags)
@@ -116,7 +120,7 @@ def test_a_file_moves_with_its_images(work, tmp_path, capsys):
 def test_a_table_gives_the_same_as_lines(work, capsys):
     lines = map(json.loads, Path("photos/triplets.jsonl").read_text().splitlines())
     with Path("photos/table.csv").open("w", newline="") as file:
-        keys = ["split", "reference", "text", "target", "candidates", "negatives"]
+        keys = ["id", "split", "reference", "text", "target", "candidates", "negatives"]
         table = csv.DictWriter(file, keys)
         table.writeheader()
         for line in lines:

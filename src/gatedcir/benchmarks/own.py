@@ -23,7 +23,7 @@ from gatedcir.benchmarks.base import (
     precisions,
 )
 from gatedcir.benchmarks.own_gallery import gallery_of
-from gatedcir.benchmarks.own_lines import SPLITS, Source, images_of
+from gatedcir.benchmarks.own_lines import SPLITS, Line, Source, images_of
 from gatedcir.benchmarks.ranks import recall_at
 from gatedcir.data import triplets
 from gatedcir.data.image_files import Listings
@@ -131,8 +131,7 @@ def _read(
     whole = ", all lines of its file" if file and not any(line.split for line in lines) else ""
     reference = "kept" if source.keeps_reference else "removed"
     parts = []
-    for category in dict.fromkeys(line.category for line in lines):
-        mine = [line for line in lines if line.category == category]
+    for category, mine in _by_category(lines).items():
         gallery, kind = gallery_of(source, split, category, mine, choice)
         paths = {image: root / image for image in dict.fromkeys((*gallery, *images_of(mine)))}
         parts.append(
@@ -150,6 +149,13 @@ def _read(
             )
         )
     return parts
+
+
+def _by_category(lines: Iterable[Line]) -> dict[str | None, list[Line]]:
+    found: dict[str | None, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line.category, []).append(line)
+    return found
 
 
 def _submit(folder: Path, split: str, answers: Sequence[Answers]) -> list[Path]:
