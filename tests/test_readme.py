@@ -40,6 +40,8 @@ SHORTER = {
     "train": ONE_EPOCH,
     "evaluate": [],
     "submit": [],
+    "score": [],
+    "convert": [],
     "gates": [],
     "fusion": ["--num", "1"],
     "ablate": [*ONE_EPOCH, "--seeds", "1", "--grid", "few.yaml"],

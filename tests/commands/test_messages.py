@@ -41,6 +41,7 @@ NOT_SAID = {
     "search": _DATA_SETS | _WORKERS,
     "submit": _GALLERIES,
     "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
+    "convert": _WORKERS | {"--gallery", "--skip-unreadable"},
     "describe": _WORKERS | {"--data-path"},
     "export": _WORKERS | {"--data-path"},
     "synthetic": _WORKERS | {"--data-path"},

@@ -9,7 +9,7 @@ from conftest import bad
 
 from gatedcir.assemble.evaluator import open_evaluator
 from gatedcir.benchmarks import cirr
-from gatedcir.commands import main, score, submit
+from gatedcir.commands import evaluate, main, score, submit, train
 from gatedcir.evaluation.evaluator import rank_each
 from gatedcir.options.config import DataConfig
 
@@ -119,7 +119,7 @@ def test_files_that_are_no_predictions_get_one_sentence(home, tmp_path, text, wo
     file.write_text(text)
     data = ["--dataset", "CIRR", "--data-path", home / FOLDERS["CIRR"]]
     bad(score, [file, *data], words, "wrong.json")
-    bad(score, [tmp_path / "none.json", *data], "none.json are not there")
+    bad(score, [tmp_path / "none.json", *data], "there are no predictions", "none.json")
 
 
 def test_answers_to_the_test_split_are_not_measured(home, tmp_path):
@@ -161,3 +161,47 @@ def test_cirrs_files_are_checked_as_its_server_does(home, tmp_path, monkeypatch,
     other = next(key for key in group if key.isdigit() and group[key] != group[query])
     dump(subset, group | {query: group[other]})
     bad(submit, ["--check", subset, *data], "for the groups names", "image group")
+
+
+def test_a_run_on_cirr_is_evaluated_and_submitted_on_circo(home, cirr_run, tmp_path, capsys):
+    root = tmp_path / "circo"
+    images = root / "COCO2017_unlabeled" / "unlabeled2017"
+    images.mkdir(parents=True)
+    files = sorted((home / "cirr_dataset").rglob("*.png"))[:60]
+    for number, file in enumerate(files):
+        shutil.copyfile(file, images / f"{number:012}.jpg")
+    listed = [{"id": number, "file_name": f"{number:012}.jpg"} for number in range(len(files))]
+    (root / "COCO2017_unlabeled" / "annotations").mkdir()
+    dump(
+        root / "COCO2017_unlabeled" / "annotations" / "image_info_unlabeled2017.json",
+        {"images": listed},
+    )
+    entries = [
+        {
+            "id": number,
+            "reference_img_id": number,
+            "target_img_id": number + 9,
+            "gt_img_ids": [number + 9, number + 2],
+            "relative_caption": "has two dogs",
+            "semantic_aspects": ["cardinality"],
+        }
+        for number in range(4)
+    ]
+    dump(root / "annotations" / "val.json", entries)
+    flags = ["--dataset", "CIRCO", "--data-path", str(root)]
+    run = ["--model-path", str(cirr_run), "--num-workers", "0"]
+    out = tmp_path / "found.json"
+    evaluate.main([*run, *flags, "--output", str(out)])
+    assert "was trained on synthetic data in CIRR's layout" in capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["protocol"] == {"CIRCO val": "gallery of 60 images, reference kept, 4 queries"}
+    metrics = found["metrics"]
+    assert metrics["recall_at50"] > 0 and "map_at10_cardinality" in metrics
+    answers = tmp_path / "answers"
+    submit.main([*run, *flags, "--split", "val", "--output", str(answers)])
+    submit.main(["--check", str(answers), "--split", "val", *flags])
+    assert "names are in the gallery" in capsys.readouterr().out
+    score.main([str(answers / "submission_val.json"), *flags, "--output", str(out)])
+    scored = json.loads(out.read_text())
+    assert {name: scored[name] for name in metrics} == metrics
+    bad(train, [*flags, "--output", tmp_path / "new"], "no split 'train', only val and test")

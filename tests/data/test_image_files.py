@@ -56,7 +56,10 @@ def test_endings_are_those_that_pillow_reads():
 
 @pytest.mark.parametrize(
     "place",
-    ["img_raw/train/34", "images/train/34", "train", "img_raw/train", "images", "img_raw", ""],
+    [
+        *("img_raw/train/34", "images/train/34", "train", "img_raw/train", "images", "img_raw", ""),
+        *("train/a/34", "img_raw/all/of/it", "images/more"),
+    ],
 )
 @pytest.mark.parametrize("ending", [".png", ".PNG", ".jpeg", ".Webp"])
 def test_cirr_is_found(cirr, place, ending):

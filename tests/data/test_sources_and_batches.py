@@ -1,6 +1,7 @@
 """Images from files and features from memory."""
 
 import random
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -133,6 +134,23 @@ def test_target_numbers_are_equal_for_equal_targets(source):
     dataset = TripletDataset(triplets(), source, seed=0)
     numbers = [*dataset[range(5)].target_ids, *dataset[range(5, 12)].target_ids]
     assert numbers == [0, 1, 0, 2, 1, 0] * 2
+
+
+def test_every_epoch_takes_the_next_of_several_targets(source):
+    several = [Triplet("0", "image3", ("image1", "image0", "image2"), ("is red",))] * 30
+    dataset = TripletDataset(several, source, seed=0)
+    found = []
+    for dataset.epoch in range(4):
+        batch = dataset[range(30)]
+        shown = batch.images[batch.targets]
+        for number, name in enumerate(("image1", "image0", "image2")):
+            chosen = batch.target_ids == number
+            assert torch.equal(shown[chosen], source[name].expand_as(shown[chosen]))
+        found.append(batch.target_ids)
+    assert all(torch.equal((a + 1) % 3, b) for a, b in pairwise(found))
+    assert set(found[0].tolist()) == {0, 1, 2}  # triplets do not start alike
+    other = TripletDataset(several, source, seed=1)
+    assert not torch.equal(other[range(30)].target_ids, found[0])
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

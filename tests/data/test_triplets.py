@@ -55,9 +55,9 @@ def test_three_captions_are_a_programming_error():
 
 
 def test_training_keeps_only_what_its_triplets_use():
-    triplet = Triplet("0", "a", ("b", "c"), ("one",), group=("a", "b", "c"))
-    paths = {name: Path(name) for name in "abc"}
-    used = only_used(Split("toy", (triplet,), ("a", "b", "c"), paths, "", reference_removed=False))
-    assert set(used.gallery) == used.paths.keys() == {"a", "b"}
-    assert used.protocol == "1 triplets of 2 images"
+    triplet = Triplet("0", "a", ("b", "c"), ("one",), group=("a", "b", "d"))
+    paths = {name: Path(name) for name in "abcd"}
+    used = only_used(Split("toy", (triplet,), tuple("abcd"), paths, "", reference_removed=False))
+    assert set(used.gallery) == used.paths.keys() == {"a", "b", "c"}
+    assert used.protocol == "1 triplets of 3 images"
     assert used.triplets[0].group == ()

@@ -13,6 +13,7 @@ from gatedcir.benchmarks.registry import benchmark
 from gatedcir.benchmarks.resized import check_note
 from gatedcir.data import transforms
 from gatedcir.data.batches import TripletDataset
+from gatedcir.data.changes import MARK
 from gatedcir.data.order import TripletBatches
 from gatedcir.data.readable import refuse_unreadable
 from gatedcir.data.sources import PixelSource, Source
@@ -25,7 +26,6 @@ from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.resources import MIB, largest_file, shared_memory
 
-SYNTHETIC = "synthetic.json"  # the mark that `synthetic.layouts` puts into its datasets
 _AHEAD = 2  # batches that each loading process makes before they are asked for
 
 
@@ -45,7 +45,7 @@ def load_data(
         options.folder,
         names,
         choice=Choice(
-            options.fashioniq_protocol, options.fashioniq_categories, options.gallery, ranked
+            options.fashioniq_protocol, options.fashioniq_categories, str(options.gallery), ranked
         ),
         skip_unreadable=options.skip_unreadable,
         num_workers=options.num_workers,
@@ -66,7 +66,7 @@ def load_data(
 
 def is_synthetic(options: DataConfig) -> bool:
     """Whether `synthetic.layouts` drew the dataset. It then left a mark in the folder."""
-    return (options.folder / SYNTHETIC).is_file()
+    return (options.folder / MARK).is_file()
 
 
 def data_title(options: DataConfig) -> str:

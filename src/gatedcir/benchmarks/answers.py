@@ -132,6 +132,8 @@ def read_answers(
     groups: dict[str, list[str]] = {}
     files = list(files)
     for file in files:
+        if not file.exists():
+            raise UserError(f"there are no predictions {file}; check the path.")
         try:
             given = read(_content(file), splits)
         except UserError as error:
@@ -191,8 +193,6 @@ def _content(file: Path) -> Any:
 
     try:
         return json.loads(file.read_bytes(), object_pairs_hook=once)
-    except FileNotFoundError:
-        raise UserError("are not there") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot be read as JSON ({error})") from None
 
@@ -213,7 +213,8 @@ def _check_part(split: Split, given: Given, where: str) -> None:
     for lists, kind in ((given.lists, ""), (given.groups, " for the groups")):
         if not lists:
             continue
-        missing = [t.query_id for t in split.triplets if t.query_id not in lists]
+        asked = (t for t in split.triplets if t.group or not kind)
+        missing = [t.query_id for t in asked if t.query_id not in lists]
         if missing:
             raise UserError(
                 f"{where} lacks {len(missing)} of the {len(split.triplets)} queries of "
@@ -221,7 +222,7 @@ def _check_part(split: Split, given: Given, where: str) -> None:
                 "split."
             )
         for triplet in split.triplets:
-            names = lists[triplet.query_id]
+            names = lists.get(triplet.query_id, [])
             what = f"{where}: the list of query {triplet.query_id} of {split.name}{kind}"
             if len(set(names)) < len(names):
                 raise UserError(f"{what} repeats an image; list each only once.")

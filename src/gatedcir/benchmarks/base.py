@@ -28,7 +28,8 @@ class Choice:
     Attributes:
         protocol: FashionIQ's gallery: "original" or "val-split".
         categories: FashionIQ's, in any order; None for all.
-        gallery: "split", or "all" for the images of all splits.
+        gallery: "split", or "all" for the images of all splits. For a data set with `any_gallery`
+            also a folder, or a file that lists images.
         ranked: whether a training split is ranked too. Its gallery is then whole.
         images: whether images are needed. Without them a reader may leave out what only they need.
     """
@@ -142,6 +143,8 @@ class Benchmark:
     """A file of somebody's answers, in the form of its test server, -> the answers."""
     rules: Rules = ANY
     """What its test server wants."""
+    any_gallery: bool = False
+    """Whether `read` takes a folder or file as gallery."""
 
     @property
     def training_split(self) -> str:

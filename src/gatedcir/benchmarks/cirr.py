@@ -73,7 +73,7 @@ def parse_cirr(
         f"{len(triplets)} queries{note}",
         reference_removed=True,
         searched=f"looked for them below {_listed(root)}, under the names in "
-        f"split.rc2.{split}.json, and also without their sub-folders and {OTHER_ENDINGS}",
+        f"split.rc2.{split}.json, and also in other sub-folders and {OTHER_ENDINGS}",
     )
 
 
@@ -123,8 +123,8 @@ def _files(root: Path, images: Mapping[str, Path], listings: Listings) -> dict[s
     """The file of each image.
 
     The first of IMAGE_FOLDERS that holds the exact file of the split wins. Else the image may
-    have another ending, or lie in a folder above. A missing image gets the place where most of
-    the others are.
+    have another ending, or lie in a folder above or below. A missing image gets the place
+    where most of the others are.
     """
     bases = [root / folder for folder in IMAGE_FOLDERS]
     found: dict[str, Path] = {}
@@ -137,6 +137,7 @@ def _files(root: Path, images: Mapping[str, Path], listings: Listings) -> dict[s
                 break
         else:
             file = only_file(path.stem, _other_places(bases, path, listings))
+            file = file or only_file(path.stem, _places_below(root, path, listings))
             if file is not None:
                 found[name] = file
     usual = max(bases, key=used.__getitem__)
@@ -148,6 +149,14 @@ def _other_places(bases: list[Path], path: Path, listings: Listings) -> list[Ind
     if path.is_absolute() or ".." in path.parts:
         return []
     return [listings.images(base / folder) for base in bases for folder in path.parents]
+
+
+def _places_below(root: Path, path: Path, listings: Listings) -> list[Index]:
+    """The image files below the folder of the image's split, and below the image folders."""
+    if path.is_absolute() or ".." in path.parts:
+        return []
+    folders = dict.fromkeys((path.parts[0], *IMAGE_FOLDERS[1:]))
+    return [listings.images_below(root / folder) for folder in folders]
 
 
 def _listed(root: Path) -> str:

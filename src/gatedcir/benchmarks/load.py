@@ -49,6 +49,11 @@ def load_splits(
     """
     found = benchmark(dataset)
     check_layout(found, root)
+    if choice.gallery not in ("split", "all") and not found.any_gallery:
+        raise UserError(
+            f"{found.name} has its own galleries, and cannot be searched in {choice.gallery}; "
+            "choose split or all, or evaluate triplets of your own."
+        )
     listings = Listings()
     parsed = [_parse(found, root, found.split_named(name), choice, listings) for name in names]
     checked = check_files(
@@ -71,17 +76,19 @@ def load_splits(
     return splits
 
 
-def read_queries(dataset: str, root: Path, name: str, *, choice: Choice = WHOLE) -> list[Split]:
-    """The separately ranked parts of a split, for answers that others gave.
+def read_queries(
+    dataset: str, root: Path, name: str, *, choice: Choice = WHOLE, images: bool = False
+) -> list[Split]:
+    """The separately ranked parts of a split, whose image files need not exist.
 
-    No image is looked for. A gallery may be empty if only the images' list tells it.
+    Without `images` a gallery may be empty if only the images' list tells it.
 
     Raises:
         UserError: as the readers do.
     """
     found = benchmark(dataset)
     check_layout(found, root)
-    choice = replace(choice, ranked=True, images=False)
+    choice = replace(choice, ranked=True, images=images)
     return _parse(found, root, found.split_named(name), choice, Listings())
 
 

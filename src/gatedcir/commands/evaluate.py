@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -17,6 +17,7 @@ from gatedcir.options.config import (
     DataPath,
     Device,
     FashionIQGallery,
+    Gallery,
     MeasuredSplit,
     ModelPath,
     Seldom,
@@ -31,11 +32,11 @@ class DataOfRun(DataConfig):
 
     dataset: InRun = None  # type: ignore[assignment]
     data_path: OfRun[DataPath] = None
-    """The dataset's folder. Without it: that of the run, or for a named dataset ./cirr_dataset or
-    ./fashionIQ_dataset."""
+    """The dataset's folder. Without it: that of the run, or for a named dataset its usual one, such
+    as ./cirr_dataset."""
     fashioniq_protocol: Seldom[OfRun[FashionIQGallery]] = DataConfig.fashioniq_protocol
     fashioniq_categories: OfRun[Categories] = ALL_CATEGORIES
-    gallery: Seldom[OfRun[Literal["split", "all"]]] = "split"
+    gallery: Seldom[OfRun[Gallery]] = "split"
     skip_unreadable: OfRun[SkipUnreadable] = False
 
 

@@ -11,7 +11,7 @@ from gatedcir.errors import UserError, run_command
 
 COMMANDS = {
     "demo": "Draw data, fine-tune, compare, draw gate maps.",
-    "train": "Fine-tune on CIRR or FashionIQ.",
+    "train": "Fine-tune on CIRR, FashionIQ, or triplets of your own.",
     "evaluate": "Evaluate a checkpoint on a split with published targets.",
     "score": "Measure anybody's predictions, whatever model made them.",
     "submit": "Write the files of a dataset's test server, or check such files.",
@@ -23,6 +23,7 @@ COMMANDS = {
     "describe": "Print a model's parameters, shapes and options.",
     "export": "Take weights out, for other programs.",
     "cache": "Cache the vision features that training with the same flags reads.",
+    "convert": "Write a dataset as files of triplets, the form of your own data.",
     "resize": "Copy a dataset with its images resized.",
     "synthetic": "Draw a synthetic dataset.",
 }

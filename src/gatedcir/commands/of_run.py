@@ -7,7 +7,7 @@ import tyro
 
 from gatedcir.errors import UserError
 from gatedcir.options.command_line import OF_RUN, options_of
-from gatedcir.options.config import DATASETS
+from gatedcir.options.config import DATASETS, MAY_BE_PATH
 
 if TYPE_CHECKING:
     from gatedcir.models.weights.sources import Pretrained
@@ -19,6 +19,7 @@ InRun = Annotated[
     str | None,
     OF_RUN,
     DATASETS,
+    MAY_BE_PATH,
     tyro.conf.arg(
         metavar=DATASETS.metavar,
         help="Dataset in its published layout. Without it: the dataset of the run.",

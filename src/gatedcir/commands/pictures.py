@@ -125,7 +125,8 @@ def chosen(available: int, wanted: int) -> list[int]:
 
 def file_of(options: Options, split: str, query: str, what: str = "") -> Path:
     """Where a query's picture goes."""
-    return options.output / f"{split.replace(' ', '-')}-{query}{what}.{options.format}"
+    name = f"{split}-{query}{what}".replace(" ", "-").replace("/", "-")  # of your own, any id
+    return options.output / f"{name}.{options.format}"
 
 
 def picture_of(pixels: "Tensor", transform: "Transform") -> "np.ndarray":

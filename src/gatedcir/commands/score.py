@@ -56,9 +56,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     metrics = benchmark(options.dataset).score(answers)
     splits = [each.split for each in answers]
     print(format_report(metrics, splits, title=", ".join(map(str, options.predictions))))
-    fewest = min(each.shortest for each in answers)
-    if fewest < max(CUTOFFS) and any(each.given.lists for each in answers):
-        print(f"a list has only {fewest} images; what it lacks counts as not found")
+    for each in answers:
+        others = len(each.split.gallery) - 1 if each.split.gallery else max(CUTOFFS)
+        if each.given.lists and each.shortest < min(max(CUTOFFS), others):
+            print(
+                f"{each.split.name}: a list has only {each.shortest} images, and what it lacks "
+                "counts as not found"
+            )
     if options.output is not None:
         protocol = {split.name: split.protocol for split in splits}
         write_json(options.output, {**metrics, "protocol": protocol})

@@ -15,6 +15,7 @@ from gatedcir.options.command_line import OF_RUN
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     DATASETS,
+    MAY_BE_PATH,
     OLD_OUTPUT,
     AnsweredSplit,
     Categories,
@@ -32,6 +33,7 @@ _Submitted = Annotated[
     str | None,
     OF_RUN,
     DATASETS,
+    MAY_BE_PATH,
     tyro.conf.arg(
         metavar=DATASETS.metavar,
         help="Dataset whose server gets the files. One of your own needs a Benchmark with a "

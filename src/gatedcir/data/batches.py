@@ -50,8 +50,10 @@ class TripletDataset(Dataset):
     ) -> None:
         self.triplets, self.source, self.seed, self.text = triplets, source, seed, text
         self.epoch = 0
-        numbers: dict[str | None, int] = {}
-        self.target_ids = [numbers.setdefault(t.target, len(numbers)) for t in triplets]
+        self.target_ids: dict[str, int] = {}
+        for triplet in triplets:
+            for target in triplet.targets:
+                self.target_ids.setdefault(target, len(self.target_ids))
 
     @property
     def reads_files(self) -> bool:
@@ -64,17 +66,22 @@ class TripletDataset(Dataset):
     def __getitem__(self, indices: list[int]) -> Batch:
         places: dict[str, int] = {}
         references, targets = [], []
-        for triplet in (self.triplets[index] for index in indices):
-            assert triplet.target is not None
-            references.append(places.setdefault(triplet.reference, len(places)))
-            targets.append(places.setdefault(triplet.target, len(places)))
+        chosen = [self._target(index) for index in indices]
+        for index, target in zip(indices, chosen, strict=True):
+            references.append(places.setdefault(self.triplets[index].reference, len(places)))
+            targets.append(places.setdefault(target, len(places)))
         return Batch(
             images=default_collate([self.source[name] for name in places]),
             references=torch.tensor(references),
             targets=torch.tensor(targets),
             texts=[self._text(index) for index in indices],
-            target_ids=torch.tensor([self.target_ids[index] for index in indices]),
+            target_ids=torch.tensor([self.target_ids[target] for target in chosen]),
         )
+
+    def _target(self, index: int) -> str:
+        targets = self.triplets[index].targets
+        start = random.Random(f"{self.seed}/{index}").randrange(len(targets))
+        return targets[(start + self.epoch) % len(targets)]
 
     def _text(self, index: int) -> str:
         rng = random.Random(f"{self.seed}/{self.epoch}/{index}")

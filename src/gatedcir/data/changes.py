@@ -15,6 +15,7 @@ from gatedcir.errors import UserError
 
 Box = tuple[float, float, float, float]
 FOLDER = "changes"
+MARK = "synthetic.json"  # marks a data set as drawn, not published
 BACKGROUND, ANYWHERE = "background", "add anywhere"
 LAYOUT = "ROOT/changes/SPLIT.json"
 

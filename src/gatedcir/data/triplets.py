@@ -13,10 +13,10 @@ class Triplet:
     """One query and its answers.
 
     `targets` holds the right images, mostly one, or none if the split publishes none. `target`
-    is the first. Training and recall use it. `group` holds CIRR's image set as published, the
-    reference included, and is empty for other data. `pool` is the same for triplets with similar
-    images: the number of CIRR's image set, or FashionIQ's category. `aspects` are what the text
-    asks for, in CIRCO's words.
+    is the first, which recall counts. Training takes another of them in every epoch. `group` holds
+    CIRR's image set as published, the reference included, and is empty for other data. `pool` is
+    the same for triplets with similar images: the number of CIRR's image set, or FashionIQ's
+    category. `aspects` are what the text asks for, in CIRCO's words.
     """
 
     query_id: str
@@ -96,13 +96,13 @@ TrainingText = Callable[[tuple[str, ...], random.Random], str]
 def only_used(split: Split) -> Split:
     """A training split with only the parts that training uses. Training needs no ranking.
 
-    Each triplet keeps its reference and its first target.
+    Each triplet keeps its reference and its targets.
     """
-    used = {name for t in split.triplets for name in (t.reference, t.target)}
+    used = {name for t in split.triplets for name in (t.reference, *t.targets)}
     gallery = tuple(name for name in split.gallery if name in used)
     paths = {name: path for name, path in split.paths.items() if name in used}
     protocol = f"{len(split.triplets)} triplets of {len(paths)} images"
-    triplets = tuple(replace(t, targets=t.targets[:1], group=()) for t in split.triplets)
+    triplets = tuple(replace(t, group=()) for t in split.triplets)
     return replace(split, triplets=triplets, gallery=gallery, paths=paths, protocol=protocol)
 
 

@@ -85,7 +85,8 @@ def rank(split: Split, index: Index, queries: Tensor) -> Ranking:
     size = max(len(triplet.group) for triplet in triplets)
     members = np.full((len(triplets), size), -1, dtype=np.int64)  # [M, S]
     for row, triplet in zip(members, triplets, strict=True):
-        row[: len(triplet.group)] = [places[name] for name in triplet.group]
+        if triplet.target is None or triplet.target in triplet.group:  # else it was left out
+            row[: len(triplet.group)] = [places[name] for name in triplet.group]
     # One more than reported: the reference may be among them.
     _, images = index.search(queries, KEPT + 1)
     return Ranking(

@@ -9,7 +9,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,15 +40,25 @@ class OneOf:
     names: Collection[str]
     example: str
     """Such a path."""
+    file: str = ""
+    """A file's name as another example, where files are taken too."""
+    is_file: Callable[[str], bool] | None = None
+    """Whether a value has the form of such a file."""
 
     @property
     def metavar(self) -> str:
         """How the value is written, for help."""
-        return f"{{{','.join(self.names)}}}|{self.example}"
+        return "|".join(filter(None, (f"{{{','.join(self.names)}}}", self.example, self.file)))
+
+    @property
+    def paths(self) -> str:
+        """The examples, for messages."""
+        return " or ".join(filter(None, (self.example, self.file)))
 
     def takes(self, value: str) -> bool:
         """Whether it is a name of the table or has the form of a path."""
-        return value in self.names or is_path(value)
+        is_file = self.is_file is not None and self.is_file(value)
+        return value in self.names or is_path(value) or is_file
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
+from gatedcir.benchmarks.own import is_own
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
 from gatedcir.options.command_line import FREE_ON_RESUME, OneOf, Range, Seldom
@@ -24,20 +25,25 @@ MOST_SEED = 2**32  # NumPy takes less
 MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 
 # Options that several commands take. Each has the same meaning in all of them.
-DATASETS = OneOf(BENCHMARKS, "my_file:MyData")
+DATASETS = OneOf(BENCHMARKS, "my_file:MyData", "triplets.jsonl", is_own)
 InDataset = Annotated[
     str,
     DATASETS,
+    MAY_BE_PATH,
     tyro.conf.arg(
         metavar=DATASETS.metavar,
-        help="Dataset in its published layout, or a dataset of your own by a path.",
+        help="Dataset in its published layout, a file or folder of your own triplets, or a reader "
+        "of your own by a path.",
     ),
 ]
-MaybeDataset = Annotated[str | None, DATASETS, tyro.conf.arg(metavar=DATASETS.metavar)]
+MaybeDataset = Annotated[str | None, DATASETS, MAY_BE_PATH, tyro.conf.arg(metavar=DATASETS.metavar)]
 DataPath = Annotated[
     Path | None,
     FREE_ON_RESUME,
-    tyro.conf.arg(help="The dataset's folder. Without it: ./cirr_dataset or ./fashionIQ_dataset."),
+    tyro.conf.arg(
+        help="The dataset's folder. Without it: ./cirr_dataset, ./fashionIQ_dataset, "
+        "./circo_dataset, or the folder of your own triplets."
+    ),
 ]
 ModelPath = Annotated[
     Path,
@@ -64,6 +70,14 @@ Categories = Annotated[
     tyro.conf.arg(help="FashionIQ's categories that are used. Every report names them."),
 ]
 ALL_CATEGORIES: Categories = ("dress", "shirt", "toptee")
+Gallery = Annotated[
+    Literal["split", "all"] | Path,
+    tyro.conf.arg(
+        help="The images that are searched at evaluation: those of the split, or those of all "
+        "splits (for FashionIQ, of the category). Own triplets also take a folder of images, or a "
+        "file that lists images."
+    ),
+]
 FashionIQGallery = Annotated[
     Literal["original", "val-split"],
     tyro.conf.arg(
@@ -103,9 +117,7 @@ class DataConfig:
     data_path: DataPath = None
     fashioniq_protocol: Seldom[FashionIQGallery] = "original"
     fashioniq_categories: Categories = ALL_CATEGORIES
-    gallery: Seldom[Literal["split", "all"]] = "split"
-    """The images that are searched at evaluation: those of the split, or those of all splits (for
-    FashionIQ, of the category)."""
+    gallery: Seldom[Gallery] = "split"
     skip_unreadable: SkipUnreadable = False
     num_workers: NumWorkers = 2
     limit: Limit = None

@@ -157,7 +157,7 @@ def _wrong_value(given: Given, option: Option | None) -> Iterator[tuple[str, str
         wrong = next((value for value in given.values if _left_over(option, [value]) is None), "it")
         choices = list(map(str, option.choices))
         if option.one_of is not None:
-            choices.append(f"a path like {option.one_of.example}")
+            choices.append(f"a path like {option.one_of.paths}")
         way_out = f"choose {_listed(choices)}" if choices else f"give {option.usage}"
         yield f"{option.flag} cannot be {wrong}", way_out
     for word in rest or ():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gatedcir.children import workers
-from gatedcir.data.changes import Changes, Swap, write_changes
+from gatedcir.data.changes import MARK, Changes, Swap, write_changes
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes, true_changes
 from gatedcir.synthetic.scene_families import Family, Query, drop_ambiguous, sample_family
@@ -21,7 +21,6 @@ from gatedcir.synthetic.scenes import Scene
 _QUERIES_PER_GRID = {"train": 40, "val": 9, "test": 9}
 _CIRR_NAMES = {"train": "train", "val": "dev", "test": "test1"}
 _CIRR_FILES = {"train": "train", "val": "val", "test": "test1"}
-_MARK = "synthetic.json"  # marks a dataset as drawn, not published
 _PATIENCE = 20  # rounds of drawing more families before we give up a size
 
 
@@ -261,7 +260,7 @@ def _in_parallel(call: Callable[[Any], Any], tasks: Iterable[Any], *, at_a_time:
 
 def _write_mark(root: Path, what: str, sizes: Mapping[str, int], seed: int) -> None:
     """Record in the dataset's folder that it was drawn."""
-    _write_json(root / _MARK, {"synthetic": what, "sizes": dict(sizes), "seed": seed})
+    _write_json(root / MARK, {"synthetic": what, "sizes": dict(sizes), "seed": seed})
 
 
 def _write_json(path: Path, content: Iterable[Any]) -> None:
