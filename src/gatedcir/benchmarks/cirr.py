@@ -10,16 +10,16 @@ from typing import Any
 
 from gatedcir.benchmarks.answers import Given, Rules, plain
 from gatedcir.benchmarks.base import CUTOFFS, GROUP_CUTOFFS, Answers, Benchmark, Choice, Copies
+from gatedcir.benchmarks.cirr_files import image_files, searched_folders
 from gatedcir.benchmarks.places import places_by_path
 from gatedcir.benchmarks.ranks import Indices, recall_at
 from gatedcir.data.annotations import CORRECT, field, read_json
-from gatedcir.data.image_files import OTHER_ENDINGS, Index, Listings, only_file
+from gatedcir.data.image_files import OTHER_ENDINGS, Listings
 from gatedcir.data.triplets import Split, Triplet, too_few
 from gatedcir.errors import UserError
 from gatedcir.files import write_all
 
 SPLITS = ("train", "val", "test1")
-IMAGE_FOLDERS = ("", "img_raw", "images")
 LAYOUT = (
     "ROOT/cirr/captions/cap.rc2.SPLIT.json, ROOT/cirr/image_splits/split.rc2.SPLIT.json, "
     "ROOT/{train,dev,test1}/*.png"
@@ -68,11 +68,11 @@ def parse_cirr(
         name=f"CIRR {split}",
         triplets=triplets,
         gallery=tuple(relative),
-        paths=_files(root, relative, listings or Listings()),
+        paths=image_files(root, relative, listings or Listings()),
         protocol=f"gallery of {len(relative)} images{kind}, reference removed, "
         f"{len(triplets)} queries{note}",
         reference_removed=True,
-        searched=f"looked for them below {_listed(root)}, under the names in "
+        searched=f"looked for them below {searched_folders(root)}, under the names in "
         f"split.rc2.{split}.json, and also in other sub-folders and {OTHER_ENDINGS}",
     )
 
@@ -117,51 +117,6 @@ def _once(members: list) -> list:
 
 def _repeats(members: list) -> bool:
     return len(_once(members)) < len(members)
-
-
-def _files(root: Path, images: Mapping[str, Path], listings: Listings) -> dict[str, Path]:
-    """The file of each image.
-
-    The first of IMAGE_FOLDERS that holds the exact file of the split wins. Else the image may
-    have another ending, or lie in a folder above or below. A missing image gets the place
-    where most of the others are.
-    """
-    bases = [root / folder for folder in IMAGE_FOLDERS]
-    found: dict[str, Path] = {}
-    used: Counter[Path] = Counter()
-    for name, path in images.items():
-        for base in bases:
-            if path.name in listings.names((base / path).parent):
-                found[name] = base / path
-                used[base] += 1
-                break
-        else:
-            file = only_file(path.stem, _other_places(bases, path, listings))
-            file = file or only_file(path.stem, _places_below(root, path, listings))
-            if file is not None:
-                found[name] = file
-    usual = max(bases, key=used.__getitem__)
-    return {name: found.get(name, usual / path) for name, path in images.items()}
-
-
-def _other_places(bases: list[Path], path: Path, listings: Listings) -> list[Index]:
-    """The image files in the folder of an image and in those above it, up to the bases."""
-    if path.is_absolute() or ".." in path.parts:
-        return []
-    return [listings.images(base / folder) for base in bases for folder in path.parents]
-
-
-def _places_below(root: Path, path: Path, listings: Listings) -> list[Index]:
-    """The image files below the folder of the image's split, and below the image folders."""
-    if path.is_absolute() or ".." in path.parts:
-        return []
-    folders = dict.fromkeys((path.parts[0], *IMAGE_FOLDERS[1:]))
-    return [listings.images_below(root / folder) for folder in folders]
-
-
-def _listed(root: Path) -> str:
-    *first, last = (str(root / folder) for folder in IMAGE_FOLDERS)
-    return f"{', '.join(first)} and {last}"
 
 
 def cirr_metrics(ranks: Indices, group_ranks: Indices) -> dict[str, float]:
