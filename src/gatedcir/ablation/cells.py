@@ -107,9 +107,11 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
 
 def _over(shared: Config, overrides: dict[str, Any]) -> Config:
     """Shared options, some replaced by a cell's own. UserError if these are wrong."""
-    merged = to_dict(shared)
-    from_dict(Config, {"dataset": shared.data.dataset} | overrides)  # all names are known
-    for keys, value in _leaves(overrides):
+    merged, known = to_dict(shared), by_name(Config)
+    leaves = list(_leaves(overrides))
+    if any(f"--{'.'.join(keys)}" not in known for keys, _ in leaves):
+        from_dict(Config, {"dataset": shared.data.dataset} | overrides)  # says which one is meant
+    for keys, value in leaves:
         if (flag := ".".join(keys)) in FIXED:
             raise UserError(f"--{flag} is the same for all cells; leave it out of the grid.")
         merged = _with(merged, keys, value)

@@ -181,8 +181,10 @@ def _config_in(checkpoint: Checkpoint) -> Config:
     trained_with = checkpoint.config.keys() - _NEEDED
     unknown = {name for name in trained_with if f"--{name}" not in names}
     found = {name: value for name, value in checkpoint.config.items() if name not in unknown}
-    if _refusal(found):  # maybe for the value of an option, which takes a look at each
-        dataset = {"dataset": found["dataset"]}
+    dataset = {"dataset": found["dataset"]}
+    needed = {name: value for name, value in found.items() if name in _NEEDED}
+    if _refusal(found) and not _refusal(dataset | needed):
+        # It is the value of an option of training, which takes a look at each.
         unknown |= {n for n in trained_with - unknown if _refusal({**dataset, n: found[n]})}
         found = {name: value for name, value in found.items() if name not in unknown}
     if reason := _refusal(found):
