@@ -3,18 +3,28 @@
 import os
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from option_fixtures import yaml_file
 from published_model import golden, published, sprc_file
 
 import blip_fine_tune_2
+from gatedcir.ablation import runs
 from gatedcir.errors import UserError
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 __all__ = ["golden", "published", "sprc_file", "yaml_file"]  # fixtures of other files
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_starts():
+    """Trainings that an ablation starts are forked. test_wheel.py starts them as a user does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "start", forked.start)
+        yield
 
 
 @pytest.fixture(scope="session")

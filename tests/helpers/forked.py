@@ -12,9 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import BinaryIO
+
+from gatedcir import children
 
 COUNT = 2
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -45,6 +49,70 @@ def run(
         codes = [process.exitcode or 0 for process in processes]
         said = output.read_text(encoding="utf-8", errors="replace")
     return subprocess.CompletedProcess(script, next(filter(None, codes), 0), said)
+
+
+class Started:
+    """What `gatedcir.children.start` gives, as far as an ablation uses it."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, or minus the signal that ended it. None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """As `returncode`."""
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+    def wait(self) -> int | None:
+        """Wait for its end."""
+        self._process.join()
+        return self._process.exitcode
+
+
+def start(
+    command: Sequence[str], environment: dict[str, str], *, stdout: BinaryIO, stderr: BinaryIO
+) -> Started | subprocess.Popen:
+    """`python -m gatedcir ...` without the start of Python. Other commands are really started."""
+    if tuple(command[1:3]) != ("-m", "gatedcir"):
+        return children.start(command, environment, stdout=stdout, stderr=stderr)
+    _, _, module, *arguments = command
+    process = _CONTEXT.Process(
+        target=_module,
+        args=(module, arguments, stdout.name, stderr.name, environment, Path.cwd()),
+        daemon=True,
+    )
+    process.start()
+    return Started(process)
+
+
+def _module(
+    module: str,
+    arguments: list[str],
+    stdout: str,
+    stderr: str,
+    environment: dict[str, str],
+    folder: Path,
+) -> None:
+    """What a started module does; it ends as the module ends."""
+    import torch
+
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    for number, name in ((1, stdout), (2, stderr)):
+        with Path(name).open("ab") as stream:
+            os.dup2(stream.fileno(), number)
+    multiprocessing.current_process()._config["daemon"] = False  # it may start workers
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _join(processes: list[ForkServerProcess], end: float) -> None:
