@@ -176,6 +176,13 @@ ARGUMENTS = {
         "dropout": 0.1,
         "start": "seed",
     },
+    "GroundedFusion": {
+        "layers": 2,
+        "heads": 4,
+        "alpha_init": 0.5,
+        "dropout": 0.1,
+        "start": "seed",
+    },
     "Backbone.token_count": {"scale": 1.0},
     "Backbone.vision_levels": {"scale": 1.0},
     "ChannelAttention": {"reduction": 4, "activation": nn.ReLU},

@@ -23,6 +23,12 @@ TRAINING = (
     "--backbone tiny --batch-size 64 --related 4 --learning-rate 1e-3 --save-training --save-best "
     "--model.gated-fusion.start identity"
 ).split()
+RUNS = {
+    "gated": "--model.gated-fusion.strategy gated",
+    "none": "--model.gated-fusion.strategy none",
+    "taught": "--model.gated-fusion.strategy grounded --loss-gate 1",
+}
+"""What tells the trainings apart, by the last part of their folders' names."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Options:
     val: int = 750
     """Validation triplets."""
     num_epochs: int = 1
-    """Epochs of each of the two trainings."""
+    """Epochs of each of the three trainings."""
     num: int = 8
     """Gate maps to draw."""
 
@@ -61,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     evaluator, splits = open_evaluator(runs["gated"], data, "val")
     rankers = _single_input_rankers(evaluator, options.seed)
     rows = {
+        "trained, gate taught": checkpoint.load(runs["taught"]).metrics,
         "trained, gated fusion": checkpoint.load(runs["gated"]).metrics,
         "trained, no gating": checkpoint.load(runs["none"]).metrics,
         "not fine-tuned": validate(pretrained, splits),
@@ -70,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(format_table(rows, CIRR.headings), "\n")
     maps = options.output / "gate_maps"
     shutil.rmtree(maps, ignore_errors=True)
-    flags = ["--model-path", str(runs["gated"]), "--dataset", "CIRR", "--data-path", str(folder)]
+    flags = ["--model-path", str(runs["taught"]), "--dataset", "CIRR", "--data-path", str(folder)]
     gates.main([*flags, "--num", str(options.num), "--output", str(maps)])
     print(f"\nruns: {', '.join(map(str, runs.values()))}; gate maps: {maps}")
     print(f"done in {time.perf_counter() - start:.0f} s")
@@ -91,27 +98,26 @@ def _draw(options: Options, folder: Path) -> None:
             print(line)
 
 
-def training(options: Options, folder: Path, strategy: str) -> Config:
-    """The options of the run with one strategy."""
+def training(options: Options, folder: Path, name: str) -> Config:
+    """The options of one of `RUNS`."""
     epochs = str(options.num_epochs)
     flags = ["--dataset", "CIRR", "--data-path", str(folder), *TRAINING]
     flags += ["--num-epochs", epochs, "--validation-frequency", epochs]
-    flags += ["--seed", str(options.seed), "--output", str(options.output / f"run_{strategy}")]
-    # Both runs and all later steps use the features of one pass through the vision tower.
+    flags += ["--seed", str(options.seed), "--output", str(options.output / f"run_{name}")]
+    # All runs and all later steps use the features of one pass through the vision tower.
     flags += ["--cache-features", str(options.output / "features")]
-    return parse(Config, [*flags, "--model.gated-fusion.strategy", strategy], description="")
+    return parse(Config, [*flags, *RUNS[name].split()], description="")
 
 
 def _train(options: Options, folder: Path) -> dict[str, Path]:
-    """Fine-tune with gated fusion and without it, at the same time. Returns the runs' folders.
+    """Fine-tune all of `RUNS` at the same time. Returns the runs' folders.
 
-    Two small trainings on half of the cores each are faster than one after the other on all cores.
+    Small trainings on a core each are faster than one after the other on all cores.
     """
     from gatedcir.ablation.runs import ERRORS, OUTPUT, Run, execute
 
-    strategies = ("gated", "none")
-    runs = [Run(one, options.seed, training(options, folder, one)) for one in strategies]
-    print(f"fine-tuning twice; {runs[0].path / ERRORS} shows every step")
+    runs = [Run(name, options.seed, training(options, folder, name)) for name in RUNS]
+    print(f"fine-tuning {len(runs)} times; {runs[0].path / ERRORS} shows every step")
     execute(runs, jobs=len(runs))
     for run in runs:
         if reason := run.failure():
