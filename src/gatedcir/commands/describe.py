@@ -60,8 +60,8 @@ def _shapes(model: "ComposedRetriever") -> Iterator[str]:
     side, queries = backbone.image_size, backbone.num_query_tokens
     yield f"  image: 3 x {side} x {side}"
     for scale in model.scales:
-        tokens = backbone.token_count(scale)
-        yield f"  visual tokens at scale {scale}: {tokens} x {backbone.vision_width}"
+        tokens, width = model.level_shape(scale)
+        yield f"  visual tokens at scale {scale}: {tokens} x {width}"
     yield f"  layers read: {', '.join(map(str, model.layers))}"
     yield f"  Q-Former: {queries} queries x {backbone.width}"
     yield f"  target features: {queries} x {model.embedding_width}"

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(format_report(metrics, splits, title=str(source)))
     if evaluator.needed:
         model = evaluator.model
-        lengths = [model.backbone.token_count(scale) for scale in model.scales]
+        lengths = [model.level_shape(scale)[0] for scale in model.scales]
         print(format_scales(torch.cat(evaluator.needed), scales=model.scales, lengths=lengths))
     headline = evaluator.benchmark.headline
     for closed in without_gate:
