@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.evaluation.evaluator import validate_each
     from gatedcir.evaluation.report import format_report, format_scales
+    from gatedcir.evaluation.scale_times import time_scales
     from gatedcir.files import write_json
     from gatedcir.models.weights.sources import load, locate
 
@@ -91,6 +92,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = evaluator.model
         lengths = [model.level_shape(scale)[0] for scale in model.scales]
         print(format_scales(torch.cat(evaluator.needed), scales=model.scales, lengths=lengths))
+        if times := time_scales(evaluator, splits):
+            print(times)
     headline = evaluator.benchmark.headline
     for closed in without_gate:
         print(f"recall without the gate: {closed[headline]:.2f} ({headline})")
