@@ -73,7 +73,7 @@ def pixels():
 
 def test_the_same_tower_for_all_scales_is_no_other_model(pixels):
     plain, _ = build(config_of())
-    same, _ = build(config_of("--model.scale-backbones", "tiny", "tiny", "tiny"))
+    same, _ = build(config_of("--model.scale-backbones", "tiny", "same", "tiny"))
     assert plain.state_dict().keys() == same.state_dict().keys()
     with torch.no_grad():
         expected = plain.eval().encode_target(pixels)
@@ -153,7 +153,7 @@ def test_scales_that_are_not_needed_are_not_read(narrow, pixels):
     config = config_of("--model.scale-backbones", narrow, "tiny", narrow, "--model.adaptive-scales")
     model, _ = build(config)
     model.eval()
-    torch.nn.init.constant_(model.visual_fusion._stages.selector.layers[2].bias, -1.0)
+    torch.nn.init.constant_(model.visual_fusion.stages.selector.layers[2].bias, -1.0)
     with torch.no_grad():
         some = model.levels(pixels, chosen=True)
         assert [level.shape[1:] for level in some] == model.level_shapes()

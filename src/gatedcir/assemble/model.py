@@ -44,7 +44,7 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     say(f"weights: {found.description}")
     _resize(found.backbone, config.backbone.image_size)
     torch.manual_seed(config.optim.seed)
-    model = _assemble(found.backbone, config, named_towers(config, found.backbone))
+    model = assemble(found.backbone, config, named_towers(config, found.backbone))
     taken = _own_that_fits(_of_same_towers(found, config), model)
     if found.own:
         left = ", ".join(sorted(found.own.keys() - taken.keys()))
@@ -79,7 +79,7 @@ def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Toke
         model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="none")),
     )
     torch.manual_seed(config.optim.seed)
-    model = _assemble(found.backbone, config, ScaleTowers())
+    model = assemble(found.backbone, config, ScaleTowers())
     model.load_state_dict(found.own, strict=False)
     return model.eval(), Tokenizer(found.wordpieces), config
 
@@ -119,7 +119,7 @@ def _restore(
 ) -> tuple[ComposedRetriever, Tokenizer, Config]:
     config = _config_in(checkpoint)
     towers = saved_towers(checkpoint.backbone, found.backbone)
-    model = _assemble(found.backbone, config, towers)
+    model = assemble(found.backbone, config, towers)
     expected = {n: w for n, w in model.state_dict().items() if not n.startswith(BACKBONE)}
     if wrong := mismatch(found.own, expected):
         raise UserError(
@@ -210,7 +210,7 @@ def _refusal(values: dict[str, Any]) -> str:
     return ""
 
 
-def _assemble(backbone: Backbone, config: Config, towers: ScaleTowers) -> ComposedRetriever:
+def assemble(backbone: Backbone, config: Config, towers: ScaleTowers) -> ComposedRetriever:
     """UserError if a tower does not have the layers, or if their fusion is missing."""
     options = config.model
     try:

@@ -11,22 +11,20 @@ from gatedcir.models.weights.sources import load
 from gatedcir.options.config import Config
 from gatedcir.processes import say
 
+SAME = "same"  # names the tower of --backbone
 _MOST_TOKENS = 2**16  # of an image at all scales. Attention takes memory with their square.
 
 
 def named_towers(config: Config, backbone: Backbone) -> ScaleTowers:
     """The towers that `--model.scale-backbones` names, with their weights.
 
-    A scale that names the weights of --backbone shares its tower, and so do scales that name the
-    same other weights.
+    A scale that names the weights of --backbone, or "same", shares its tower. Scales that name the
+    same other weights share a tower too.
 
     Raises:
         UserError: as `load`.
     """
-    names, scales = config.model.scale_backbones, config.model.visual_scales
-    if names is None:
-        return ScaleTowers()
-    others = [name for name in dict.fromkeys(names) if name != config.backbone.backbone]
+    others, places = tower_names(config)
     towers = []
     for name in others:
         try:
@@ -35,9 +33,16 @@ def named_towers(config: Config, backbone: Backbone) -> ScaleTowers:
             raise UserError(f"--model.scale-backbones {name}: {error}") from None
         say(f"vision tower: {found.description}")
         towers.append(VisionTower(found.backbone.vision_model, found.backbone.vision_config))
-    pairs = zip(scales, names, strict=True)
-    places = {scale: others.index(name) for scale, name in pairs if name in others}
     return ScaleTowers(towers, places, width=backbone.vision_width)
+
+
+def tower_names(config: Config) -> tuple[list[str], dict[float, int]]:
+    """Names of the towers other than that of --backbone, and which of them reads which scale."""
+    names = config.model.scale_backbones or ()
+    own = (SAME, config.backbone.backbone)
+    others = [name for name in dict.fromkeys(names) if name not in own]
+    pairs = zip(config.model.visual_scales, names, strict=False)
+    return others, {scale: others.index(name) for scale, name in pairs if name in others}
 
 
 def saved_towers(sizes: Mapping[str, Any], backbone: Backbone) -> ScaleTowers:

@@ -76,15 +76,15 @@ class VisionTower(nn.Module):
 
     def set_trainable(self, *, vision: bool) -> None:
         """Freeze or train the vision tower. Its last LayerNorm and all the rest always train."""
-        for module in self._tower():
+        for module in self.below_norm():
             module.requires_grad_(vision)
 
     def set_tower_dtype(self, dtype: torch.dtype) -> None:
         """Keep the vision tower's weights in a precision. Its last LayerNorm stays as it is."""
-        for module in self._tower():
+        for module in self.below_norm():
             module.to(dtype)
 
-    def _tower(self) -> list[nn.Module]:
+    def below_norm(self) -> list[nn.Module]:
         """The part that fine-tuning freezes: all of the vision tower below its last LayerNorm."""
         vision = self.vision_model
         before = [vision.pre_layernorm] if self.has_pre_layernorm else []

@@ -74,8 +74,8 @@ class ModelConfig:
     scale_fusion: Literal["none", "mean", "concat", "absi", "hierarchical", "deformable"] = "none"
     """How several scales become one map of tokens, layer by layer. none is for one scale."""
     scale_backbones: Seldom[Annotated[tuple[str, ...] | None, MAY_BE_PATH]] = None
-    """A vision tower for each of the scales: names of weights, as --backbone takes them. Another
-    width than that of --backbone gets a learned projection."""
+    """A vision tower for each of the scales: names of weights, as --backbone takes them, or same,
+    which is the tower of --backbone. Another width than that one's gets a learned projection."""
     adaptive_scales: Seldom[bool] = False
     """Learn which scales an image needs. Evaluation skips the others."""
     neck: Literal[
