@@ -21,7 +21,7 @@ _MEANINGS = {
 # Pixels. At half of this size the small letters are those of a page.
 _WIDTH, _GAP, _MARGIN, _PAD = 440, 60, 30, 16
 _TITLE, _TEXT, _LINE = 26, 22, 30
-_LETTERS = 0.53  # width of a letter by its height, on average
+_LETTERS, _BOLD = 0.53, 1.15  # width of a letter by its height, on average, and of a bold one
 _INK, _ARROW = "#1f2933", "#52606d"
 _SVG = "http://www.w3.org/2000/svg"
 
@@ -107,7 +107,8 @@ class _Box:
     top: float
     width: float
     height: float
-    lines: tuple[str, ...]
+    titles: list[str]
+    lines: list[str]
 
     @property
     def bottom(self) -> float:
@@ -157,14 +158,15 @@ def _place(parts: Sequence[Part]) -> tuple[dict[str, _Box], float]:
     boxes, top = {}, float(_MARGIN)
     for row in sorted({part.row for part in parts}):
         found = [part for part in parts if part.row == row]
-        lines = {
-            part.name: tuple(line for text in part.texts for line in _wrapped(text, _width(part)))
-            for part in found
-        }
-        height = _PAD * 2 + _TITLE + _LINE * max(map(len, lines.values()))
-        for part in found:
+        titles = [_wrapped(part.title, _width(part), size=_BOLD * _TITLE) for part in found]
+        lines = [
+            [line for text in part.texts for line in _wrapped(text, _width(part))] for part in found
+        ]
+        most = max(len(one) + len(other) for one, other in zip(titles, lines, strict=True))
+        height = 2 * _PAD + _TITLE + _LINE * (most - 1)
+        for part, *texts in zip(found, titles, lines, strict=True):
             left = _MARGIN + part.column * (_WIDTH + _GAP)
-            boxes[part.name] = _Box(left, top, _width(part), height, lines[part.name])
+            boxes[part.name] = _Box(left, top, _width(part), height, *texts)
         top += height + _GAP
     return boxes, top - _GAP + _MARGIN
 
@@ -173,8 +175,8 @@ def _width(part: Part) -> int:
     return part.span * _WIDTH + (part.span - 1) * _GAP
 
 
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, int((width - 2 * _PAD) / (_TEXT * _LETTERS)))
+def _wrapped(text: str, width: int, *, size: float = _TEXT) -> list[str]:
+    return textwrap.wrap(text, int((width - 2 * _PAD) / (size * _LETTERS)))
 
 
 def _notes(letters: Mapping[str, str], width: int) -> list[str]:
@@ -206,10 +208,11 @@ def _arrow(root: ElementTree.Element, source: _Box, target: _Box) -> None:
 def _draw(root: ElementTree.Element, part: Part, box: _Box) -> None:
     fill = _FILLS[part.kind]
     _rectangle(root, box.left, box.top, box.width, box.height, fill=fill, line=_INK)
-    top = box.top + _PAD + _TITLE * 0.8
-    _text(root, box.left + _PAD, top, part.title, size=_TITLE, bold=True)
-    for number, line in enumerate(box.lines, 1):
-        _text(root, box.left + _PAD, top + number * _LINE, line, size=_TEXT)
+    left, top = box.left + _PAD, box.top + _PAD + _TITLE * 0.8
+    for number, line in enumerate([*box.titles, *box.lines]):
+        bold = number < len(box.titles)
+        size = _TITLE if bold else _TEXT
+        _text(root, left, top + number * _LINE, line, size=size, bold=bold)
 
 
 def _draw_key(
