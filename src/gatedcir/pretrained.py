@@ -15,7 +15,7 @@ from gatedcir.files import whole_files
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights import hub_folder
-from gatedcir.models.weights.names import FUSIONS, to_lavis, to_sprc
+from gatedcir.models.weights.names import FUSIONS, TOWERS, to_lavis, to_sprc
 from gatedcir.models.weights.sources import SPRC_MODEL, load
 from gatedcir.models.weights.vocabulary import vocabulary, wordpieces_from_json
 from gatedcir.options.config import Config
@@ -168,5 +168,7 @@ def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> 
             f"{name} has {' and '.join(has)}, for which --format {kind} has no place; take "
             "--format hub, or pass --drop-fusion to lose what it learned."
         )
-    weights = {n: weight for n, weight in run.weights.items() if not n.startswith(FUSIONS)}
+    weights = {
+        n: weight for n, weight in run.weights.items() if not n.startswith((*FUSIONS, TOWERS))
+    }
     return replace(run, weights=weights)

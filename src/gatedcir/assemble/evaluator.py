@@ -38,9 +38,10 @@ def place(model: ComposedRetriever, device: torch.device, config: Config) -> Com
     pass, and even slower with dropout or a mask.
     """
     precision = Device.of(config.optim.mixed_precision, device).precision
-    if precision is not None and not config.backbone.train_vision:
-        model.backbone.set_tower_dtype(precision)
-    model.backbone.set_attention("eager" if device.type == "cpu" else "sdpa")
+    for tower in model.towers:
+        if precision is not None and not config.backbone.train_vision:
+            tower.set_tower_dtype(precision)
+        tower.set_attention("eager" if device.type == "cpu" else "sdpa")
     return model.to(device)
 
 

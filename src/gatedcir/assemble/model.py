@@ -1,11 +1,11 @@
 """Config -> model: its weights, and the fusions in front of the Q-Former."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gatedcir.assemble.towers import check_tokens, named_towers, saved_towers, set_up_towers
 from gatedcir.benchmarks.registry import BENCHMARKS
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
@@ -13,10 +13,11 @@ from gatedcir.models.gated_fusion.own import check_own
 from gatedcir.models.gated_fusion.strategies import STRATEGIES, make_fusion
 from gatedcir.models.gated_fusion.survival import Survival
 from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models.scale_towers import ScaleTowers
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.neck_args import read_neck_args
-from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
+from gatedcir.models.weights.names import BACKBONE, FUSIONS, TOWERS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
 from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
 from gatedcir.options.command_line import by_name
@@ -27,7 +28,6 @@ from gatedcir.plugins import is_ours
 from gatedcir.processes import say
 from gatedcir.run_folder.checkpoint import Checkpoint
 
-_MOST_TOKENS = 2**16  # of an image at all scales. Attention takes memory with their square.
 _NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # options that evaluation needs
 
 
@@ -44,8 +44,8 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     say(f"weights: {found.description}")
     _resize(found.backbone, config.backbone.image_size)
     torch.manual_seed(config.optim.seed)
-    model = _assemble(found.backbone, config)
-    taken = _own_that_fits(found.own, model)
+    model = assemble(found.backbone, config, named_towers(config, found.backbone))
+    taken = _own_that_fits(_of_same_towers(found, config), model)
     if found.own:
         left = ", ".join(sorted(found.own.keys() - taken.keys()))
         say("prompts, temperature and fusion are taken along" + (f", but not {left}" * bool(left)))
@@ -79,7 +79,7 @@ def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Toke
         model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="none")),
     )
     torch.manual_seed(config.optim.seed)
-    model = _assemble(found.backbone, config)
+    model = assemble(found.backbone, config, ScaleTowers())
     model.load_state_dict(found.own, strict=False)
     return model.eval(), Tokenizer(found.wordpieces), config
 
@@ -105,7 +105,7 @@ def checkpoint_of(
     """The checkpoint of a model, without a trainer's state. `restore` is the inverse."""
     return Checkpoint(
         weights=model.state_dict(),
-        backbone=model.backbone.config.to_dict(),
+        backbone={**model.backbone.config.to_dict(), **model.scale_towers.sizes()},
         tokenizer=tokenizer.wordpiece.backend_tokenizer.to_str(),
         config=to_dict(config),
         provenance=provenance,
@@ -118,7 +118,8 @@ def _restore(
     found: Pretrained, checkpoint: Checkpoint
 ) -> tuple[ComposedRetriever, Tokenizer, Config]:
     config = _config_in(checkpoint)
-    model = _assemble(found.backbone, config)
+    towers = saved_towers(checkpoint.backbone, found.backbone)
+    model = assemble(found.backbone, config, towers)
     expected = {n: w for n, w in model.state_dict().items() if not n.startswith(BACKBONE)}
     if wrong := mismatch(found.own, expected):
         raise UserError(
@@ -209,10 +210,8 @@ def _refusal(values: dict[str, Any]) -> str:
     return ""
 
 
-def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
-    """UserError if the tower does not have the layers, or if their fusion is missing."""
-    backbone.set_trainable(vision=config.backbone.train_vision)
-    backbone.recompute = config.backbone.gradient_checkpointing
+def assemble(backbone: Backbone, config: Config, towers: ScaleTowers) -> ComposedRetriever:
+    """UserError if a tower does not have the layers, or if their fusion is missing."""
     options = config.model
     try:
         visual_fusion = VisualFusion(
@@ -228,19 +227,20 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             adaptive=options.adaptive_scales,
             neck_args=read_neck_args(options.neck, options.neck_args),
         )
-        backbone.check_layers(options.visual_layers)
-        _check_tokens(backbone.config.vision_config, backbone.image_size, options.visual_scales)
+        set_up_towers(backbone, towers, config)
     except ValueError as error:
         raise UserError(
             f"{error}; change --model.visual-layers or --model.visual-scales."
         ) from None
-    size = (backbone.image_size, backbone.image_size)
-    warn_of_equal_sizes(options.visual_scales, size, backbone.config.vision_config.patch_size)
+    if not towers.places:
+        size = (backbone.image_size, backbone.image_size)
+        warn_of_equal_sizes(options.visual_scales, size, backbone.vision_config.patch_size)
     loss = config.loss
     survival = None
     if loss.loss_gate > 0:
         try:
-            backbone.check_layers(loss.gate_target_layers or options.visual_layers)
+            base = towers.tower(1.0, backbone)
+            base.check_layers(loss.gate_target_layers or options.visual_layers)
         except ValueError as error:
             raise UserError(f"{error}; change --gate-target-layers.") from None
         survival = Survival(
@@ -257,7 +257,7 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         start=text.start,
         blocks=text.blocks,
     )
-    tokens = backbone.token_count(1.0)
+    tokens = towers.tower(1.0, backbone).token_count(1.0, image_size=backbone.image_size)
     check_own(fusion, text.strategy, tokens=tokens, width=width, text_width=text_width)
     return ComposedRetriever(
         backbone,
@@ -269,13 +269,22 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         sequential=config.backbone.scales_sequential,
         each_scale=loss.reads_each_scale,
         survival=survival,
+        scale_towers=towers,
     )
+
+
+def _of_same_towers(found: Pretrained, config: Config) -> dict[str, Tensor]:
+    """The run's own weights. Those of towers count only if the config names the same ones."""
+    before = None if found.run is None else found.run.config["model"].get("scale-backbones")
+    if before is not None and tuple(before) == config.model.scale_backbones:
+        return found.own
+    return {n: weight for n, weight in found.own.items() if not n.startswith("scale_towers.")}
 
 
 def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str, Tensor]:
     """Prompts and temperature, and each of the two fusions if the model's has the same weights."""
     taken = dict(own)
-    for prefix in FUSIONS:
+    for prefix in (*FUSIONS, TOWERS):
         found = {name: weight for name, weight in own.items() if name.startswith(prefix)}
         expected = {n: w for n, w in model.state_dict().items() if n.startswith(prefix)}
         if mismatch(found, expected):
@@ -289,18 +298,8 @@ def _resize(backbone: Backbone, image_size: int | None) -> None:
     if image_size is None or image_size == old:
         return
     try:
-        _check_tokens(backbone.config.vision_config, image_size, (1.0,))
+        check_tokens(image_size, {1.0: backbone.vision_config.patch_size})
         backbone.resize(image_size)
     except ValueError as error:
         raise UserError(f"--image-size {error}; the weights' own is {old}.") from None
     say(f"positions are interpolated from {old} px to {image_size} px")
-
-
-def _check_tokens(vision: Any, image_size: int, scales: Sequence[float]) -> None:
-    """ValueError if an image would make too many visual tokens, before memory is asked for."""
-    sides = [image_size / vision.patch_size * scale for scale in scales]
-    tokens = sum(side * side for side in sides)
-    if tokens > _MOST_TOKENS:
-        raise ValueError(
-            f"{image_size} makes {tokens:,.0f} visual tokens of an image, more than {_MOST_TOKENS}"
-        )

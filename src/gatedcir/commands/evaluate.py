@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.evaluation.evaluator import validate_each
     from gatedcir.evaluation.report import format_report, format_scales
+    from gatedcir.evaluation.scale_times import time_scales
     from gatedcir.files import write_json
     from gatedcir.models.weights.sources import load, locate
 
@@ -89,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(format_report(metrics, splits, title=str(source)))
     if evaluator.needed:
         model = evaluator.model
-        lengths = [model.backbone.token_count(scale) for scale in model.scales]
+        lengths = [model.level_shape(scale)[0] for scale in model.scales]
         print(format_scales(torch.cat(evaluator.needed), scales=model.scales, lengths=lengths))
+        if times := time_scales(evaluator, splits):
+            print(times)
     headline = evaluator.benchmark.headline
     for closed in without_gate:
         print(f"recall without the gate: {closed[headline]:.2f} ({headline})")

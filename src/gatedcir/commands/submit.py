@@ -11,11 +11,10 @@ import tyro
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, OfRun, data_of
 from gatedcir.errors import UserError, check_folder_to_write
-from gatedcir.options.command_line import OF_RUN
+from gatedcir.options.command_line import MAY_BE_PATH, OF_RUN
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     DATASETS,
-    MAY_BE_PATH,
     OLD_OUTPUT,
     AnsweredSplit,
     Categories,

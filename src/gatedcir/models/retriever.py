@@ -18,7 +18,9 @@ from gatedcir.models.encoded import Encoded
 from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
 from gatedcir.models.qformer import project, with_queries
+from gatedcir.models.scale_towers import ScaleTowers
 from gatedcir.models.text import Tokens
+from gatedcir.models.tower import VisionTower
 from gatedcir.models.visual_fusion.chosen import read_chosen
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.start import Aux
@@ -44,6 +46,7 @@ class ComposedRetriever(nn.Module):
         sequential: in training, keep the tower's activations for one scale at a time.
         each_scale: `forward` also gives features from each scale alone.
         survival: `forward` also gives the gate and what it should be.
+        scale_towers: the towers that read some scales in place of the backbone's.
     """
 
     def __init__(
@@ -58,9 +61,11 @@ class ComposedRetriever(nn.Module):
         sequential: bool = False,
         each_scale: bool = False,
         survival: Survival | None = None,
+        scale_towers: ScaleTowers | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.scale_towers = scale_towers or ScaleTowers()
         self.layers, self.scales, self.each_scale = tuple(layers), tuple(scales), each_scale
         self.visual_fusion = (
             VisualFusion(width=backbone.vision_width) if visual_fusion is None else visual_fusion
@@ -69,8 +74,9 @@ class ComposedRetriever(nn.Module):
         self.reads, self.survival, self.sequential = reads, survival, sequential
         self.single_scale = False
         """Whether scale 1.0 alone is read, as in a warm-up. As with `train()`, it is not saved."""
-        own = backbone.check_layers(self.layers)
-        taught_by = [] if survival is None else backbone.check_layers(survival.layers or own)
+        base = self.tower(1.0)
+        own = base.check_layers(self.layers)
+        taught_by = [] if survival is None else base.check_layers(survival.layers or own)
         # The blocks that only the gate's target needs come after all scales, at scale 1.0.
         self.more_layers = tuple(layer for layer in taught_by if layer not in own)
         self._first = first = self.scales.index(1.0) * len(own)  # the place of scale 1.0
@@ -105,12 +111,27 @@ class ComposedRetriever(nn.Module):
 
     def feature_bytes(self, dtype: torch.dtype) -> int:
         """Size in memory of the output of `levels` for one image."""
-        return sum(self.level_lengths()) * self.backbone.vision_width * dtype.itemsize
+        return sum(length * width for length, width in self.level_shapes()) * dtype.itemsize
 
-    def level_lengths(self) -> list[int]:
-        """L of each output of `levels`."""
-        found = [self.backbone.token_count(scale) for scale in self.scales for _ in self.layers]
-        return found + [self.backbone.token_count()] * len(self.more_layers)
+    def tower(self, scale: float) -> VisionTower:
+        """The vision tower that reads a scale."""
+        return self.scale_towers.tower(scale, self.backbone)
+
+    @property
+    def towers(self) -> list[VisionTower]:
+        """All vision towers, the backbone's first."""
+        return [self.backbone, *self.scale_towers.towers]
+
+    def level_shape(self, scale: float) -> tuple[int, int]:
+        """L and Dv of the vision tower's outputs at a scale."""
+        tower = self.tower(scale)
+        length = tower.token_count(scale, image_size=self.backbone.image_size)
+        return length, tower.vision_width
+
+    def level_shapes(self) -> list[tuple[int, int]]:
+        """L and Dv of each output of `levels`."""
+        found = [self.level_shape(scale) for scale in self.scales for _ in self.layers]
+        return found + [self.level_shape(1.0)] * len(self.more_layers)
 
     def levels(self, visual: Visual, *, chosen: bool = False) -> list[Tensor]:
         """The vision tower's outputs that the model reads, before its last LayerNorm.
@@ -126,19 +147,18 @@ class ComposedRetriever(nn.Module):
         if not isinstance(visual, Tensor):
             return visual
         if self.single_scale:
-            each = [self._tower(visual, 1.0)] * len(self.scales)
+            each = [self._read_at(visual, 1.0)] * len(self.scales)
         elif chosen and self.visual_fusion.chooses_scales:
-            length = self.backbone.token_count
-            each = read_chosen(visual, self.scales, self._tower, self._needed, length)
+            each = read_chosen(visual, self.scales, self._read_at, self._needed, self.level_shape)
         else:
-            each = [self._tower(visual, scale) for scale in self.scales]
+            each = [self._read_at(visual, scale) for scale in self.scales]
         count, main = len(self.layers), each[self.scales.index(1.0)]
         return [level for of_scale in each for level in of_scale[:count]] + main[count:]
 
-    def _tower(self, pixels: Tensor, scale: float) -> list[Tensor]:
+    def _read_at(self, pixels: Tensor, scale: float) -> list[Tensor]:
         """The tower's pass over one scale. With `sequential` the backward pass repeats it."""
         layers = (*self.layers, *self.more_layers) if scale == 1 else self.layers
-        read = partial(self.backbone.vision_levels, layers=layers, scale=scale)
+        read = partial(self.tower(scale).vision_levels, layers=layers, scale=scale)
         if self.sequential and torch.is_grad_enabled():
             found = checkpoint(read, pixels, use_reentrant=False)
         else:
@@ -153,7 +173,7 @@ class ComposedRetriever(nn.Module):
         return self._needed(levels[self._first :])
 
     def _needed(self, base: list[Tensor]) -> Tensor:
-        return self.visual_fusion.choose(self._normalised(base[:1])[0])
+        return self.visual_fusion.choose(self._normalised(base[:1], 1.0)[0])
 
     def normalised_levels(self, visual: Visual) -> list[Tensor]:
         """The visual fusion's input: after the last LayerNorm, in the Q-Former's precision.
@@ -161,11 +181,17 @@ class ComposedRetriever(nn.Module):
         With `single_scale` it holds the layers of scale 1.0 alone.
         """
         count, first = len(self.layers), self._first if self.single_scale else 0
-        scales = 1 if self.single_scale else len(self.scales)
-        return self._normalised(self.levels(visual)[first : first + count * scales])
+        read, found = self.levels(visual), []
+        for place, scale in enumerate((1.0,) if self.single_scale else self.scales):
+            start = first + place * count
+            found += self._normalised(read[start : start + count], scale)
+        if self.single_scale and self.scale_towers.places:
+            found[0] = found[0] + self.scale_towers.at_rest(self.backbone)
+        return found
 
-    def _normalised(self, levels: list[Tensor]) -> list[Tensor]:
-        return [self.backbone.normalise(level.to(self.temp.dtype)) for level in levels]
+    def _normalised(self, levels: list[Tensor], scale: float) -> list[Tensor]:
+        normalise, project = self.tower(scale).normalise, self.scale_towers.project
+        return [project(normalise(level.to(self.temp.dtype)), scale) for level in levels]
 
     def visual_tokens(self, visual: Visual) -> tuple[Tensor, Aux]:
         """The one token map that the Q-Former reads: [B, L, Dv], and the visual fusion's aux."""

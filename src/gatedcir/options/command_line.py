@@ -20,6 +20,7 @@ import tyro
 from gatedcir.plugins import is_path
 
 FREE_ON_RESUME = "free on resume"  # marks what may change when a run goes on
+MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 SELDOM = "seldom needed"  # marks what --help-all alone shows
 Value = TypeVar("Value")
 Seldom = Annotated[Value, SELDOM]

@@ -14,7 +14,7 @@ import tyro
 from gatedcir.benchmarks.own import is_own
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import FREE_ON_RESUME, OneOf, Range, Seldom
+from gatedcir.options.command_line import FREE_ON_RESUME, MAY_BE_PATH, OneOf, Range, Seldom
 from gatedcir.options.model_config import ModelConfig
 
 Value = TypeVar("Value")
@@ -22,7 +22,6 @@ Free = Annotated[Value, FREE_ON_RESUME]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 MOST_SEED = 2**32  # NumPy takes less
-MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 
 # Options that several commands take. Each has the same meaning in all of them.
 DATASETS = OneOf(BENCHMARKS, "my_file:MyData", "triplets.jsonl", is_own)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gatedcir.models.gated_fusion.strategies import STRATEGIES
-from gatedcir.options.command_line import OneOf, Range, Seldom
+from gatedcir.options.command_line import MAY_BE_PATH, OneOf, Range, Seldom
 
 _STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
 StrategyName = Annotated[
@@ -73,6 +73,9 @@ class ModelConfig:
     """Multiples of the image's size at which the tower reads it, 1.0 among them."""
     scale_fusion: Literal["none", "mean", "concat", "absi", "hierarchical", "deformable"] = "none"
     """How several scales become one map of tokens, layer by layer. none is for one scale."""
+    scale_backbones: Seldom[Annotated[tuple[str, ...] | None, MAY_BE_PATH]] = None
+    """A vision tower for each of the scales: names of weights, as --backbone takes them, or same,
+    which is the tower of --backbone. Another width than that one's gets a learned projection."""
     adaptive_scales: Seldom[bool] = False
     """Learn which scales an image needs. Evaluation skips the others."""
     neck: Literal[

@@ -39,6 +39,7 @@ from gatedcir.run_folder.checkpoint import Checkpoint
 SPRC_MODEL = "Blip2QformerCirAlignPrompt"
 # LAVIS leaves a frozen tower out of its files. Tower width -> the file that holds the tower.
 _TOWERS = {1408: ("eva_vit_g.pth", VIT_G), 1024: ("clip_vit_L.pth", VIT_L)}
+_KNOWN = {**RANDOM, **dict.fromkeys(HUB_NAMES, VIT_G), "pretrain_vitL": VIT_L}
 _CROSS_ATTENTION = "Qformer.bert.encoder.layer.0.crossattention.self.key.weight"
 
 
@@ -89,6 +90,22 @@ def load(name: str) -> Pretrained:
         f"{source} is no checkpoint of this project, LAVIS (`model`) or SPRC (`{SPRC_MODEL}`); "
         "give one of these."
     )
+
+
+def sizes_of(name: str) -> dict[str, Any]:
+    """The sizes of weights by the names of `load`, as `Backbone.without_weights` takes them.
+
+    Published weights are not looked for, because their sizes are known.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if name in _KNOWN:
+        return _KNOWN[name]
+    source = locate(name)
+    if isinstance(source, Path) and source.is_dir() and hub_folder.find(source) is None:
+        return json.loads((source / "config.json").read_bytes())
+    return load(name).backbone.config.to_dict()
 
 
 def from_hub(source: str) -> Pretrained:
