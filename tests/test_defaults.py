@@ -148,6 +148,7 @@ ARGUMENTS = {
         "rules": ANY,
     },
     "Choice": {"protocol": "original", "gallery": "split", "images": True},
+    "Picture": {"kind": "other"},
     "Rules": {"length": 1},
     "parse_circo": {"images": True},
     "read_answers": {"read": plain},
