@@ -110,6 +110,7 @@ MODULES = {"pretrain_tiny": "pretrain_tiny"}  # of scripts
 OPTIONS = {
     "submit.split": "test",
     "submit.device": "auto",
+    "evaluate.composition": True,
     "evaluate.split": "val",
     "evaluate.device": "auto",
     "submit.fashioniq_categories": CATEGORIES,
@@ -149,6 +150,9 @@ ARGUMENTS = {
         "rules": ANY,
     },
     "Choice": {"protocol": "original", "gallery": "split", "images": True},
+    "Picture": {"kind": "other"},
+    "intervals": {"draws": 2000},
+    "differences": {"draws": 2000},
     "Rules": {"length": 1},
     "parse_circo": {"images": True},
     "read_answers": {"read": plain},

@@ -49,7 +49,11 @@ def pretend(run, score, *, epochs=2):
     run.path.mkdir(parents=True)
     (run.path / "config.yaml").write_text(yaml.safe_dump(to_dict(run.config)))
     made_by = {"git": "abc", "devices": ["cpu"], "processes": 1, "data": {"CIRR val": "all of it"}}
-    made_by |= {"parameters": 2_000_000, "trainable_parameters": 1_234_567}
+    made_by |= {
+        "queries": {"CIRR val": 60},
+        "parameters": 2_000_000,
+        "trainable_parameters": 1_234_567,
+    }
     (run.path / "provenance.json").write_text(json.dumps(made_by))
     rows = [{"epoch": e, "recall_at1": 2.0 * e, HEADLINE: score * (e + 1) / 2} for e in (0, 1)]
     pd.DataFrame(rows[:epochs]).to_csv(run.path / "validation_metrics.csv", index=False)
@@ -467,6 +471,7 @@ def test_the_page_the_tables_and_the_charts(scored, tmp_path):
     assert "8 of 9 runs finished, 1 failed." in page and "- CIRR val: all of it" in page
     assert "| lost | 0 | out \\| of memory |" in page
     assert "| gated | 3 | 15.00 | [13.00, 18.00] | +3.00 | [2.00, 4.00] | 3 | 0.0351 |" in page
+    assert "| 2.000 | 2.000 to 2.000 |" in page and "60 validation queries: one is 1.67" in page
     assert "1,234,567" in page and "hold p against 0.05 / 2 = 0.025" in page
     for name in re.findall(r"!\[\w+\]\((.+)\)", page):
         picture = Image.open(tmp_path / name).convert("RGB")

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -126,10 +127,19 @@ def test_evaluation_takes_its_data_from_the_run(home, cirr_run, tmp_path, capsys
         evaluate.main([*map(str, flags), "--output", str(file), "--num-workers", "0"])
         return json.loads(file.read_text())
 
-    given = found(
-        "--model-path", cirr_run, "--dataset", "CIRR", "--data-path", home / "cirr_dataset"
-    )
-    assert found("--model-path", cirr_run) == given
+    data = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset"]
+    given = found("--model-path", cirr_run, *data)
+    printed = capsys.readouterr().out
+    low, high = given["intervals"]["recall_at10"]
+    assert f"[{low:.2f}, {high:.2f}]" in printed and "one half solves" in printed
+    assert low <= given["metrics"]["recall_at10"] <= high
+    files = ["--ranks", tmp_path / "ranks.csv", "--trec", tmp_path / "run.trec"]
+    alone = found("--model-path", cirr_run, *files, "--no-composition")
+    assert alone == {n: v for n, v in given.items() if n not in ("composition", "single_inputs")}
+    table = pd.read_csv(tmp_path / "ranks.csv")
+    assert 100 * (table["rank"] <= 5).mean() == pytest.approx(given["metrics"]["recall_at5"])
+    assert len((tmp_path / "run.trec.qrels").read_text().splitlines()) == len(table)
+    bad(evaluate, ["--model-path", cirr_run, "--ranks", tmp_path / "a.txt"], "--ranks", ".csv")
     assert found("--model-path", cirr_run, "--gallery", "all")["protocol"] != given["protocol"]
     [name] = found("--model-path", cirr_run, "--split", "train")["protocol"]
     assert name == "CIRR train"

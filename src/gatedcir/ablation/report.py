@@ -21,6 +21,7 @@ def format_page(
     headline: str,
     headings: Mapping[str, str],
     protocol: Mapping[str, str],
+    queries: int | None,
     pictures: Sequence[str],
 ) -> str:
     """The page of an ablation: the comparison and its method, figures, costs, options, failures.
@@ -33,10 +34,13 @@ def format_page(
         headline: the metric by which cells are sorted and charts drawn.
         headings: of all metrics that are shown.
         protocol: split -> how it is evaluated.
+        queries: how many validation queries there are, if that is known.
         pictures: names of the charts that were drawn, in the folder of the page.
     """
     failed = runs[runs["status"] == FAILED]
     parts = [f"# {title}", _summary(runs, failed), *_protocol(protocol)]
+    if queries is not None:
+        parts += [f"{queries} validation queries: one is {100 / queries:.2f} points of a recall."]
     if len(cells):
         parts += [f"## {headline}", _headline(cells, grid.baseline, headline)]
         parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
@@ -97,13 +101,15 @@ def _recalls(cells: pd.DataFrame, headings: Mapping[str, str]) -> str:
 
 
 def _costs(cells: pd.DataFrame) -> str:
-    headings = ["cell", "trained parameters", "all parameters", "s a step", "peak memory, GiB"]
+    headings = ["cell", "trained parameters", "all parameters", "s a step", "epochs' s a step"]
+    headings += ["peak memory, GiB"]
     rows = [
         [
             row["cell"],
             f"{row['trainable_parameters']:,}",
             f"{row['parameters']:,}",
             f"{row['seconds_per_step']:.3f}",
+            f"{row['seconds_per_step_least']:.3f} to {row['seconds_per_step_most']:.3f}",
             f"{row['peak_memory_gib']:.2f}",
         ]
         for row in cells.to_dict("records")
@@ -129,8 +135,9 @@ def _reading(cells: int, baseline: str) -> str:
         "varies, not what other queries would give.",
         f"- Differences from {baseline} pair the runs of one seed; p is of the paired t-test, "
         "two-sided, for each comparison alone, and empty for one pair or equal differences.",
-        "- Seconds a step: mean over epochs and seeds, of what the machine did at that time. Peak "
-        "memory: the GPU's own, else all of the process', the most of all seeds.",
+        "- Seconds a step: mean over epochs and seeds, and the fastest and slowest epoch. Other "
+        "work on the machine is part of it: compare times only of runs that had it to themselves. "
+        "Peak memory: the GPU's own, else all of the process', the most of all seeds.",
     ]
     if cells > 2:
         lines.insert(

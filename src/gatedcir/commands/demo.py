@@ -15,7 +15,7 @@ from gatedcir.options.parsing import parse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gatedcir.evaluation.evaluator import Evaluator
+    from gatedcir.evaluation.evaluator import Evaluator, QueryEncoder
     from gatedcir.visual import Visual
 
 # The same as configs/tiny.yaml, which an installed package does not have.
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = DataConfig("CIRR", folder)
     pretrained, _ = open_evaluator(Path("tiny"), data, "val")
     evaluator, splits = open_evaluator(runs["gated"], data, "val")
-    rankers = _single_input_rankers(evaluator, options.seed)
+    rankers = _rankers(evaluator, options.seed)
     rows = {
         "trained, gate taught": checkpoint.load(runs["taught"]).metrics,
         "trained, gated fusion": checkpoint.load(runs["gated"]).metrics,
@@ -128,24 +128,15 @@ def _train(options: Options, folder: Path) -> dict[str, Path]:
     return {run.cell: run.path for run in runs}
 
 
-def _single_input_rankers(evaluator: "Evaluator", seed: int) -> dict:
-    """Rankers that see only one half of the query, or nothing of it.
-
-    image-only: the mean of the reference's target features. text-only: the text branch that the
-    prompt loss trains. Both are features of the trained model. random: a random direction.
-    """
+def _rankers(evaluator: "Evaluator", seed: int) -> "dict[str, QueryEncoder]":
+    """Rankers that see only one half of the query, or nothing of it: a random direction."""
     import torch
-    import torch.nn.functional as F
 
-    model, generator = evaluator.model, torch.Generator().manual_seed(seed)
+    from gatedcir.evaluation.single_inputs import single_inputs
 
-    def image_only(images: "Visual", texts: list[str]) -> "Tensor":
-        return F.normalize(model.encode_target(images).mean(1), dim=-1)
-
-    def text_only(images: "Visual", texts: list[str]) -> "Tensor":
-        return model.encode_text(evaluator.tokenizer(texts).to(evaluator.device))
+    generator = torch.Generator().manual_seed(seed)
 
     def at_random(images: "Visual", texts: list[str]) -> "Tensor":
-        return torch.randn(len(texts), model.embedding_width, generator=generator)
+        return torch.randn(len(texts), evaluator.model.embedding_width, generator=generator)
 
-    return {"image-only": image_only, "text-only": text_only, "random": at_random}
+    return {**single_inputs(evaluator), "random": at_random}
