@@ -23,7 +23,7 @@ SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images o
 def _quick_starts():
     """Trainings that an ablation starts are forked. test_wheel.py starts them as a user does."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "start", forked.start)
+        patch.setattr(runs, "start", forked.start_training)
         yield
 
 

@@ -78,29 +78,40 @@ class Started:
 
 def start(
     command: Sequence[str], environment: dict[str, str], *, stdout: BinaryIO, stderr: BinaryIO
-) -> Started | subprocess.Popen:
-    """`python -m gatedcir ...` without the start of Python. Other commands are really started."""
-    if tuple(command[1:3]) != ("-m", "gatedcir"):
-        return children.start(command, environment, stdout=stdout, stderr=stderr)
-    _, _, module, *arguments = command
+) -> Started:
+    """`python -m MODULE`, `python -c CODE` or `python FILE` without the start of Python."""
     process = _CONTEXT.Process(
-        target=_module,
-        args=(module, arguments, stdout.name, stderr.name, environment, Path.cwd()),
+        target=_python,
+        args=(command[1:], environment, Path.cwd(), stdout.name, stderr.name),
         daemon=True,
     )
     process.start()
     return Started(process)
 
 
-def _module(
-    module: str,
-    arguments: list[str],
-    stdout: str,
-    stderr: str,
-    environment: dict[str, str],
-    folder: Path,
+def start_training(
+    command: Sequence[str], environment: dict[str, str], **streams: BinaryIO
+) -> Started | subprocess.Popen:
+    """In place of `gatedcir.children.start`: `python -m gatedcir` is forked, others are started."""
+    begin = start if tuple(command[1:3]) == ("-m", "gatedcir") else children.start
+    return begin(command, environment, **streams)
+
+
+def call(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The same to its end, with what it prints."""
+    with (
+        tempfile.NamedTemporaryFile("rb") as stdout,
+        tempfile.NamedTemporaryFile("rb") as stderr,
+    ):
+        status = start(command, environment, stdout=stdout, stderr=stderr).wait()
+        said = [stream.read().decode(errors="replace") for stream in (stdout, stderr)]
+    return subprocess.CompletedProcess(command, status, *said)
+
+
+def _python(
+    words: Sequence[str], environment: dict[str, str], folder: Path, stdout: str, stderr: str
 ) -> None:
-    """What a started module does; it ends as the module ends."""
+    """What a started command does; it ends as the command ends."""
     import torch
 
     os.environ.clear()
@@ -111,8 +122,13 @@ def _module(
         with Path(name).open("ab") as stream:
             os.dup2(stream.fileno(), number)
     multiprocessing.current_process()._config["daemon"] = False  # it may start workers
-    sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    sys.argv = [*words] if words[0] not in ("-m", "-c") else [words[0], *words[2:]]
+    if words[0] == "-m":
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        exec(words[1], {"__name__": "__main__"})
+    else:
+        runpy.run_path(words[0], run_name="__main__")
 
 
 def _join(processes: list[ForkServerProcess], end: float) -> None:
