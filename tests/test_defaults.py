@@ -139,6 +139,7 @@ OPTIONS = {
 }
 
 ARGUMENTS = {
+    "Part": {"kind": "trained", "span": 1},
     "Benchmark": {
         "metrics": recalls,
         "headline": "recall_at10",
