@@ -140,6 +140,7 @@ OPTIONS = {
 }
 
 ARGUMENTS = {
+    "Part": {"kind": "trained", "span": 1},
     "Benchmark": {
         "metrics": recalls,
         "headline": "recall_at10",

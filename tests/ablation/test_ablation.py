@@ -14,7 +14,7 @@ from PIL import Image
 
 from gatedcir.ablation import runs as runs_module
 from gatedcir.ablation import same_data
-from gatedcir.ablation.cells import chosen, read_grid
+from gatedcir.ablation.cells import chosen, read_grid, some_cells
 from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
 from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
@@ -64,6 +64,14 @@ def pretend(run, score, *, epochs=2):
 def with_data(run, **fingerprints):
     file = run.path / "provenance.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"fingerprints": fingerprints}))
+
+
+def test_some_cells_are_run_with_the_baseline(tmp_path):
+    grid = grid_of(tmp_path, CELLS)
+    assert some_cells(grid, ()) == grid
+    assert [cell.name for cell in some_cells(grid, ["fast"]).cells] == ["none", "fast"]
+    with pytest.raises(UserError, match="--cells slow is no cell of the grid; its cells are"):
+        some_cells(grid, ["slow"])
 
 
 def test_data_batches_and_weights_are_checked_before_the_first_run(home, tmp_path, monkeypatch):

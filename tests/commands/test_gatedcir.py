@@ -44,7 +44,7 @@ PUBLISHED = {
 }
 TOOLS = (  # scripts that are no commands
     *("bench_step", "bench_cache", "bench_reading", "bench_evaluation"),
-    *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall"),
+    *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall", "compare_runs"),
 )
 HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 
@@ -115,7 +115,7 @@ def test_published_names_are_the_same_functions(script):
 
 
 def test_the_module_is_the_command(tmp_path):
-    command = [sys.executable, "-m", "gatedcir", "describe"]
+    command = [sys.executable, "-m", "gatedcir", "evaluate"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: something is missing; give --model-path PATH.\n"

@@ -18,7 +18,7 @@ TRAINING = {"--config", *flag_names(Config)}
 # They use parts of the package, or start other commands: only their own messages count.
 TOOLS = (
     "demo bench_cache bench_evaluation bench_multiscale bench_reading bench_search "
-    "compare_with_lavis pretrain_tiny check_recall"
+    "compare_with_lavis pretrain_tiny check_recall compare_runs"
 ).split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
 ONLY_TRAINING = {
@@ -27,6 +27,7 @@ ONLY_TRAINING = {
     "src/gatedcir/models/gated_fusion/survival.py": "they teach no gate",
     "src/gatedcir/assemble/model.py": "they restore what was built",
     "src/gatedcir/benchmarks/fashioniq.py": "they know its name, and read it with its flags alone",
+    "src/gatedcir/assemble/towers.py": "they restore what was built",
     "src/gatedcir/assemble/data.py": "they read no images, or have the flag",
     "src/gatedcir/options/parsing.py": "--resume is read where a command has it",
     "src/gatedcir/options/refusals.py": "advice counts where a command has the flags that it names",
@@ -42,7 +43,6 @@ NOT_SAID = {
     "submit": _GALLERIES,
     "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
     "convert": _WORKERS | {"--gallery", "--skip-unreadable"},
-    "describe": _WORKERS | {"--data-path"},
     "export": _WORKERS | {"--data-path"},
     "synthetic": _WORKERS | {"--data-path"},
     "resize": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there

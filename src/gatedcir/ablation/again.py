@@ -50,7 +50,7 @@ def by_epoch(runs: Runs, metric: str) -> Values:
 
 
 def evaluated(
-    runs: Runs, data: DataConfig, split: str, *, by_texts: bool, device: str = "auto"
+    runs: Runs, data: DataConfig, split: str, *, by_texts: bool, device: str
 ) -> tuple[Values, str]:
     """The last state of each run on a data set, whole or by kinds of texts.
 
@@ -101,5 +101,5 @@ def _each(runs: Runs) -> list[tuple[str, int, Path]]:
 
 
 def _figures(found: Estimate, form: str = ".2f") -> list[str]:
-    ends = "" if found.low is None else f"[{found.low:.2f}, {found.high:.2f}]"
+    ends = "" if found.low is None else f"[{found.low:{form}}, {found.high:{form}}]"
     return [format(found.mean, form), ends]

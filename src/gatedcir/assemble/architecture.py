@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import nn
 
-from gatedcir.assemble.model import assemble
+from gatedcir.assemble.model import assemble, resize
 from gatedcir.assemble.towers import tower_names
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion.strategies import STRATEGIES
@@ -32,8 +32,7 @@ def outline(config: Config) -> ComposedRetriever:
     """
     with torch.device("meta"):
         backbone = Backbone.without_weights(sizes_of(config.backbone.backbone))
-        if config.backbone.image_size is not None:
-            backbone.resize(config.backbone.image_size)
+        resize(backbone, config.backbone.image_size)
         others, places = tower_names(config)
         found = [Backbone.without_weights(sizes_of(name)) for name in others]
         towers = [VisionTower(one.vision_model, one.vision_config) for one in found]

@@ -42,7 +42,7 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     """
     found = load(config.backbone.backbone)
     say(f"weights: {found.description}")
-    _resize(found.backbone, config.backbone.image_size)
+    resize(found.backbone, config.backbone.image_size)
     torch.manual_seed(config.optim.seed)
     model = assemble(found.backbone, config, named_towers(config, found.backbone))
     taken = _own_that_fits(_of_same_towers(found, config), model)
@@ -292,7 +292,7 @@ def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str
     return taken
 
 
-def _resize(backbone: Backbone, image_size: int | None) -> None:
+def resize(backbone: Backbone, image_size: int | None) -> None:
     """Interpolate positions if the image size asked for differs from the weights' own."""
     old = backbone.image_size
     if image_size is None or image_size == old:

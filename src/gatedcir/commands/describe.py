@@ -10,7 +10,6 @@ import tyro
 
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_file_to_write
-from gatedcir.options.checks import check_ranges
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.options.parsing import parse
 
@@ -44,12 +43,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             "--model-path names a model that has its own options; leave options of training out, "
             "or leave it out."
         )
-    check_ranges(options.training)
     from gatedcir.assemble.architecture import letters_of, outline, parts_of
     from gatedcir.files import write_text
+    from gatedcir.options.checks import check_ranges
     from gatedcir.visualize.architecture import to_svg, to_text
 
     config = options.training
+    check_ranges(config)
     if options.model_path is None:
         model = outline(config)
     else:

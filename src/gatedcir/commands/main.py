@@ -20,7 +20,7 @@ COMMANDS = {
     "index": "Index a folder of photos, for searches.",
     "search": "Search an index of photos by an image, a text, or both.",
     "ablate": "Compare cells of options over several seeds.",
-    "describe": "Print a model's parameters, shapes and options.",
+    "describe": "Print and draw what a model consists of.",
     "export": "Take weights out, for other programs.",
     "cache": "Cache the vision features that training with the same flags reads.",
     "convert": "Write a dataset as files of triplets, the form of your own data.",

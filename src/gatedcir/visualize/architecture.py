@@ -37,7 +37,7 @@ class Part:
     gives: str = ""
     """The shape of its output."""
     trained: int = 0
-    """Parameters that are trained."""
+    """Of its parameters, those that are trained."""
     frozen: int = 0
     kind: Kind = "trained"
     row: int = 0
