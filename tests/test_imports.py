@@ -24,6 +24,7 @@ FLOORS = (  # from the ground up
     "evaluation",
     "options",
     "assemble",
+    "report",
     "ablation gallery training",
     "pretrained",
     "commands",

@@ -42,6 +42,8 @@ ONE_EPOCH = [*SHORT, "--num-epochs", "1"]
 SHORTER = {
     "train": ONE_EPOCH,
     "evaluate": [],
+    "compare": ["--num", "1"],
+    "report": ["--num", "1"],
     "submit": [],
     "score": [],
     "convert": [],

@@ -485,6 +485,9 @@ def test_the_page_the_tables_and_the_charts(scored, tmp_path):
         picture = Image.open(tmp_path / name).convert("RGB")
         assert picture.width > 800 and len(picture.getcolors(10**6)) > 20
     assert len(list(tmp_path.glob("*.png"))) == 3
+    shown = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert shown.count("data:image/svg+xml") == 3 and "<td>+3.00</td>" in shown
+    assert "out | of memory" in shown and "hold p against 0.05 / 2 = 0.025" in shown
 
 
 def test_an_ablation_without_any_finished_run_says_so(tmp_path):

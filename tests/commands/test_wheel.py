@@ -55,6 +55,7 @@ def test_make_demo_runs_with_the_wheel(installed, tmp_path):
     assert all(f"| {name}" in printed for name in rows)
     assert "R@50" in printed and "(R@5+Rs@1)/2" in printed
     assert len(list((tmp_path / "demo" / "gate_maps").iterdir())) == 1
+    assert "Queries of run_none" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     for name in ("run_gated", "run_none"):  # trained by processes that were started
         made_by = json.loads((tmp_path / "demo" / name / "provenance.json").read_text())
         assert made_by["git"] == "unknown"  # this checkout has a revision

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from test_ranking import features_of, random_split, ranked
+from toy_rankings import features_of, random_split, ranked
 
 from gatedcir.benchmarks.circo import CIRCO
 from gatedcir.benchmarks.cirr import CIRR

@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from test_ranking import features_of, random_split, ranked
+from toy_rankings import features_of, random_split, ranked
 
 from gatedcir.benchmarks.base import Benchmark
 from gatedcir.benchmarks.cirr import CIRR

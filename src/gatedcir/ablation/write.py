@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from gatedcir.ablation.cells import Grid
-from gatedcir.ablation.report import format_page
+from gatedcir.ablation.report import Compared, format_page, page_sections
 from gatedcir.ablation.runs import Run
 from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import (
@@ -24,6 +25,7 @@ from gatedcir.ablation.tables import (
 )
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.files import write_text
+from gatedcir.report.blocks import Chart, write_page
 from gatedcir.visualize import charts, style
 
 CHARTS = {
@@ -34,7 +36,7 @@ CHARTS = {
 
 
 def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> Path:
-    """Write cells.csv (a row a run), summary.csv (a row a cell), charts and report.md.
+    """Write cells.csv (a row a run), summary.csv (a row a cell), charts, report.html, report.md.
 
     Returns the path of report.md. If no run has finished, there are no charts, and summary.csv is
     empty.
@@ -49,27 +51,22 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
     cells = table_of_cells(table, grid, metric)
     write_csv(folder / "cells.csv", table)
     write_csv(folder / "summary.csv", cells)
-    pictures, protocol, queries = [], {}, None
+    charts_of, protocol, queries = dict[str, Figure](), {}, None
     if len(cells):
         done = next(run for run in runs if run.is_finished())
         protocol = json.loads((done.path / "provenance.json").read_text(encoding="utf-8"))["data"]
         queries = queries_of(done)
         shown = _shown(table, cells, curves_of(runs, metric), metric, grid.baseline)
         for name, draw in CHARTS.items():
-            figure = draw(shown, baseline=grid.baseline, label=f"{metric}, %", queries=queries)
-            style.save(figure, folder / name)
-        pictures = list(CHARTS)
-    page = format_page(
-        table,
-        cells,
-        grid,
-        title=title,
-        headline=metric,
-        headings=measured.columns(metrics_of(table)),
-        protocol=protocol,
-        queries=queries,
-        pictures=pictures,
-    )
+            charts_of[name] = draw(
+                shown, baseline=grid.baseline, label=f"{metric}, %", queries=queries
+            )
+            style.save(charts_of[name], folder / name)
+    columns = measured.columns(metrics_of(table))
+    found = Compared(table, cells, grid, metric, columns, protocol, queries)
+    drawn = [Chart.of(figure, name) for name, figure in charts_of.items()]
+    write_page(folder / "report.html", title, page_sections(found, drawn))
+    page = format_page(found, title=title, pictures=list(charts_of))
     write_text(folder / "report.md", page)
     return folder / "report.md"
 

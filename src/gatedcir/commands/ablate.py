@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{len(grid.cells)} cells, {len(runs)} runs, {before} finished before")
         execute(waiting, jobs=options.jobs)
         title = f"Ablation of {options.grid.stem} on {dataset}"
-        print(f"report: {write_all(output, grid, runs, title=title)}")
+        page = write_all(output, grid, runs, title=title)
+        print(f"report: {page}, and {page.with_suffix('.html')} for a browser")
     finally:
         claim.release()
     failed = [run for run in runs if not run.is_finished()]

@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, argv, description=COMMANDS["demo"])
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.benchmarks.cirr import CIRR
-    from gatedcir.commands import gates
+    from gatedcir.commands import gates, report
+    from gatedcir.commands.evaluate import DataOfRun
     from gatedcir.evaluation.evaluator import validate
     from gatedcir.evaluation.report import format_table
     from gatedcir.run_folder import checkpoint
@@ -79,7 +80,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     shutil.rmtree(maps, ignore_errors=True)
     flags = ["--model-path", str(runs["taught"]), "--dataset", "CIRR", "--data-path", str(folder)]
     gates.main([*flags, "--num", str(options.num), "--output", str(maps)])
-    print(f"\nruns: {', '.join(map(str, runs.values()))}; gate maps: {maps}")
+    page = options.output / "report.html"
+    shown = report.Options(
+        tuple(runs.values()), page, data=DataOfRun("CIRR", folder), num=options.num
+    )
+    report.write(shown, title="gatedcir demo")
+    print(f"\nruns: {', '.join(map(str, runs.values()))}; gate maps: {maps}; report: {page}")
     print(f"done in {time.perf_counter() - start:.0f} s")
 
 

@@ -13,6 +13,8 @@ COMMANDS = {
     "demo": "Draw data, fine-tune, compare, draw gate maps.",
     "train": "Fine-tune on CIRR, FashionIQ, or triplets of your own.",
     "evaluate": "Evaluate a checkpoint on a split with published targets.",
+    "compare": "Compare two models on the same queries.",
+    "report": "Show runs as one HTML page.",
     "score": "Measure anybody's predictions, whatever model made them.",
     "submit": "Write the files of a dataset's test server, or check such files.",
     "gates": "Draw where the text opens the gate.",

@@ -287,6 +287,7 @@ def _prepare(
             **count_parameters(model),
             "dataset": data_title(config.data),
             "data": {split.name: split.protocol for split in (*train_splits, *splits)},
+            "triplets": len(triplets),
             "queries": {split.name: len(split.triplets) for split in splits},
             FINGERPRINTS: found,
         },
