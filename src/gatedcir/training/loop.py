@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from gatedcir.assemble import recipes
 from gatedcir.assemble.data import (
     data_title,
     features_folder,
@@ -204,10 +205,12 @@ class _Trainer:
         check_weights(model, epoch=epoch)
         if epoch == 0:
             self.first_losses = StepLosses(*each[0].tolist())
+        compared = config.optim.batch_size * self.accelerator.num_processes
         check_progress(
             StepLosses(*torch.stack(each).median(0).values.tolist()),
             first=self.first_losses,
-            compared=config.optim.batch_size * self.accelerator.num_processes,
+            compared=compared,
+            chance=self.step.chance(compared),
             epoch=epoch,
         )
         means = {name: value / steps for name, value in sums.items()}
@@ -257,9 +260,9 @@ def _prepare(
     if accelerator.is_main_process:
         for split in train_splits:
             print(f"{split.name}: {split.protocol}")
-        for line in remarks(config):
+        for line in (*remarks(config), *recipes.remarks(config, train_splits)):
             print(line)
-    triplets = [triplet for split in train_splits for triplet in split.triplets]
+    triplets = recipes.training_triplets(config, train_splits)
     check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
@@ -288,6 +291,7 @@ def _prepare(
             "dataset": data_title(config.data),
             "data": {split.name: split.protocol for split in (*train_splits, *splits)},
             FINGERPRINTS: found,
+            recipes.KEY: recipes.remarks(config, train_splits),
         },
         resumed=resumed,
     )

@@ -21,7 +21,7 @@ from gatedcir.options.config import Config
 from gatedcir.resources import keep_freed_memory
 from gatedcir.start import Aux
 from gatedcir.training.accumulate import Forward, Part, backward_in_chunks, split
-from gatedcir.training.losses import losses_of, total_loss
+from gatedcir.training.losses import CHANCES, losses_of, total_loss
 from gatedcir.training.optim import make_optimizer
 from gatedcir.training.sharding import (
     average_scalars,
@@ -35,6 +35,7 @@ from gatedcir.visual import Visual, move, take
 
 _FOREIGN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
+LEAST_OF_RCL = 0.01  # below it the complementary loss of a hard triplet has no gradient
 
 
 @dataclass
@@ -62,6 +63,16 @@ class TrainingStep:
             map(float, self.schedule.get_last_lr())
         )  # the fusions' groups are the last ones
         return {"learning_rate": rates[0], "fusion_learning_rate": rates[-1]}
+
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        """Bounds of the temperature."""
+        least, most = TEMPERATURES
+        return (LEAST_OF_RCL if self.config.recipe.loss == "rcl" else least), most
+
+    def chance(self, compared: int) -> float:
+        """The contrastive term of a model that guesses among so many targets of a step."""
+        return CHANCES[self.config.recipe.loss](compared)
 
     def choose_scales(self, epoch: int) -> None:
         """Read one scale or all of them, as the epoch has it."""
@@ -124,6 +135,7 @@ class TrainingStep:
             scale_weights=weights,
             consistent=options.loss_consistency > 0,
             shuffled=options.gate_target == "shuffled",
+            contrast=self.config.recipe.loss,
         )
         return total_loss(losses, options), losses
 
@@ -135,7 +147,7 @@ class TrainingStep:
         self.scaler.update()
         self.schedule.step()
         with torch.no_grad():
-            self.model.temp.clamp_(*TEMPERATURES)
+            self.model.temp.clamp_(*self.temperatures)
 
     def state(self) -> dict[str, Any]:
         """State other than the model that resuming needs. All processes must call it."""
