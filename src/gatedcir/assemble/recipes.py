@@ -24,7 +24,9 @@ def remarks(config: Config, splits: Sequence[Split]) -> list[str]:
         lines.append(f"--loss {recipe.loss}")
     if recipe.noise > 0:
         lines.append(
-            f"the targets of {shuffled_count(total, recipe.noise)} of {total} training triplets are "
-            f"shuffled on purpose (--noise {recipe.noise})"
+            f"the targets of {shuffled_count(total, recipe.noise)} of {total} training triplets "
+            f"are shuffled on purpose (--noise {recipe.noise})"
         )
+    if recipe.stage != "whole":
+        lines.append(f"--stage {recipe.stage}, from {config.backbone.backbone}")
     return lines

@@ -78,6 +78,9 @@ class TrainingStep:
         """Read one scale or all of them, as the epoch has it."""
         self.model.single_scale = epoch < self.config.optim.scale_warmup_epochs
 
+    def prepare(self, epoch: int) -> None:
+        """Get ready for an epoch. Training of the whole model needs nothing."""
+
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
         """Learn from B triplets.
 
@@ -216,8 +219,12 @@ def make_step(
     tokenizer: Tokenizer,
     *,
     steps_per_epoch: int,
+    module: nn.Module | None = None,
 ) -> TrainingStep:
-    """The step that the config's options make of a model on its device."""
+    """The step that the config's options make of a model on its device.
+
+    `module` is what the step calls instead of the model. It holds the model.
+    """
     device = accelerator.device
     if device.type == "cpu":
         keep_freed_memory()
@@ -226,11 +233,11 @@ def make_step(
         tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
         model.compile(dynamic=False)
     runs_on = Device.of(config.optim.mixed_precision, device)
-    wrapped: nn.Module = model
+    wrapped: nn.Module = model if module is None else module
     if shards_are_asked_for():
         shard(model, device)
     elif accelerator.num_processes > 1:
-        wrapped = accelerator.prepare_model(model)
+        wrapped = accelerator.prepare_model(wrapped)
     optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
     return TrainingStep(
         config=config,

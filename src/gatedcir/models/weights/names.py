@@ -48,6 +48,8 @@ BACKBONE = "backbone."
 FUSIONS = ("fusion.", "visual_fusion.")
 """How the names of a `ComposedRetriever`'s weights begin: of what is pretrained, and of what is
 added to it and starts untrained."""
+ADDED = (*FUSIONS, "query_branch.", "reranker.")
+"""The same of all that a model may have in addition to the published one."""
 _OWN = ("prompt_tokens", "temp")
 
 
