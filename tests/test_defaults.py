@@ -23,7 +23,7 @@ from gatedcir.data import transforms
 from gatedcir.data.triplets import evaluation_text, training_text
 from gatedcir.device import CPU
 from gatedcir.evaluation import statistics
-from gatedcir.options import config, model_config
+from gatedcir.options import config, model_config, recipe_config
 from gatedcir.options.parsing import parse
 from gatedcir.training import losses, step
 from gatedcir.training.step_rows import fusion_figures
@@ -61,6 +61,7 @@ CONFIG = {
     "ModelConfig.layer_weights": None,
     "ModelConfig.reduced_width": 64,
     "ModelConfig.visual_start": "identity",
+    "ModelConfig.query_branch": "none",
     "BackboneConfig.blip_model_name": "blip2_cir_align_prompt",
     "BackboneConfig.backbone": "tiny",
     "BackboneConfig.image_size": None,
@@ -77,6 +78,12 @@ CONFIG = {
     "LossConfig.gate_target_for": "gate",
     "LossConfig.gate_target_cut": 0.3,
     "LossConfig.loss_itm": 0.0,
+    "RecipeConfig.loss": "itc",
+    "RecipeConfig.noise": 0.0,
+    "RecipeConfig.stage": "whole",
+    "RecipeConfig.from_run": None,
+    "RecipeConfig.bank_temperature": 0.05,
+    "RecipeConfig.bank_hardest": 0,
     "OptimConfig.num_epochs": 10,
     "OptimConfig.batch_size": 64,
     "OptimConfig.related": 1,
@@ -158,6 +165,9 @@ ARGUMENTS = {
     "intervals": {"draws": 2000},
     "differences": {"draws": 2000},
     "Rules": {"length": 1},
+    "composed_losses": {"contrast": "itc"},
+    "contrastive": {"contrast": "itc"},
+    "losses_of": {"contrast": "itc"},
     "parse_circo": {"images": True},
     "read_answers": {"read": plain},
     "read_queries": {"choice": WHOLE},
@@ -342,7 +352,7 @@ def changed(found, pinned):
 def test_options_of_training_and_evaluation():
     kinds = [
         kind
-        for module in (config, model_config)
+        for module in (config, model_config, recipe_config)
         for kind in vars(module).values()
         if is_dataclass(kind) and getattr(kind, "__module__", "") == module.__name__
     ]

@@ -14,6 +14,7 @@ from gatedcir.assemble.data import (
     with_workers_that_fit,
 )
 from gatedcir.assemble.model import open_trained, trained_model
+from gatedcir.assemble.recipes import KEY
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.sources import Source
 from gatedcir.data.triplets import Split
@@ -104,6 +105,9 @@ def open_evaluator(
     trained_on = _dataset_of(found.run)
     if trained_on not in (None, data_title(data)):
         print(f"{path} was trained on {trained_on}, and is evaluated on {data_title(data)}")
+    for line in [] if found.run is None else found.run.provenance.get(KEY, []):
+        print(f"{path} was trained with a recipe: {line}")
+        trained_on = f"{trained_on}; {line}"
     config = with_workers_that_fit(replace(config, data=data), model, LARGEST_BATCH)
     # The folder belongs to training. An evaluation elsewhere or on other images must not fill it.
     source = make_source(config, model, splits, may_write=False)

@@ -12,12 +12,13 @@ from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion.own import check_own
 from gatedcir.models.gated_fusion.strategies import STRATEGIES, make_fusion
 from gatedcir.models.gated_fusion.survival import Survival
+from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.scale_towers import ScaleTowers
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.neck_args import read_neck_args
-from gatedcir.models.weights.names import BACKBONE, FUSIONS, TOWERS, mismatch
+from gatedcir.models.weights.names import ADDED, BACKBONE, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
 from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
 from gatedcir.options.command_line import by_name
@@ -259,8 +260,10 @@ def assemble(backbone: Backbone, config: Config, towers: ScaleTowers) -> Compose
     )
     tokens = towers.tower(1.0, backbone).token_count(1.0, image_size=backbone.image_size)
     check_own(fusion, text.strategy, tokens=tokens, width=width, text_width=text_width)
+    branch = options.query_branch
     return ComposedRetriever(
         backbone,
+        query_branch=None if branch == "none" else QueryBranch(backbone, first=branch == "both"),
         layers=options.visual_layers,
         scales=options.visual_scales,
         visual_fusion=visual_fusion,
@@ -282,9 +285,9 @@ def _of_same_towers(found: Pretrained, config: Config) -> dict[str, Tensor]:
 
 
 def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str, Tensor]:
-    """Prompts and temperature, and each of the two fusions if the model's has the same weights."""
+    """Prompts and temperature, and each added part if the model's has the same weights."""
     taken = dict(own)
-    for prefix in (*FUSIONS, TOWERS):
+    for prefix in ADDED:
         found = {name: weight for name, weight in own.items() if name.startswith(prefix)}
         expected = {n: w for n, w in model.state_dict().items() if n.startswith(prefix)}
         if mismatch(found, expected):

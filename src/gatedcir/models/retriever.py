@@ -18,6 +18,7 @@ from gatedcir.models.encoded import Encoded
 from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
 from gatedcir.models.qformer import project, with_queries
+from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.scale_towers import ScaleTowers
 from gatedcir.models.text import Tokens
 from gatedcir.models.tower import VisionTower
@@ -47,6 +48,7 @@ class ComposedRetriever(nn.Module):
         each_scale: `forward` also gives features from each scale alone.
         survival: `forward` also gives the gate and what it should be.
         scale_towers: the towers that read some scales in place of the backbone's.
+        query_branch: a Q-Former of its own that encodes queries.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class ComposedRetriever(nn.Module):
         each_scale: bool = False,
         survival: Survival | None = None,
         scale_towers: ScaleTowers | None = None,
+        query_branch: QueryBranch | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -72,6 +75,7 @@ class ComposedRetriever(nn.Module):
         )
         self.fusion = NoFusion() if fusion is None else fusion
         self.reads, self.survival, self.sequential = reads, survival, sequential
+        self.query_branch = query_branch
         self.single_scale = False
         """Whether scale 1.0 alone is read, as in a warm-up. As with `train()`, it is not saved."""
         base = self.tower(1.0)
@@ -232,6 +236,13 @@ class ComposedRetriever(nn.Module):
         self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
     ) -> tuple[Tensor, Aux]:
         """[B, L, Dv], word embeddings [B, T, D] and their mask [B, T] -> [B, E], and aux."""
+        prompts, aux = self._prompts(tokens, words, text_mask, keep)
+        return self._second_pass(prompts, words, text_mask), aux
+
+    def _prompts(
+        self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
+    ) -> tuple[Tensor, Aux]:
+        """The fusion pass of the same: [B, Q, D], and aux, which holds them too."""
         words = self.backbone.at_positions(words)
         text = self._read(words, text_mask)
         image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
@@ -241,12 +252,30 @@ class ComposedRetriever(nn.Module):
         count = queries.shape[1]
         mask = with_queries(text_mask, count)
         both = torch.cat([queries, words], 1)
-        prompts = self.backbone.query_pass(both, image=image, mask=mask, kept=slice(0, count))
+        branch = self.query_branch
+        reader = self.backbone if branch is None or not branch.first else branch
+        prompts = reader.query_pass(both, image=image, mask=mask, kept=slice(0, count))
+        return prompts, {**aux, "prompts": prompts, "fused": image}
+
+    def encode_prompts(self, visual: Visual, text: Tokens) -> Tensor:
+        """The outputs of the fusion pass, from which `query_of` makes the query: [B, Q, D]."""
+        words = self.backbone.embed_words(text.input_ids)
+        return self._prompts(self.visual_tokens(visual)[0], words, text.attention_mask)[0]
+
+    def query_of(self, prompts: Tensor, text: Tokens) -> Tensor:
+        """The query of B outputs of `encode_prompts` and their texts: [B, E] of norm 1."""
+        words = self.backbone.embed_words(text.input_ids)
+        return self._second_pass(prompts, words, text.attention_mask)
+
+    def _second_pass(self, prompts: Tensor, words: Tensor, text_mask: Tensor) -> Tensor:
+        """Prompts [B, Q, D], word embeddings [B, T, D] and their mask [B, T] -> [B, E]."""
+        reader = self.backbone if self.query_branch is None else self.query_branch
+        count = prompts.shape[1]
         # The text's [CLS] comes after the Q prompts.
-        second = torch.cat([prompts, words], 1)
-        cls = self.backbone.text_pass(second, mask=mask, kept=slice(count, count + 1))
-        query = project(self.backbone.text_projection, cls[:, 0])
-        return query, {**aux, "prompts": prompts, "fused": image}
+        second = torch.cat([prompts, self.backbone.at_positions(words)], 1)
+        mask = with_queries(text_mask, count)
+        cls = reader.text_pass(second, mask=mask, kept=slice(count, count + 1))
+        return project(reader.text_projection, cls[:, 0])
 
     def _read(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """What the fusion reads of the words at their positions: [B, T, D] -> [B, T, D]."""

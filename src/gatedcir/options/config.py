@@ -16,6 +16,7 @@ from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
 from gatedcir.options.command_line import FREE_ON_RESUME, MAY_BE_PATH, OneOf, Range, Seldom
 from gatedcir.options.model_config import ModelConfig
+from gatedcir.options.recipe_config import RecipeConfig
 
 Value = TypeVar("Value")
 Free = Annotated[Value, FREE_ON_RESUME]
@@ -308,6 +309,7 @@ class Config:
         default_factory=BackboneConfig
     )
     loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
+    recipe: Annotated[RecipeConfig, tyro.conf.arg(name="")] = field(default_factory=RecipeConfig)
     optim: Annotated[OptimConfig, tyro.conf.arg(name="")] = field(default_factory=OptimConfig)
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -90,6 +90,9 @@ class ModelConfig:
     """What refines the map after both fusions."""
     neck_args: Seldom[tuple[str, ...]] = ()
     """Arguments of the neck as NAME=VALUE, such as num_levels=3 or pool_sizes=1,2,4."""
+    query_branch: Seldom[Literal["none", "second", "both"]] = "none"
+    """A copy of the Q-Former that encodes queries, while the model's own one encodes images.
+    second: for the pass over prompts and text. both: for the fusion pass too."""
     visual_start: Seldom[Literal["identity", "seed"]] = "identity"
     """Start of the layer fusion, the scale fusion and the neck. identity: they change nothing at
     step 0. seed: they start with random weights."""

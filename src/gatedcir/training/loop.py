@@ -14,19 +14,17 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
+from gatedcir.assemble import recipes
 from gatedcir.assemble.data import (
     data_title,
     features_folder,
     load_data,
-    make_loader,
     make_source,
     with_workers_that_fit,
 )
 from gatedcir.assemble.evaluator import LARGEST_BATCH, make_evaluator, place
 from gatedcir.assemble.model import build, check_opens_again, checkpoint_of
-from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.ahead import ahead
-from gatedcir.data.batches import TripletDataset
 from gatedcir.data.changes import Changes, known_changes
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import fingerprints
@@ -51,7 +49,8 @@ from gatedcir.training.resume import (
     remarks,
 )
 from gatedcir.training.sharding import gathered, whole_weights
-from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
+from gatedcir.training.stages import STAGES, Parts
+from gatedcir.training.step import TrainingStep, check_launch, make_accelerator
 from gatedcir.training.step_rows import Row, StepRows, every, fusion_figures
 from gatedcir.training.validation import validate_epoch
 
@@ -95,7 +94,8 @@ def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resum
             return
         if main:
             print(going_on(config.run.resume, kept, done, epochs))
-    trainer, splits = _prepare(config, accelerator, resumed)
+    folder_name = broadcast_object_list([place.path if place is not None else None])[0]
+    trainer, splits = _prepare(config, accelerator, resumed, folder_name)
     best = trainer.resume()
     folder = None
     if place is not None and resumed is not None:
@@ -172,6 +172,7 @@ class _Trainer:
         """One pass over the triplets. Returns mean figures with costs, and rows of single steps."""
         config, model = self.config, self.step.model
         self.step.choose_scales(epoch)
+        self.step.prepare(epoch)
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
         self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]
@@ -204,10 +205,12 @@ class _Trainer:
         check_weights(model, epoch=epoch)
         if epoch == 0:
             self.first_losses = StepLosses(*each[0].tolist())
+        compared = config.optim.batch_size * self.accelerator.num_processes
         check_progress(
             StepLosses(*torch.stack(each).median(0).values.tolist()),
             first=self.first_losses,
-            compared=config.optim.batch_size * self.accelerator.num_processes,
+            compared=compared,
+            chance=self.step.chance(compared),
             epoch=epoch,
         )
         means = {name: value / steps for name, value in sums.items()}
@@ -245,7 +248,7 @@ class _Trainer:
 
 
 def _prepare(
-    config: Config, accelerator: Accelerator, resumed: Checkpoint | None
+    config: Config, accelerator: Accelerator, resumed: Checkpoint | None, folder: Path
 ) -> tuple[_Trainer, list[Split]]:
     """All parts of a run, checked, and its validation splits. Nothing is written."""
     names = ["train", "val"] if config.run.validates else ["train"]
@@ -257,9 +260,9 @@ def _prepare(
     if accelerator.is_main_process:
         for split in train_splits:
             print(f"{split.name}: {split.protocol}")
-        for line in remarks(config):
+        for line in (*remarks(config), *recipes.remarks(config, train_splits)):
             print(line)
-    triplets = [triplet for split in train_splits for triplet in split.triplets]
+    triplets = recipes.training_triplets(config, train_splits)
     check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
@@ -267,9 +270,19 @@ def _prepare(
         model.load_state_dict(resumed.weights)  # whole, before the step may spread them
     here = with_workers_that_fit(config, model, max(2 * config.optim.batch_size, LARGEST_BATCH))
     source = make_source(here, model, [*train_splits, *splits])
-    text = benchmark(config.data.dataset).training_text
-    loader = make_loader(here, TripletDataset(triplets, source, seed=config.optim.seed, text=text))
-    step = make_step(config, accelerator, model, tokenizer, steps_per_epoch=len(loader))
+    images = list(dict.fromkeys(name for split in train_splits for name in split.gallery))
+    parts = Parts(
+        here,
+        accelerator,
+        model,
+        tokenizer,
+        triplets,
+        images,
+        source,
+        folder,
+        resumes=resumed is not None,
+    )
+    step, loader = STAGES[config.recipe.stage](parts)
     trainer = _Trainer(
         config=config,
         accelerator=accelerator,
@@ -290,6 +303,7 @@ def _prepare(
             "triplets": len(triplets),
             "queries": {split.name: len(split.triplets) for split in splits},
             FINGERPRINTS: found,
+            recipes.KEY: recipes.remarks(config, train_splits),
         },
         resumed=resumed,
     )

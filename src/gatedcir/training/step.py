@@ -21,7 +21,7 @@ from gatedcir.options.config import Config
 from gatedcir.resources import keep_freed_memory
 from gatedcir.start import Aux
 from gatedcir.training.accumulate import Forward, Part, backward_in_chunks, split
-from gatedcir.training.losses import losses_of, total_loss
+from gatedcir.training.losses import CHANCES, losses_of, total_loss
 from gatedcir.training.optim import make_optimizer
 from gatedcir.training.sharding import (
     average_scalars,
@@ -35,6 +35,7 @@ from gatedcir.visual import Visual, move, take
 
 _FOREIGN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
+LEAST_OF_RCL = 0.01  # below it the complementary loss of a hard triplet has no gradient
 
 
 @dataclass
@@ -63,9 +64,22 @@ class TrainingStep:
         )  # the fusions' groups are the last ones
         return {"learning_rate": rates[0], "fusion_learning_rate": rates[-1]}
 
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        """Bounds of the temperature."""
+        least, most = TEMPERATURES
+        return (LEAST_OF_RCL if self.config.recipe.loss == "rcl" else least), most
+
+    def chance(self, compared: int) -> float:
+        """The contrastive term of a model that guesses among so many targets of a step."""
+        return CHANCES[self.config.recipe.loss](compared)
+
     def choose_scales(self, epoch: int) -> None:
         """Read one scale or all of them, as the epoch has it."""
         self.model.single_scale = epoch < self.config.optim.scale_warmup_epochs
+
+    def prepare(self, epoch: int) -> None:
+        """Get ready for an epoch. Training of the whole model needs nothing."""
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
         """Learn from B triplets.
@@ -124,6 +138,7 @@ class TrainingStep:
             scale_weights=weights,
             consistent=options.loss_consistency > 0,
             shuffled=options.gate_target == "shuffled",
+            contrast=self.config.recipe.loss,
         )
         return total_loss(losses, options), losses
 
@@ -135,7 +150,7 @@ class TrainingStep:
         self.scaler.update()
         self.schedule.step()
         with torch.no_grad():
-            self.model.temp.clamp_(*TEMPERATURES)
+            self.model.temp.clamp_(*self.temperatures)
 
     def state(self) -> dict[str, Any]:
         """State other than the model that resuming needs. All processes must call it."""
@@ -204,8 +219,12 @@ def make_step(
     tokenizer: Tokenizer,
     *,
     steps_per_epoch: int,
+    module: nn.Module | None = None,
 ) -> TrainingStep:
-    """The step that the config's options make of a model on its device."""
+    """The step that the config's options make of a model on its device.
+
+    `module` is what the step calls instead of the model. It holds the model.
+    """
     device = accelerator.device
     if device.type == "cpu":
         keep_freed_memory()
@@ -214,11 +233,11 @@ def make_step(
         tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
         model.compile(dynamic=False)
     runs_on = Device.of(config.optim.mixed_precision, device)
-    wrapped: nn.Module = model
+    wrapped: nn.Module = model if module is None else module
     if shards_are_asked_for():
         shard(model, device)
     elif accelerator.num_processes > 1:
-        wrapped = accelerator.prepare_model(model)
+        wrapped = accelerator.prepare_model(wrapped)
     optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
     return TrainingStep(
         config=config,

@@ -19,13 +19,13 @@ from tokenizers import Tokenizer as WordPieces
 from gatedcir.errors import UserError, check_new_folder, reason_of
 from gatedcir.files import whole_folder
 from gatedcir.models.weights.model_card import model_card
-from gatedcir.models.weights.names import BACKBONE, FUSIONS, TOWERS
+from gatedcir.models.weights.names import ADDED, BACKBONE
 from gatedcir.models.weights.vocabulary import wordpieces_from_json
 from gatedcir.resources import tensor_bytes
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 _KEY = "gatedcir"  # config.json holds the run's values under it
-_OWN = ("prompt_tokens", "temp", *FUSIONS, TOWERS)
+_OWN = ("prompt_tokens", "temp", *ADDED)
 _PLACES = ("data-path", "output", "output-dir", "resume")  # of the machine that trained
 _CACHED_NOWHERE = ("auto", "memory", "none")  # values of cache-features that are no folder
 _TOKENIZER = "tokenizer.json"

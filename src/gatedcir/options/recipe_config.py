@@ -1,0 +1,32 @@
+"""The options of the recipes: what is done to the triplets, the loss and the weights of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gatedcir.options.command_line import Range
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """Ways to a better number that stand next to the model's own options."""
+
+    loss: Literal["itc", "rcl"] = "itc"
+    """Form of the contrastive terms. itc: cross-entropy, as published. rcl: the robust
+    complementary loss, which trusts no single triplet. The temperature then stays at 0.01 or more.
+    """
+    noise: Annotated[float, Range(0, below=1)] = 0.0
+    """Share of the training triplets whose targets are exchanged among them, by --seed. It shows
+    what a recipe is worth on bad data. Every report says so."""
+    stage: Literal["whole", "bank"] = "whole"
+    """What is trained. whole: the model, against the targets of each batch. bank: only what encodes
+    queries, against the features of all training images (--from RUN)."""
+    from_run: Annotated[Path | None, tyro.conf.arg(aliases=("--from",))] = None
+    """The run whose model, data and transform a later stage goes on with. Flags win over them."""
+    bank_temperature: Annotated[float, Range(0, below=0.5)] = 0.05
+    """Temperature at which the bank stage starts, as published. 0: that of the run."""
+    bank_hardest: Annotated[int, Range(0)] = 0
+    """How many images of the bank a query is contrasted with, those that it finds most similar. 0:
+    all of them."""
