@@ -37,25 +37,26 @@ COMMANDS = [
     for line in block.splitlines()
 ]
 DEMO = "make demo"
-FEW = "--train 24 --val 6 --test 6".split()
+FEW = "--train 8 --val 2 --test 2".split()
 ONE_EPOCH = [*SHORT, "--num-epochs", "1"]
+IN_ONE = ["--num-workers", "0"]  # process, as SHORT is
 SHORTER = {
     "train": ONE_EPOCH,
-    "evaluate": [],
+    "evaluate": IN_ONE,
     "compare": ["--num", "1"],
     "report": ["--num", "1"],
-    "submit": [],
+    "submit": IN_ONE,
     "score": [],
     "convert": [],
-    "gates": [],
+    "gates": ["--num", "1"],
     "fusion": ["--num", "1"],
     "ablate": [*ONE_EPOCH, "--seeds", "1", "--grid", "few.yaml"],
     "cache": SHORT,
-    "resize": ["--num-workers", "0"],
+    "resize": IN_ONE,
     "synthetic": FEW,
     "export": [],
     "describe": [],
-    "index": [],
+    "index": IN_ONE,
     "search": [],
 }
 
@@ -102,7 +103,8 @@ def test_command(page, line, workplace, monkeypatch):
         launch.main()
         return
     name, *flags = words if program == "gatedcir" else ["train", *words[1:]]
-    more = [] if "--resume" in flags or "--image" in flags else SHORTER[name]
+    whole = {"--resume", "--image", "--measure", "--add", "--remove", "--check"} & set(flags)
+    more = [] if whole else SHORTER[name]
     main([name, *flags, *more])
 
 
