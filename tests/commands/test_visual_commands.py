@@ -176,6 +176,7 @@ def test_other_scales_join_after_their_warm_up(data, tmp_path, monkeypatch, caps
             ("--scale-warmup-epochs 10", "--num-epochs 10"),
         ),
         ("--model.adaptive-scales", ("--model.adaptive-scales", "--model.visual-scales")),
+        ("--model.scale-backbones tiny", ("--model.scale-backbones tiny", "--backbone")),
         ("--loss-scale 0.5 -1", ("--loss-scale -1.0", "0 or more")),
         ("--model.visual-layers -1 -4", ("--model.layer-fusion",)),
         ("--model.visual-scales 0.5 1.5 --model.scale-fusion absi", ("1.0", "visual-scales")),

@@ -145,8 +145,11 @@ def test_a_checkpoint_holds_the_towers(towers, pixels, tmp_path):
         assert torch.equal(hub.model.encode_target(pixels), expected)
     assert hub.config.model.scale_backbones == ("narrow0", "tiny", "narrow0")
     # As a start of another run, it gives what fits. The towers come from their names.
-    fresh, _ = build(config_of("--backbone", tmp_path / "hub"))
+    config = config_of("--backbone", tmp_path / "hub")
+    fresh, tokenizer = build(config)
     assert not fresh.scale_towers.places
+    saved = checkpoint_of(fresh, tokenizer, config, epoch=1, metrics={}, provenance={})
+    assert not restore(saved)[0].scale_towers.places
 
 
 def test_scales_that_are_not_needed_are_not_read(narrow, pixels):

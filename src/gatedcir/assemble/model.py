@@ -1,5 +1,6 @@
 """Config -> model: its weights, and the fusions in front of the Q-Former."""
 
+import re
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from gatedcir.models.gated_fusion.strategies import STRATEGIES, make_fusion
 from gatedcir.models.gated_fusion.survival import Survival
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.models.scale_towers import ScaleTowers
+from gatedcir.models.scale_towers import KEY, ScaleTowers
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.neck_args import read_neck_args
@@ -48,7 +49,8 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     model = assemble(found.backbone, config, named_towers(config, found.backbone))
     taken = _own_that_fits(_of_same_towers(found, config), model)
     if found.own:
-        left = ", ".join(sorted(found.own.keys() - taken.keys()))
+        names = found.own.keys() - taken.keys()
+        left = ", ".join(sorted({re.sub(r"^(scale_towers)\..*", r"\1", name) for name in names}))
         say("prompts, temperature and fusion are taken along" + (f", but not {left}" * bool(left)))
     model.load_state_dict(taken, strict=False)
     return model, Tokenizer(found.wordpieces)
@@ -104,9 +106,11 @@ def checkpoint_of(
     provenance: dict[str, Any],
 ) -> Checkpoint:
     """The checkpoint of a model, without a trainer's state. `restore` is the inverse."""
+    sizes = model.backbone.config.to_dict()
+    sizes.pop(KEY, None)  # of the run that the backbone came from
     return Checkpoint(
         weights=model.state_dict(),
-        backbone={**model.backbone.config.to_dict(), **model.scale_towers.sizes()},
+        backbone={**sizes, **model.scale_towers.sizes()},
         tokenizer=tokenizer.wordpiece.backend_tokenizer.to_str(),
         config=to_dict(config),
         provenance=provenance,
