@@ -25,7 +25,7 @@ FLOORS = (  # from the ground up
     "options",
     "assemble",
     "ablation gallery training",
-    "pretrained",
+    "page pretrained",
     "commands",
     "__main__",
 )

@@ -35,7 +35,9 @@ def examples(pictures: Sequence[tuple[str, str]]) -> str:
         f"{_image(picture, f'take {name} as the reference', 96)}</button>"
         for picture, name in pictures
     )
-    return f'<p class="gc-label">or one of the gallery</p><div class="gc-examples">{buttons}</div>'
+    said = '<p id="gc-said" role="status"></p>'
+    title = '<p class="gc-label">or one of the gallery</p>'
+    return f'{said}{title}<div class="gc-examples">{buttons}</div>'
 
 
 def trail(visit: Visit) -> str:
@@ -59,7 +61,9 @@ def _step(asked: Asked, place: int) -> str:
 
 def _words(asked: Asked) -> str:
     text = " + ".join(text for text, _ in asked.texts)
-    return (text if len(text) <= 40 else f"{text[:39]}…") or ("this picture" * bool(asked.reference))
+    return (text if len(text) <= 40 else f"{text[:39]}…") or (
+        "this picture" * bool(asked.reference)
+    )
 
 
 def results(visit: Visit, found: Sequence[tuple[str, Sequence[Found]]]) -> str:
@@ -82,15 +86,18 @@ def _grid(name: str, found: Sequence[Found], asked: Asked, *, titled: bool) -> s
     title = f"<h2>{escape(name)}</h2>" if titled else ""
     cards = "".join(_card(one, asked) for one in found)
     empty = "" if found else "<p>Nothing was found. Take a filter away.</p>"
-    return f'<section aria-label="Results of {escape(name)}">{title}{empty}<ol class="gc-grid">{cards}</ol></section>'
+    return (
+        f'<section aria-label="Results of {escape(name)}">{title}{empty}'
+        f'<ol class="gc-grid">{cards}</ol></section>'
+    )
 
 
 def _card(one: Found, asked: Asked) -> str:
     name = escape(one.name)
     fields = list(one.metadata.items())[:_SHOWN_FIELDS]
-    known = "".join(f"<br>{escape(f'{field}: {value}'[:60])}" for field, value in fields)
+    known = "".join(f"{escape(f'{field}: {value}'[:60])}<br>" for field, value in fields)
     is_reference = one.picture == asked.reference
-    note = '<span class="gc-note">the reference</span>' if is_reference else ""
+    note = '<span class="gc-note">the reference</span><br>' if is_reference else ""
     marks = "".join(
         f'<button class="gc-mark" data-act="{act}" data-id="{one.picture}" '
         f'aria-pressed="{str(one.picture in marked).lower()}" '
@@ -104,10 +111,11 @@ def _card(one: Found, asked: Asked) -> str:
         f'<li class="gc-card"><button class="gc-open" data-act="next" data-id="{one.picture}" '
         f'aria-label="Result {one.rank}, {name}: go on from it" title="Go on from this picture">'
         f"{_image(one.picture, one.name)}</button>"
-        f'<div class="gc-under"><span><b>{one.rank}</b> {one.score:.4f} {note}</span>'
+        f'<div class="gc-under"><span><b>{one.rank}</b> {one.score:.4f}</span>'
         f"<span>{marks}</span></div>"
-        f'<p class="gc-about"><span class="gc-name">{name}</span>{known}'
-        f"<br>matched by feature {one.token + 1} of {one.tokens}</p></li>"
+        f'<p class="gc-about"><span class="gc-name">{name}</span>{note}{known}'
+        f'<span title="which of the image\'s features matched">feature {one.token + 1} of '
+        f"{one.tokens}</span></p></li>"
     )
 
 
@@ -136,7 +144,8 @@ def _look(name: str, look: Look) -> str:
     if not panels and not bars:
         panels = ['<p class="gc-hint">With a text, this model has no gate or weights to show.</p>']
     title = f"<h2>{escape(name)}</h2>" if name else ""
-    return f'<section class="gc-look">{title}<div class="gc-panels">{"".join(panels)}{bars}</div>{alpha}</section>'
+    both = f'<div class="gc-panels">{"".join(panels)}{bars}</div>'
+    return f'<section class="gc-look">{title}{both}{alpha}</section>'
 
 
 def _cells(values: object, top: float) -> str:
@@ -144,6 +153,7 @@ def _cells(values: object, top: float) -> str:
 
 
 def _panel(title: str, unit: str, seen: str, cells: str, below: str) -> str:
+    below = below.replace("\n", ", ")
     return (
         f'<figure class="gc-map"><div class="gc-over"><img src="{seen}" alt="the reference">'
         f'<img class="gc-cells" src="{cells}" alt="{title}, cell by cell: {escape(below)}"></div>'
@@ -168,15 +178,17 @@ def _words_panel(look: Look, seen: str) -> str:
         )
     return (
         f'<figure class="gc-map"><div class="gc-over"><img src="{seen}" alt="the reference">'
-        f'{"".join(maps)}</div><figcaption><b>Words</b> share of each cell\'s attention<br>'
-        f'Colours: 0 to {top:g}.<div class="gc-words">{"".join(buttons)}</div></figcaption></figure>'
+        f"{''.join(maps)}</div><figcaption><b>Words</b> share of each cell's attention<br>"
+        f'Colours: 0 to {top:g}.<div class="gc-words">{"".join(buttons)}</div></figcaption>'
+        "</figure>"
     )
 
 
 def _bars(bars: Bars) -> str:
     rows = "".join(
         f'<tr><th scope="row">{escape(f"{label} {series}" if len(bars.series) > 1 else label)}</th>'
-        f'<td><meter min="0" max="1" value="{values[place]:.4f}"></meter> {values[place]:.2f}</td></tr>'
+        f'<td><meter min="0" max="1" value="{values[place]:.4f}"></meter> '
+        f"{values[place]:.2f}</td></tr>"
         for series, values in bars.series.items()
         for place, label in enumerate(bars.labels)
     )

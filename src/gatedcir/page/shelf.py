@@ -69,9 +69,7 @@ def keep(uploads: Kept[bytes], content: bytes) -> str:
 
 def too_large(size: int) -> str:
     """The sentence about a file of too many bytes."""
-    return (
-        f"the file has {size / 1e6:.1f} MB; give a picture of at most {MOST_BYTES / 1e6:.0f} MB."
-    )
+    return f"the file has {size / 1e6:.1f} MB; give a picture of at most {MOST_BYTES / 1e6:.0f} MB."
 
 
 class Shelf:

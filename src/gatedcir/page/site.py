@@ -19,8 +19,7 @@ class Site:
     def __init__(self, engines: Sequence[Engine], uploads: Kept[bytes]) -> None:
         self.engines, self._uploads = list(engines), uploads
         paths = [Path(engine.retriever.name) for engine in engines]
-        same = len({path.name for path in paths}) < len(paths)
-        self.names = [str(Path(*path.parts[-2:])) if same else path.name for path in paths]
+        self.names = [str(Path(*path.parts[-2:])) for path in paths]
 
     def __len__(self) -> int:
         """How many images can be found."""
