@@ -8,13 +8,14 @@ import pytest
 import torch
 from option_fixtures import yaml_file
 from published_model import golden, published, sprc_file
+from served_page import photos, site
 
 import blip_fine_tune_2
 from gatedcir.ablation import runs
 from gatedcir.errors import UserError
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
-__all__ = ["golden", "published", "sprc_file", "yaml_file"]  # fixtures of other files
+__all__ = ["golden", "photos", "published", "site", "sprc_file", "yaml_file"]  # fixtures of other files
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
 

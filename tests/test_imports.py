@@ -26,7 +26,7 @@ FLOORS = (  # from the ground up
     "assemble",
     "report",
     "ablation gallery training",
-    "pretrained",
+    "page pretrained",
     "commands",
     "__main__",
 )

@@ -21,6 +21,7 @@ COMMANDS = {
     "fusion": "Draw what the visual fusion makes of an image.",
     "index": "Index a folder of photos, for searches.",
     "search": "Search an index of photos by an image, a text, or both.",
+    "serve": "Serve a page to search with, in the browser.",
     "ablate": "Compare cells of options over several seeds.",
     "describe": "Print and draw what a model consists of.",
     "export": "Take weights out, for other programs.",

@@ -13,9 +13,11 @@ from typing import Any
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.gallery.indexing import Indexing, Report
+from gatedcir.gallery.inputs import Query
 from gatedcir.gallery.place import IndexFolder, read_manifest
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.search.catalogue import Where
+from gatedcir.search.index import Floats
 from gatedcir.visualize.explained import Explanation
 
 
@@ -117,11 +119,24 @@ class Gallery:
         if k < 1 or start < 0:
             raise UserError(f"k is {k} and start {start}; ask for 1 or more, from 0 on.")
         queries, one = self.retriever.queries(image, text)
-        self._read()
-        among = self._among if where is None else self._folder.catalogue.searchable(where)
         if not queries:
             return []
         features = self.retriever.encode_queries(queries)  # [M, P, E]
+        found = self.ranked(queries, features, k=k, start=start, where=where)
+        return found[0] if one else found
+
+    def ranked(
+        self,
+        queries: Sequence[Query],
+        features: Floats,
+        *,
+        k: int,
+        start: int = 0,
+        where: Where | None = None,
+    ) -> list[list[Hit]]:
+        """The best images by the features [M, P, E] of M queries, as `search` gives them."""
+        self._read()
+        among = self._among if where is None else self._folder.catalogue.searchable(where)
         scores, numbers = self._folder.stored.search(features, start + k, among)
         found = []
         for row, query in enumerate(queries):
@@ -131,7 +146,7 @@ class Gallery:
                 shown = None if number < 0 else self._folder.catalogue.show(number, where)
                 if shown is not None:  # None also if another process has just removed it
 
-                    def explain(query: Any = query, number: int = number) -> Explanation:
+                    def explain(query: Query = query, number: int = number) -> Explanation:
                         [features] = self._folder.stored.features([number])
                         return self.retriever.explain_query(query, features)
 
@@ -139,7 +154,7 @@ class Gallery:
                         Hit(score, shown.path, rank, shown.metadata, shown.duplicates, explain)
                     )
             found.append(hits)
-        return found[0] if one else found
+        return found
 
     def add(
         self, *places: str | Path, metadata: str | Path | None = None, skip_broken: bool = False

@@ -29,6 +29,7 @@ from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.models.weights.sources import load
 from gatedcir.options.parsing import to_dict
 from gatedcir.search.index import Floats, Form
+from gatedcir.start import Aux
 from gatedcir.visual import take
 from gatedcir.visualize.explained import Explained, Explanation, explained
 
@@ -164,7 +165,11 @@ class Retriever:
         with self.runs_on.autocast():
             if pixels:
                 levels = self.model.levels(torch.stack(pixels).to(self.runs_on.device))
-                each, _ = self.model.encode_query(take(levels, places), tokens)
+                strengths = [queries[row].strength for row in rows]
+                keep = None
+                if any(strength != 1 for strength in strengths):
+                    keep = torch.tensor(strengths, device=self.runs_on.device)[:, None]  # [B, 1]
+                each, _ = self.model.encode_query(take(levels, places), tokens, keep=keep)
             else:
                 each = self.model.encode_text(tokens, prompted=self.has_prompts)
         weighted = each.float().cpu() * torch.tensor(weights)[:, None]
@@ -229,17 +234,25 @@ class Retriever:
         """
         maps = Explained(None, None, [])
         if query.image is not None and query.text is not None:
-            words, _ = max(query.text, key=lambda part: part[1])
-            pixels = self.transform(query.image)[None].to(self.runs_on.device)
-            with self.runs_on.autocast():
-                aux = self.model.encode_query(pixels, self._tokens([words]))[1]
-            with self._lock:
-                places = self._tokenizer.words(words)
-            maps = explained(aux, places)
+            maps = explained(*self.reported(query))
         if features is None:
             return Explanation(maps)
         parts = self.encode_queries([query])[0]  # [P, E]
         return Explanation(maps, (features @ parts.T).mean(1))
+
+    @torch.inference_mode()
+    def reported(self, query: Query) -> tuple[Aux, list[tuple[str, list[int]]]]:
+        """What the fusions report of an image and its text, and the text's words with their places.
+
+        Of several texts, that of the greatest weight.
+        """
+        assert query.image is not None and query.text is not None
+        words, _ = max(query.text, key=lambda part: part[1])
+        pixels = self.transform(query.image)[None].to(self.runs_on.device)
+        with self.runs_on.autocast():
+            aux = self.model.encode_query(pixels, self._tokens([words]))[1]
+        with self._lock:
+            return aux, self._tokenizer.words(words)
 
     def _tokens(self, words: Sequence[str]) -> Tokens:
         with self._lock:

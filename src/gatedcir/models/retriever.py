@@ -213,9 +213,9 @@ class ComposedRetriever(nn.Module):
         Args:
             visual: the reference images.
             text: how to change them.
-            keep: bool, [B, L] or a shape that expands to it: the tokens that the text may change.
-                The others stay as they are in the image, and aux says what it would say without
-                `keep`.
+            keep: [B, L] or a shape that expands to it. If bool: the tokens that the text may
+                change. The others stay as they are in the image. If float: the factor of each
+                token's change. Aux says what it would say without `keep`.
 
         Returns:
             [B, E] of norm 1, and aux: the fusions', `prompts` [B, Q, D], the outputs of the fusion
@@ -246,8 +246,10 @@ class ComposedRetriever(nn.Module):
         words = self.backbone.at_positions(words)
         text = self._read(words, text_mask)
         image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
-        if keep is not None:
+        if keep is not None and keep.dtype == torch.bool:
             image = torch.where(keep[..., None], image, tokens)
+        elif keep is not None:
+            image = tokens + keep[..., None].to(tokens.dtype) * (image - tokens)
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
         count = queries.shape[1]
         mask = with_queries(text_mask, count)
