@@ -20,6 +20,7 @@ COMMANDS = {
     "index": "Index a folder of photos, for searches.",
     "search": "Search an index of photos by an image, a text, or both.",
     "ablate": "Compare cells of options over several seeds.",
+    "average": "Average the weights of several runs.",
     "describe": "Print a model's parameters, shapes and options.",
     "export": "Take weights out, for other programs.",
     "cache": "Cache the vision features that training with the same flags reads.",

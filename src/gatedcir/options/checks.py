@@ -104,6 +104,11 @@ def check_teaching(config: Config) -> None:
 def check_recipe(config: Config) -> None:
     """Refuse options of one stage in another, and a stage that has nothing to go on with."""
     recipe, default = config.recipe, RecipeConfig()
+    if recipe.ema > 0 and not config.run.validates:
+        raise UserError(
+            f"--ema {recipe.ema} needs a validation to show whether it helps; leave "
+            "--validation-frequency 0 out."
+        )
     if recipe.from_run is not None and config.backbone.backbone != str(recipe.from_run):
         raise UserError(
             f"--from {recipe.from_run} takes that run's weights, and --backbone "

@@ -30,3 +30,7 @@ class RecipeConfig:
     bank_hardest: Annotated[int, Range(0)] = 0
     """How many images of the bank a query is contrasted with, those that it finds most similar. 0:
     all of them."""
+    ema: Annotated[float, Range(0, below=1)] = 0.0
+    """Decay of averages of the weights over the steps, such as 0.999. They are validated too, and
+    take the place of the weights in the best checkpoint and in the tables where they are better.
+    0: no averages."""
