@@ -24,6 +24,7 @@ from gatedcir.options.config import (
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
+from gatedcir.options.recipe_config import RecipeConfig, Rerank
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Options:
     split: MeasuredSplit = "val"
     output: Annotated[Path | None, tyro.conf.arg(aliases=("--json",))] = None
     """JSON file to write metrics and protocol to. Without it: they are only printed."""
+    rerank: Rerank = RecipeConfig.rerank
     device: Device = "auto"
 
 
@@ -63,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.evaluation.evaluator import validate_each
     from gatedcir.evaluation.report import format_report, format_scales
+    from gatedcir.evaluation.reranking import format_reranked
     from gatedcir.files import write_json
     from gatedcir.models.weights.sources import load, locate
 
@@ -73,7 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = parse(Options, argv, description=description, below=below)
     assert options.data.dataset is not None
     evaluator, splits = open_evaluator(
-        options.model_path, options.data, options.split, device=options.device, found=found
+        options.model_path,
+        options.data,
+        options.split,
+        device=options.device,
+        found=found,
+        rerank=options.rerank,
     )
     for split in splits:
         if not all(triplet.targets for triplet in split.triplets):
@@ -82,11 +90,15 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "the answers for its server."
             )
     encoders = [evaluator.encode_query]
-    if evaluator.has_gate:  # what it is worth belongs into every report
+    # What the gate is worth belongs into every report of a search. The matcher looks through it.
+    if evaluator.has_gate and not evaluator.judges:
         encoders.append(evaluator.encode_without_gate)
     metrics, *without_gate = validate_each(evaluator, splits, encoders)
     source = locate(str(options.model_path))
     print(format_report(metrics, splits, title=str(source)))
+    if evaluator.reranked:
+        measure = evaluator.benchmark.measure
+        print(format_reranked(evaluator.reranked, measure, top=evaluator.rerank))
     if evaluator.needed:
         model = evaluator.model
         lengths = [model.backbone.token_count(scale) for scale in model.scales]

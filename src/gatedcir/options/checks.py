@@ -114,6 +114,17 @@ def check_recipe(config: Config) -> None:
             f"--from {recipe.from_run} takes that run's weights, and --backbone "
             f"{config.backbone.backbone} names others; leave one of them out."
         )
+    if recipe.stage == "rerank":
+        if config.model.matcher == "none":
+            raise UserError(
+                "--stage rerank has no matcher to train; name the run with --from RUN, or pass "
+                "--model.matcher itm."
+            )
+        if recipe.rerank < recipe.rerank_negatives:
+            raise UserError(
+                f"--rerank-negatives {recipe.rerank_negatives} are more than the --rerank "
+                f"{recipe.rerank} images that they are drawn from; give fewer."
+            )
     if recipe.stage == "whole":
         for name in ("bank_temperature", "bank_hardest"):
             if getattr(recipe, name) != getattr(default, name):

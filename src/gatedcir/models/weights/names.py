@@ -48,7 +48,7 @@ BACKBONE = "backbone."
 FUSIONS = ("fusion.", "visual_fusion.")
 """How the names of a `ComposedRetriever`'s weights begin: of what is pretrained, and of what is
 added to it and starts untrained."""
-ADDED = (*FUSIONS, "query_branch.", "reranker.")
+ADDED = (*FUSIONS, "query_branch.", "matcher.")
 """The same of all that a model may have in addition to the published one."""
 _OWN = ("prompt_tokens", "temp")
 
