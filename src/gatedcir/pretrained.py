@@ -165,6 +165,8 @@ def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> 
         has.append(f"a {options['neck']} neck")
     if options.get("query-branch", "none") != "none":
         has.append("a Q-Former for queries alone")
+    if options.get("matcher", "none") != "none":
+        has.append("a matcher")
     if has and not allowed:
         raise UserError(
             f"{name} has {' and '.join(has)}, for which --format {kind} has no place; take "

@@ -59,6 +59,7 @@ def make_evaluator(
         num_workers=config.data.num_workers,
         gallery_on_gpu=not config.run.save_memory,
         runs_on=device_of(config, model),
+        rerank=config.recipe.rerank,
     )
 
 
@@ -82,6 +83,7 @@ def open_evaluator(
     *,
     device: str = "auto",
     found: Pretrained | None = None,
+    rerank: int | None = None,
 ) -> tuple[Evaluator, list[Split]]:
     """A model and a dataset's split, ready to be evaluated together.
 
@@ -93,6 +95,7 @@ def open_evaluator(
         split: its split.
         device: as `--device` has it.
         found: the earlier result of `load` for this path.
+        rerank: how many images are reranked. None: as many as in training.
 
     Raises:
         UserError: as `open_checkpoint` and the readers do.
@@ -112,7 +115,8 @@ def open_evaluator(
     # The folder belongs to training. An evaluation elsewhere or on other images must not fill it.
     source = make_source(config, model, splits, may_write=False)
     evaluator = make_evaluator(config, model, tokenizer, source)
-    return replace(evaluator, trained_on=trained_on), splits
+    most = evaluator.rerank if rerank is None else rerank
+    return replace(evaluator, trained_on=trained_on, rerank=most), splits
 
 
 def _dataset_of(run: Checkpoint | None) -> str | None:

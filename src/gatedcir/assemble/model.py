@@ -13,6 +13,7 @@ from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion.own import check_own
 from gatedcir.models.gated_fusion.strategies import STRATEGIES, make_fusion
 from gatedcir.models.gated_fusion.survival import Survival
+from gatedcir.models.matcher import Matcher
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.scale_towers import KEY, ScaleTowers
@@ -268,6 +269,7 @@ def assemble(backbone: Backbone, config: Config, towers: ScaleTowers) -> Compose
     return ComposedRetriever(
         backbone,
         query_branch=None if branch == "none" else QueryBranch(backbone, first=branch == "both"),
+        matcher=None if options.matcher == "none" else Matcher(backbone),
         layers=options.visual_layers,
         scales=options.visual_scales,
         visual_fusion=visual_fusion,

@@ -27,6 +27,8 @@ def remarks(config: Config, splits: Sequence[Split]) -> list[str]:
             f"the targets of {shuffled_count(total, recipe.noise)} of {total} training triplets "
             f"are shuffled on purpose (--noise {recipe.noise})"
         )
+    if recipe.ema > 0:
+        lines.append(f"--ema {recipe.ema}, where the averages validate better")
     if recipe.stage != "whole":
         lines.append(f"--stage {recipe.stage}, from {config.backbone.backbone}")
     return lines

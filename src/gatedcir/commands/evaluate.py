@@ -24,6 +24,7 @@ from gatedcir.options.config import (
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
+from gatedcir.options.recipe_config import RecipeConfig, Rerank
 
 if TYPE_CHECKING:
     from gatedcir.data.triplets import Split
@@ -61,6 +62,7 @@ class Options:
     target, first 50 images."""
     trec: Path | None = None
     """TREC run file to write, and next to it the answers as FILE.qrels."""
+    rerank: Rerank = RecipeConfig.rerank
     device: Device = "auto"
 
 
@@ -82,7 +84,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = parse(Options, argv, description=description, below=below)
     assert options.data.dataset is not None
     evaluator, splits = open_evaluator(
-        options.model_path, options.data, options.split, device=options.device, found=found
+        options.model_path,
+        options.data,
+        options.split,
+        device=options.device,
+        found=found,
+        rerank=options.rerank,
     )
     check_targets(splits)
     examined = examine(evaluator, splits, composition=options.composition)
@@ -125,10 +132,14 @@ def _print(evaluator: "Evaluator", examined: "Examined", *, title: str) -> None:
     import torch
 
     from gatedcir.evaluation.report import format_composition, format_report, format_scales
+    from gatedcir.evaluation.reranking import format_reranked
     from gatedcir.evaluation.scale_times import time_scales
 
     metrics, splits = examined.measured.metrics, [one.split for one in examined.rankings]
     print(format_report(metrics, splits, title=title, intervals=examined.intervals))
+    if evaluator.reranked:
+        measure = evaluator.benchmark.measure
+        print(format_reranked(evaluator.reranked, measure, top=evaluator.rerank))
     if evaluator.needed:
         model = evaluator.model
         lengths = [model.level_shape(scale)[0] for scale in model.scales]

@@ -23,6 +23,7 @@ COMMANDS = {
     "search": "Search an index of photos by an image, a text, or both.",
     "serve": "Serve a page to search with, in the browser.",
     "ablate": "Compare cells of options over several seeds.",
+    "average": "Average the weights of several runs.",
     "describe": "Print and draw what a model consists of.",
     "export": "Take weights out, for other programs.",
     "cache": "Cache the vision features that training with the same flags reads.",

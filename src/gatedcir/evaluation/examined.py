@@ -52,12 +52,15 @@ def examine(evaluator: Evaluator, splits: Sequence[Split], *, composition: bool)
     Args:
         evaluator: the model.
         splits: the parts of the split, with targets.
-        composition: whether one half of the query is ranked alone too.
+        composition: whether one half of the query is ranked alone too. It is not if a matcher
+            reranks what the model finds.
     """
     encoders = {_MODEL: evaluator.encode_query}
-    if evaluator.has_gate:  # what it is worth belongs into every report
+    # What the gate is worth belongs into every report of a search. The matcher looks through it, and
+    # it would judge what one half of the query finds by the whole query.
+    if evaluator.has_gate and not evaluator.judges:
         encoders[_CLOSED] = evaluator.encode_without_gate
-    halves = single_inputs(evaluator) if composition else {}
+    halves = single_inputs(evaluator) if composition and not evaluator.judges else {}
     encoders |= halves
     found = rank_each(evaluator, list(splits), list(encoders.values()))
     ranked = dict(zip(encoders, found, strict=True))
@@ -73,6 +76,6 @@ def examine(evaluator: Evaluator, splits: Sequence[Split], *, composition: bool)
         without_gate=measured[_CLOSED].metrics if _CLOSED in measured else None,
         single={name: measured[name] for name in halves},
         composition=composition_gap(model.parts, *(measured[name].parts for name in halves))
-        if composition
+        if halves
         else None,
     )

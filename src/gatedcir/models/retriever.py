@@ -17,6 +17,7 @@ from gatedcir.models.backbone import Backbone
 from gatedcir.models.encoded import Encoded
 from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
+from gatedcir.models.matcher import Matcher
 from gatedcir.models.qformer import project, with_queries
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.scale_towers import ScaleTowers
@@ -49,6 +50,7 @@ class ComposedRetriever(nn.Module):
         survival: `forward` also gives the gate and what it should be.
         scale_towers: the towers that read some scales in place of the backbone's.
         query_branch: a Q-Former of its own that encodes queries.
+        matcher: judges pairs of queries and images.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class ComposedRetriever(nn.Module):
         survival: Survival | None = None,
         scale_towers: ScaleTowers | None = None,
         query_branch: QueryBranch | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -75,7 +78,7 @@ class ComposedRetriever(nn.Module):
         )
         self.fusion = NoFusion() if fusion is None else fusion
         self.reads, self.survival, self.sequential = reads, survival, sequential
-        self.query_branch = query_branch
+        self.query_branch, self.matcher = query_branch, matcher
         self.single_scale = False
         """Whether scale 1.0 alone is read, as in a warm-up. As with `train()`, it is not saved."""
         base = self.tower(1.0)
@@ -261,8 +264,24 @@ class ComposedRetriever(nn.Module):
 
     def encode_prompts(self, visual: Visual, text: Tokens) -> Tensor:
         """The outputs of the fusion pass, from which `query_of` makes the query: [B, Q, D]."""
+        return self.prompts_of(self.visual_tokens(visual)[0], text)
+
+    def prompts_of(self, tokens: Tensor, text: Tokens) -> Tensor:
+        """The same of token maps [B, L, Dv]: [B, Q, D]."""
         words = self.backbone.embed_words(text.input_ids)
-        return self._prompts(self.visual_tokens(visual)[0], words, text.attention_mask)[0]
+        return self._prompts(tokens, words, text.attention_mask)[0]
+
+    def match(self, prompts: Tensor, text: Tokens, tokens: Tensor) -> Tensor:
+        """How well B candidates fit B queries: a logit each, [B].
+
+        Args:
+            prompts: [B, Q, D], of `prompts_of`.
+            text: of the B queries.
+            tokens: [B, L, Dv], the candidates' token maps.
+        """
+        assert self.matcher is not None
+        words = self.backbone.at_positions(self.backbone.embed_words(text.input_ids))
+        return self.matcher(prompts, words, text.attention_mask, tokens)
 
     def query_of(self, prompts: Tensor, text: Tokens) -> Tensor:
         """The query of B outputs of `encode_prompts` and their texts: [B, E] of norm 1."""

@@ -104,11 +104,27 @@ def check_teaching(config: Config) -> None:
 def check_recipe(config: Config) -> None:
     """Refuse options of one stage in another, and a stage that has nothing to go on with."""
     recipe, default = config.recipe, RecipeConfig()
+    if recipe.ema > 0 and not config.run.validates:
+        raise UserError(
+            f"--ema {recipe.ema} needs a validation to show whether it helps; leave "
+            "--validation-frequency 0 out."
+        )
     if recipe.from_run is not None and config.backbone.backbone != str(recipe.from_run):
         raise UserError(
             f"--from {recipe.from_run} takes that run's weights, and --backbone "
             f"{config.backbone.backbone} names others; leave one of them out."
         )
+    if recipe.stage == "rerank":
+        if config.model.matcher == "none":
+            raise UserError(
+                "--stage rerank has no matcher to train; name the run with --from RUN, or pass "
+                "--model.matcher itm."
+            )
+        if recipe.rerank < recipe.rerank_negatives:
+            raise UserError(
+                f"--rerank-negatives {recipe.rerank_negatives} are more than the --rerank "
+                f"{recipe.rerank} images that they are drawn from; give fewer."
+            )
     if recipe.stage == "whole":
         for name in ("bank_temperature", "bank_hardest"):
             if getattr(recipe, name) != getattr(default, name):

@@ -12,7 +12,7 @@ from gatedcir.options.parsing import read_yaml, to_dict
 from gatedcir.options.paths import expand
 
 _TAKEN = {"model", *to_dict(DataConfig("CIRR")), *to_dict(TransformConfig())}
-_NEEDS = {"bank": {"query-branch": "second"}}
+_NEEDS = {"bank": {"query-branch": "second"}, "rerank": {"matcher": "itm"}}
 """The parts of the model that a stage trains."""
 
 

@@ -93,6 +93,9 @@ class ModelConfig:
     query_branch: Seldom[Literal["none", "second", "both"]] = "none"
     """A copy of the Q-Former that encodes queries, while the model's own one encodes images.
     second: for the pass over prompts and text. both: for the fusion pass too."""
+    matcher: Seldom[Literal["none", "itm"]] = "none"
+    """What judges the first images of a search again. itm: BLIP-2's image-text matching over
+    reference, text and candidate, which --stage rerank trains."""
     visual_start: Seldom[Literal["identity", "seed"]] = "identity"
     """Start of the layer fusion, the scale fusion and the neck. identity: they change nothing at
     step 0. seed: they start with random weights."""

@@ -8,6 +8,15 @@ import tyro
 
 from gatedcir.options.command_line import Range
 
+Rerank = Annotated[
+    int,
+    Range(0),
+    tyro.conf.arg(
+        help="How many of the first images of a search are put into a better order, by a model "
+        "that --stage rerank has trained. 0: none."
+    ),
+]
+
 
 @dataclass(frozen=True)
 class RecipeConfig:
@@ -20,9 +29,10 @@ class RecipeConfig:
     noise: Annotated[float, Range(0, below=1)] = 0.0
     """Share of the training triplets whose targets are exchanged among them, by --seed. It shows
     what a recipe is worth on bad data. Every report says so."""
-    stage: Literal["whole", "bank"] = "whole"
+    stage: Literal["whole", "bank", "rerank"] = "whole"
     """What is trained. whole: the model, against the targets of each batch. bank: only what encodes
-    queries, against the features of all training images (--from RUN)."""
+    queries, against the features of all training images (--from RUN). rerank: what judges the first
+    images of a search again (--from RUN)."""
     from_run: Annotated[Path | None, tyro.conf.arg(aliases=("--from",))] = None
     """The run whose model, data and transform a later stage goes on with. Flags win over them."""
     bank_temperature: Annotated[float, Range(0, below=0.5)] = 0.05
@@ -30,3 +40,10 @@ class RecipeConfig:
     bank_hardest: Annotated[int, Range(0)] = 0
     """How many images of the bank a query is contrasted with, those that it finds most similar. 0:
     all of them."""
+    ema: Annotated[float, Range(0, below=1)] = 0.0
+    """Decay of averages of the weights over the steps, such as 0.999. They are validated too, and
+    take the place of the weights in the best checkpoint and in the tables where they are better.
+    0: no averages."""
+    rerank: Rerank = 50
+    rerank_negatives: Annotated[int, Range(1)] = 7
+    """How many wrong images of its first --rerank a triplet sees in a step of the rerank stage."""

@@ -77,7 +77,7 @@ class Queries(nn.Module):
         return self.model.encode_query(shown, text)[0]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class BankStep(TrainingStep):
     """A step against the whole bank."""
 

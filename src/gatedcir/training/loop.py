@@ -39,6 +39,7 @@ from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, Place, RunFolder, has, last_line
 from gatedcir.run_folder.provenance import provenance
+from gatedcir.training.averaging import Measured, better_weights
 from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
 from gatedcir.training.resume import (
     check_same_data,
@@ -137,10 +138,16 @@ def _end_epoch(
         # not lost: a resumed run begins with the validation that is missing.
         save({})
         if folder is not None and _is_due(trainer.config, epoch):
-            metrics, figures = validate_epoch(trainer.evaluator, splits, trainer.changes, epoch)
-            score = metrics[trainer.evaluator.benchmark.headline]
-            if snapshot is not None and run.keeps_best and score > best:
-                checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
+            headline = trainer.evaluator.benchmark.headline
+
+            def validate() -> Measured:
+                return validate_epoch(trainer.evaluator, splits, trainer.changes, epoch)
+
+            averaged = trainer.step.averaged
+            with better_weights(averaged, validate, headline=headline) as (metrics, figures):
+                score = metrics[headline]
+                if snapshot is not None and run.keeps_best and score > best:
+                    checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
             best = max(best, score)
             folder.add(VALIDATION, epoch, metrics | figures)
             save(metrics)

@@ -15,7 +15,7 @@ from gatedcir.data.triplets import Triplet
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.options.config import Config
-from gatedcir.training import bank_stage
+from gatedcir.training import bank_stage, rerank_stage
 from gatedcir.training.step import TrainingStep, make_step
 
 
@@ -74,7 +74,32 @@ def _bank(parts: Parts) -> tuple[TrainingStep, DataLoader]:
     return bank_stage.BankStep(**vars(step), dataset=dataset, folder=parts.folder), loader
 
 
+def _rerank(parts: Parts) -> tuple[TrainingStep, DataLoader]:
+    config, model = parts.config, parts.model
+    rerank_stage.freeze(model)
+    most = len(parts.images) - 1
+    dataset = rerank_stage.JudgedTriplets(
+        parts.triplets,
+        parts.source,
+        seed=config.optim.seed,
+        text=benchmark(config.data.dataset).training_text,
+        images=list(parts.images),
+        negatives=min(config.recipe.rerank_negatives, most),
+    )
+    loader = make_loader(config, dataset)
+    step = make_step(
+        config,
+        parts.accelerator,
+        model,
+        parts.tokenizer,
+        steps_per_epoch=len(loader),
+        module=rerank_stage.Matches(model),
+    )
+    return rerank_stage.RerankStep(**vars(step), dataset=dataset, folder=parts.folder), loader
+
+
 STAGES: dict[str, Callable[[Parts], tuple[TrainingStep, DataLoader]]] = {
     "whole": _whole,
     "bank": _bank,
+    "rerank": _rerank,
 }

@@ -21,6 +21,7 @@ from gatedcir.options.config import Config
 from gatedcir.resources import keep_freed_memory
 from gatedcir.start import Aux
 from gatedcir.training.accumulate import Forward, Part, backward_in_chunks, split
+from gatedcir.training.averaging import AveragedWeights
 from gatedcir.training.losses import CHANCES, losses_of, total_loss
 from gatedcir.training.optim import make_optimizer
 from gatedcir.training.sharding import (
@@ -50,6 +51,7 @@ class TrainingStep:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler  # of the loss, for fp16. It changes nothing otherwise.
+    averaged: AveragedWeights | None = None  # over the steps, with --ema
 
     @property
     def device(self) -> torch.device:
@@ -151,6 +153,8 @@ class TrainingStep:
         self.schedule.step()
         with torch.no_grad():
             self.model.temp.clamp_(*self.temperatures)
+        if self.averaged is not None:
+            self.averaged.update()
 
     def state(self) -> dict[str, Any]:
         """State other than the model that resuming needs. All processes must call it."""
@@ -158,7 +162,7 @@ class TrainingStep:
             "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-        }
+        } | ({} if self.averaged is None else {"averaged": self.averaged.state()})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Load the result of `state`. Other keys are ignored.
@@ -179,6 +183,8 @@ class TrainingStep:
         self.optimizer.load_state_dict(spread(found, self.optimizer))
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state(state["averaged"])
 
 
 def make_accelerator(device: str = "auto") -> Accelerator:
@@ -248,6 +254,7 @@ def make_step(
         optimizer=optimizer,
         schedule=schedule,
         scaler=torch.amp.GradScaler(device.type, enabled=runs_on.precision == torch.float16),
+        averaged=AveragedWeights(model, ema) if (ema := config.recipe.ema) > 0 else None,
     )
 
 
@@ -257,6 +264,8 @@ def check_launch(config: Config, device: torch.device) -> None:
     for flag, given in (
         ("compile", config.run.compile),
         ("mixed-precision fp16", precision == torch.float16),
+        ("ema", config.recipe.ema > 0),
+        ("stage", config.recipe.stage != "whole"),
     ):
         if given and shards_are_asked_for():
             raise UserError(f"--{flag} does not go with weights in shards (FSDP); leave it out.")

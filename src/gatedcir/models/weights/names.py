@@ -50,7 +50,7 @@ FUSIONS = ("fusion.", "visual_fusion.", "scale_towers.projections.")
 added to it and starts untrained."""
 TOWERS = "scale_towers.towers."
 """The same for the pretrained towers of single scales."""
-ADDED = (*FUSIONS, TOWERS, "query_branch.", "reranker.")
+ADDED = (*FUSIONS, TOWERS, "query_branch.", "matcher.")
 """The same of all that a model may have in addition to the published one."""
 _OWN = ("prompt_tokens", "temp")
 

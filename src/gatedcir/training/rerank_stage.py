@@ -1,0 +1,183 @@
+"""The stage that trains the matcher: each target among the hardest images of the first stage.
+
+All that the search uses stays as it is.
+
+Source: Candidate Set Re-ranking (Liu et al., TMLR 2024).
+Shapes: B triplets of a batch, b of a part of it, U distinct images, G training images, N hardest
+images of a triplet, C = 1 + negatives, Q query tokens, D Q-Former width, E embedding width.
+"""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from gatedcir.data.batches import TripletDataset
+from gatedcir.data.sources import batches
+from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models.text import Tokens
+from gatedcir.progress import bar
+from gatedcir.start import Aux
+from gatedcir.training.bank import bank_similarity, make_store
+from gatedcir.training.losses import CONTRASTS
+from gatedcir.training.step import TrainingStep
+from gatedcir.visual import Visual, move, take
+
+_AT_ONCE = 64  # images or triplets that are encoded together without gradients
+
+
+class Judged(NamedTuple):
+    """B triplets, each with its target and some wrong candidates."""
+
+    images: Visual  # [U, ...]
+    references: Tensor  # [B], which of the images
+    candidates: Tensor  # [B, C], the same, the target first
+    similarity: Tensor  # [B, C], the first stage's
+    texts: list[str]
+
+
+class JudgedTriplets(TripletDataset):
+    """Training triplets by the batch, with some of their hardest images drawn in every epoch."""
+
+    def __init__(self, *args: Any, images: list[str], negatives: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.images, self.negatives = images, negatives
+        self.hardest = torch.empty(0, dtype=torch.long)  # [triplets, N], rows of `images`
+        self.similarity = torch.empty(0)  # [triplets, 1 + N], the target's first
+
+    def __getitem__(self, indices: list[int]) -> Judged:  # type: ignore[override]
+        places: dict[str, int] = {}
+
+        def place(name: str) -> int:
+            return places.setdefault(name, len(places))
+
+        references, candidates, similarity = [], [], []
+        for index in indices:
+            rng = random.Random(f"rerank/{self.seed}/{self.epoch}/{index}")
+            drawn = rng.sample(range(self.hardest.shape[1]), self.negatives)
+            names = [self.images[row] for row in self.hardest[index, drawn].tolist()]
+            references.append(place(self.triplets[index].reference))
+            candidates.append([place(name) for name in (self.target_of(index), *names)])
+            similarity.append(self.similarity[index, [0, *(number + 1 for number in drawn)]])
+        return Judged(
+            default_collate([self.source[name] for name in places]),
+            torch.tensor(references),
+            torch.tensor(candidates),
+            torch.stack(similarity),
+            [self._text(index) for index in indices],
+        )
+
+    def target_of(self, index: int) -> str:
+        """The first target of a triplet, with which its similarity was measured."""
+        return self.triplets[index].targets[0]
+
+    def text_of(self, index: int) -> str:
+        """The text of a triplet in this epoch."""
+        return self._text(index)
+
+
+class Matches(nn.Module):
+    """The matcher as the one module that processes share."""
+
+    def __init__(self, model: ComposedRetriever) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, prompts: Tensor, text: Tokens, tokens: Tensor) -> Tensor:
+        """As `ComposedRetriever.match`."""
+        return self.model.match(prompts, text, tokens)
+
+
+@dataclass(kw_only=True)
+class RerankStep(TrainingStep):
+    """A step of the matcher."""
+
+    dataset: JudgedTriplets
+    folder: Path
+
+    def chance(self, compared: int) -> float:
+        """The loss of a guess among the candidates of a triplet."""
+        return super().chance(1 + self.dataset.negatives)
+
+    def prepare(self, epoch: int) -> None:
+        """Search once, for the hardest images of every triplet."""
+        self.dataset.epoch = epoch
+        if len(self.dataset.hardest):
+            return
+        training = self.model.training
+        self.model.eval()
+        self._search()
+        self.model.train(training)
+
+    @torch.no_grad()
+    def _search(self) -> None:
+        data, model = self.dataset, self.model
+        shape = (len(data.images), model.backbone.num_query_tokens, model.embedding_width)
+        bank = make_store(shape, device=self.device, folder=self.folder)
+        workers = self.config.data.num_workers
+        stream = batches(data.source, data.images, batch_size=_AT_ONCE, num_workers=workers)
+        starts = bar(range(0, len(data.images), _AT_ONCE), desc="bank", leave=False)
+        for start, images in zip(starts, stream, strict=True):
+            with self.runs_on.autocast():
+                found = model.encode_target(move(images, self.device))
+            bank[start : start + _AT_ONCE] = found.to(bank.device, torch.float16)
+        rows = {name: row for row, name in enumerate(data.images)}
+        hardest, similarity = [], []
+        count = min(max(self.config.recipe.rerank, data.negatives), len(data.images) - 1)
+        for start in bar(range(0, len(data), _AT_ONCE), desc="hardest", leave=False):
+            some = range(start, min(start + _AT_ONCE, len(data)))
+            shown = default_collate([data.source[data.triplets[i].reference] for i in some])
+            text = self.tokenizer([data.text_of(i) for i in some]).to(self.device)
+            with self.runs_on.autocast():
+                query = model.encode_query(move(shown, self.device), text)[0]
+            scores = bank_similarity(query.float(), bank).cpu()  # [b, G]
+            own = torch.tensor([[rows[data.target_of(i)]] for i in some])
+            best = scores.scatter(1, own, -torch.inf).topk(count)
+            hardest.append(best.indices)
+            similarity.append(torch.cat([scores.gather(1, own), best.values], 1))
+        data.hardest, data.similarity = torch.cat(hardest), torch.cat(similarity)
+
+    def __call__(self, batch: Judged) -> tuple[Tensor, dict[str, Tensor], Aux]:  # type: ignore[override]
+        """Learn from B triplets. The parts of a batch need no other part."""
+        text, total = self.tokenizer(batch.texts), len(batch.texts)
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), device=self.device)
+        for part in torch.arange(total).tensor_split(self.config.optim.accumulate):
+            words = Tokens(*(each[part] for each in text)).to(self.device)
+            share = self._loss(batch, part, words) * (len(part) / total)
+            self.scaler.scale(share).backward()
+            loss += share.detach()
+        self._update()
+        return loss, {"loss_itc": loss}, {}
+
+    def _loss(self, batch: Judged, part: Tensor, text: Tokens) -> Tensor:
+        """The contrast of each target with the other candidates of its triplet."""
+        count = batch.candidates.shape[1]
+        with self.runs_on.autocast():
+            with torch.no_grad():
+                tokens = self._tokens(batch.images, batch.references[part])
+                prompts = self.model.prompts_of(tokens, text)
+                shown = self._tokens(batch.images, batch.candidates[part].flatten())
+            prompts = prompts.repeat_interleave(count, 0)
+            text = Tokens(*(each.repeat_interleave(count, 0) for each in text))
+            found = self.wrapped(prompts, text, shown).unflatten(0, (-1, count))  # [b, C]
+        first = batch.similarity[part].to(self.device) / self.model.temp
+        labels = torch.zeros(len(part), dtype=torch.long, device=self.device)
+        return CONTRASTS[self.config.recipe.loss](first + found.float(), labels)
+
+    def _tokens(self, images: Visual, places: Tensor) -> Tensor:
+        """The token maps of some images of a batch, each of which is fused once."""
+        used, back = places.unique(return_inverse=True)
+        tokens = self.model.visual_tokens(move(take(images, used), self.device))[0]
+        return tokens[back.to(self.device)]
+
+
+def freeze(model: ComposedRetriever) -> None:
+    """Let the matcher alone learn."""
+    assert model.matcher is not None
+    model.requires_grad_(False)
+    model.matcher.requires_grad_(True)
