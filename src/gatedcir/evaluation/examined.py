@@ -52,12 +52,11 @@ def examine(evaluator: Evaluator, splits: Sequence[Split], *, composition: bool)
     Args:
         evaluator: the model.
         splits: the parts of the split, with targets.
-        composition: whether one half of the query is ranked alone too. It is not if a matcher
-            reranks what the model finds.
+        composition: whether one half of the query is ranked alone too, unless a matcher reranks.
     """
     encoders = {_MODEL: evaluator.encode_query}
-    # What the gate is worth belongs into every report of a search. The matcher looks through it, and
-    # it would judge what one half of the query finds by the whole query.
+    # What the gate is worth belongs into every report of a search. The matcher looks through it,
+    # and it would judge what one half of the query finds by the whole query.
     if evaluator.has_gate and not evaluator.judges:
         encoders[_CLOSED] = evaluator.encode_without_gate
     halves = single_inputs(evaluator) if composition and not evaluator.judges else {}
