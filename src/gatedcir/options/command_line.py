@@ -259,9 +259,13 @@ def flag_names(options: type) -> Iterator[str]:
         yield from option.names
 
 
-@cache
 def by_name(options: type) -> Mapping[str, Option]:
     """The option of every flag."""
+    return _by_name(options)
+
+
+@cache
+def _by_name(options: type) -> Mapping[str, Option]:
     found = {name: option for option in options_of(options) for name in option.names}
     return MappingProxyType(found)
 
