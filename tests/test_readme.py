@@ -42,6 +42,7 @@ SHORTER = {
     "submit": [],
     "score": [],
     "convert": [],
+    "check": [],
     "gates": [],
     "fusion": ["--num", "1"],
     "ablate": [*ONE_EPOCH, "--seeds", "1", "--grid", "few.yaml"],

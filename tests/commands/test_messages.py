@@ -42,6 +42,7 @@ NOT_SAID = {
     "submit": _GALLERIES,
     "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
     "convert": _WORKERS | {"--gallery", "--skip-unreadable"},
+    "check": _GALLERIES | {"--skip-unreadable", "--fashioniq-categories"},  # it notes them
     "describe": _WORKERS | {"--data-path"},
     "export": _WORKERS | {"--data-path"},
     "synthetic": _WORKERS | {"--data-path"},
