@@ -146,6 +146,8 @@ OPTIONS = {
     "synthetic.test": 600,
     "resize.image_size": 224,
     "resize.num_workers": 2,
+    "check.num_workers": 2,
+    "check.images": True,
     "index.num_workers": 2,
     "average.device": "auto",
     "index.device": "auto",

@@ -18,6 +18,7 @@ FLOORS = (  # from the ground up
     "device processes progress visual resources start",
     "visualize data multiscale",
     "synthetic benchmarks run_folder",
+    "doctor",
     "models",
     "features",
     "search",

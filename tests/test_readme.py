@@ -48,6 +48,7 @@ SHORTER = {
     "submit": IN_ONE,
     "score": [],
     "convert": [],
+    "check": [],
     "gates": ["--num", "1"],
     "fusion": ["--num", "1"],
     "ablate": [*ONE_EPOCH, "--seeds", "1", "--grid", "few.yaml"],

@@ -43,6 +43,7 @@ NOT_SAID = {
     "submit": _GALLERIES,
     "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
     "convert": _WORKERS | {"--gallery", "--skip-unreadable"},
+    "check": _GALLERIES | {"--skip-unreadable", "--fashioniq-categories"},  # it notes them
     "export": _WORKERS | {"--data-path"},
     "synthetic": _WORKERS | {"--data-path"},
     "resize": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there

@@ -12,6 +12,7 @@ from gatedcir.errors import UserError, run_command
 COMMANDS = {
     "demo": "Draw data, fine-tune, compare, draw gate maps.",
     "train": "Fine-tune on CIRR, FashionIQ, or triplets of your own.",
+    "check": "Read a dataset once, and say what is wrong with it.",
     "evaluate": "Evaluate a checkpoint on a split with published targets.",
     "compare": "Compare two models on the same queries.",
     "report": "Show runs as one HTML page.",
