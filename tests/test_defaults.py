@@ -148,6 +148,7 @@ OPTIONS = {
     "average.device": "auto",
     "index.device": "auto",
     "search.k": 10,
+    "search.rerank": 50,
     "search.device": "auto",
 }
 
@@ -246,7 +247,7 @@ ARGUMENTS = {
         "backbones": ("resnet50", "pvt_v2_b2", "efficientnet"),
         "scales": SCALES,
     },
-    "Gallery.search": {"k": 10},
+    "Gallery.search": {"k": 10, "rerank": 50},
     "Indexing.add": {"num_workers": 2},
     "Indexing.sync": {"num_workers": 2},
     "Manifest": {"format": 1},
