@@ -87,6 +87,8 @@ CONFIG = {
     "RecipeConfig.bank_hardest": 0,
     "RecipeConfig.ema": 0.0,
     "RecipeConfig.rerank": 50,
+    "RecipeConfig.extra_captions": (),
+    "RecipeConfig.extra_weight": 1.0,
     "RecipeConfig.rerank_negatives": 7,
     "OptimConfig.num_epochs": 10,
     "OptimConfig.batch_size": 64,
@@ -152,6 +154,7 @@ OPTIONS = {
     "average.device": "auto",
     "index.device": "auto",
     "search.k": 10,
+    "search.rerank": 50,
     "search.device": "auto",
 }
 
@@ -175,6 +178,7 @@ ARGUMENTS = {
     "differences": {"draws": 2000},
     "Rules": {"length": 1},
     "MatchReranker": {"runs_on": CPU},
+    "complementary": {"reduction": "mean"},
     "bank_similarity": {"entries": 1 << 22},
     "composed_losses": {"contrast": "itc"},
     "contrastive": {"contrast": "itc"},
@@ -264,7 +268,7 @@ ARGUMENTS = {
         "backbones": ("resnet50", "pvt_v2_b2", "efficientnet"),
         "scales": SCALES,
     },
-    "Gallery.search": {"k": 10},
+    "Gallery.search": {"k": 10, "rerank": 50},
     "Indexing.add": {"num_workers": 2},
     "Indexing.sync": {"num_workers": 2},
     "Manifest": {"format": 1},

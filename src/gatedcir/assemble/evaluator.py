@@ -14,7 +14,6 @@ from gatedcir.assemble.data import (
     with_workers_that_fit,
 )
 from gatedcir.assemble.model import open_trained, trained_model
-from gatedcir.assemble.recipes import KEY
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.sources import Source
 from gatedcir.data.triplets import Split
@@ -26,6 +25,7 @@ from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights.sources import Pretrained, load
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.run_folder.checkpoint import Checkpoint
+from gatedcir.run_folder.provenance import RECIPES
 
 LARGEST_BATCH = max(Evaluator.batch_size, ENCODE_BATCH)
 """The most images of a batch outside of training."""
@@ -108,7 +108,7 @@ def open_evaluator(
     trained_on = _dataset_of(found.run)
     if trained_on not in (None, data_title(data)):
         print(f"{path} was trained on {trained_on}, and is evaluated on {data_title(data)}")
-    for line in [] if found.run is None else found.run.provenance.get(KEY, []):
+    for line in [] if found.run is None else found.run.provenance.get(RECIPES, []):
         print(f"{path} was trained with a recipe: {line}")
         trained_on = f"{trained_on}; {line}"
     config = with_workers_that_fit(replace(config, data=data), model, LARGEST_BATCH)

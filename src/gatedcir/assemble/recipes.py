@@ -1,34 +1,59 @@
 """Config -> training triplets as the recipes want them, and what they say about themselves."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from gatedcir.data.extra import read_extra
 from gatedcir.data.noise import shuffled, shuffled_count
 from gatedcir.data.triplets import Split, Triplet
+from gatedcir.files import digest
 from gatedcir.options.config import Config
 
-KEY = "recipes"  # of a run's provenance
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run trains on."""
+
+    triplets: list[Triplet]
+    weights: list[float] | None
+    """Of each triplet. None if all of them are 1."""
+    remarks: list[str]
+    """Lines for every report of the run, on the recipes that it uses."""
+    fingerprints: dict[str, str]
+    """Of files beside the data set."""
 
 
-def training_triplets(config: Config, splits: Sequence[Split]) -> list[Triplet]:
-    """The triplets to train on."""
-    triplets = [triplet for split in splits for triplet in split.triplets]
-    return shuffled(triplets, config.recipe.noise, seed=config.optim.seed)
+def prepare(config: Config, splits: Sequence[Split]) -> Prepared:
+    """The training triplets of all recipes.
 
-
-def remarks(config: Config, splits: Sequence[Split]) -> list[str]:
-    """Lines for every report of a run, on the recipes that it uses."""
+    Raises:
+        UserError: a file of further captions is missing, damaged, or for other images.
+    """
     recipe = config.recipe
-    total = sum(len(split.triplets) for split in splits)
-    lines = []
+    own = [triplet for split in splits for triplet in split.triplets]
+    triplets = shuffled(own, recipe.noise, seed=config.optim.seed)
+    weights, lines = None, []
     if recipe.loss != "itc":
         lines.append(f"--loss {recipe.loss}")
     if recipe.noise > 0:
         lines.append(
-            f"the targets of {shuffled_count(total, recipe.noise)} of {total} training triplets "
-            f"are shuffled on purpose (--noise {recipe.noise})"
+            f"the targets of {shuffled_count(len(own), recipe.noise)} of {len(own)} training "
+            f"triplets are shuffled on purpose (--noise {recipe.noise})"
+        )
+    if recipe.extra_captions:
+        images = {name for split in splits for name in split.paths}
+        extra = read_extra(recipe.extra_captions, images)
+        triplets = triplets + extra.triplets
+        weights = [1.0] * len(own) + [recipe.extra_weight * share for share in extra.shares]
+        files = ", ".join(file.name for file in recipe.extra_captions)
+        left = f", {extra.left_out} with other images are left out" * bool(extra.left_out)
+        lines.append(
+            f"{extra.entries} further triplets with the weight {recipe.extra_weight} from {files}"
+            f"{left} (--extra-captions)"
         )
     if recipe.ema > 0:
         lines.append(f"--ema {recipe.ema}, where the averages validate better")
     if recipe.stage != "whole":
         lines.append(f"--stage {recipe.stage}, from {config.backbone.backbone}")
-    return lines
+    seen = {f"extra captions {file.name}": digest(file) for file in recipe.extra_captions}
+    return Prepared(triplets, weights, lines, seen)

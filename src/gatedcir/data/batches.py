@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     targets: Tensor  # [B], the same for the targets
     texts: list[str]
     target_ids: Tensor  # [B], equal for equal targets, the same way in all batches
+    weights: Tensor | None = None  # [B]. None: each counts once
 
     @classmethod
     def all_different(cls, images: Visual, texts: list[str]) -> "Batch":
@@ -47,8 +48,10 @@ class TripletDataset(Dataset):
         *,
         seed: int,
         text: TrainingText = training_text,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.triplets, self.source, self.seed, self.text = triplets, source, seed, text
+        self.weights = weights
         self.epoch = 0
         self.target_ids: dict[str, int] = {}
         for triplet in triplets:
@@ -76,7 +79,11 @@ class TripletDataset(Dataset):
             targets=torch.tensor(targets),
             texts=[self._text(index) for index in indices],
             target_ids=torch.tensor([self.target_ids[target] for target in chosen]),
+            weights=self._weights(indices),
         )
+
+    def _weights(self, indices: list[int]) -> Tensor | None:
+        return None if self.weights is None else torch.tensor([self.weights[i] for i in indices])
 
     def _target(self, index: int) -> str:
         targets = self.triplets[index].targets

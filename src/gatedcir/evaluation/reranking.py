@@ -17,7 +17,7 @@ from gatedcir.benchmarks.ranks import Scores
 from gatedcir.device import CPU, Device
 from gatedcir.evaluation.ranking import Ranking
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.models.text import Tokenizer, Tokens
+from gatedcir.models.text import Tokens
 from gatedcir.visual import Visual, move
 
 _AT_ONCE = 64  # candidates
@@ -53,7 +53,7 @@ class MatchReranker:
     """
 
     model: ComposedRetriever
-    tokenizer: Tokenizer
+    tokenizer: Callable[[Sequence[str]], Tokens]
     read: Callable[[Sequence[str]], Visual]
     """Names of images -> a batch of them."""
     runs_on: Device = CPU
@@ -84,8 +84,9 @@ class MatchReranker:
         if new := [name for name in dict.fromkeys(names) if name not in self._seen]:
             tokens = self.model.visual_tokens(move(self.read(new), self.runs_on.device))[0]
             self._seen |= zip(new, tokens.half().cpu().unbind(), strict=True)
-        kept = torch.stack([self._seen[name] for name in names])
-        return kept.to(self.runs_on.device, self.model.temp.dtype)
+        # On CPUs, autocast stacks no half floats.
+        kept = torch.stack([self._seen[name].to(self.model.temp.dtype) for name in names])
+        return kept.to(self.runs_on.device)
 
 
 class Reranked(NamedTuple):

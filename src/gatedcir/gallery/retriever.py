@@ -22,6 +22,7 @@ from gatedcir.data.ahead import ahead
 from gatedcir.data.transforms import Transform
 from gatedcir.device import Device, find_device
 from gatedcir.errors import UserError
+from gatedcir.evaluation.reranking import Asked, Candidate, MatchReranker
 from gatedcir.features.cache import hash_weights
 from gatedcir.gallery.inputs import Query, pictures_of, texts_of
 from gatedcir.models.retriever import ComposedRetriever
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gatedcir.gallery.gallery import Gallery
 
 _AT_ONCE = 32  # images or texts of a batch
+_OF_QUERIES = ("query-branch", "matcher")  # options of the model
 
 
 class Retriever:
@@ -75,10 +77,12 @@ class Retriever:
         found = load(str(name))
         model, tokenizer, config = trained_model(found, str(name))
         transform = make_transform(config, model)
+        # The features of images do not depend on what only queries go through.
+        options = {n: v for n, v in to_dict(config)["model"].items() if n not in _OF_QUERIES}
         identity = {
             "weights": hash_weights(model.state_dict()),  # before the tower's precision is chosen
             "transform": repr(transform),
-            "options": hash_weights({}, json.dumps(to_dict(config)["model"], sort_keys=True)),
+            "options": hash_weights({}, json.dumps(options, sort_keys=True)),
         }
         place(model, where, config)
         path = Path(name)
@@ -175,6 +179,33 @@ class Retriever:
         weighted = each.float().cpu() * torch.tensor(weights)[:, None]
         total = torch.zeros(len(queries), each.shape[1]).index_add_(0, places, weighted)
         return F.normalize(total, dim=-1)[:, None].numpy()
+
+    @property
+    def judges(self) -> bool:
+        """Whether the model has a matcher, which puts the best images into a better order."""
+        return self.model.matcher is not None
+
+    def judge(self, query: Query, paths: Sequence[Path | None], similarity: Floats) -> Floats:
+        """The matcher's scores of files for an image with a text: [N]. Of several texts, the one
+        with the greatest weight counts. -inf where there is no file, or it cannot be read.
+        """
+        read = [None if path is None else self._read(path) for path in paths]
+        known = {str(n): pixels for n, pixels in enumerate(read) if isinstance(pixels, Tensor)}
+        places, scores = list(map(int, known)), np.full(len(paths), -np.inf, np.float32)
+        if not places:
+            return scores
+        assert query.image is not None and query.text is not None
+        known["reference"] = self.transform(query.image)
+        words, _ = max(query.text, key=lambda part: part[1])
+        matcher = MatchReranker(
+            self.model,
+            lambda texts: self._tokens(list(texts)),
+            lambda names: torch.stack([known[name] for name in names]),
+            self.runs_on,
+        )
+        candidates = [Candidate(str(place), float(similarity[place])) for place in places]
+        scores[places] = matcher.rerank(Asked("reference", words), candidates)
+        return scores
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Sequence[Tensor]) -> Floats:

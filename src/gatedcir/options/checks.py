@@ -13,7 +13,7 @@ from gatedcir.options.command_line import by_name, options_of
 from gatedcir.options.config import BackboneConfig, Config, DataConfig, LossConfig, RunConfig
 from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import to_dict
-from gatedcir.options.recipe_config import RecipeConfig
+from gatedcir.options.recipe_checks import check_recipe
 from gatedcir.plugins import is_path
 
 
@@ -98,54 +98,6 @@ def check_teaching(config: Config) -> None:
         raise UserError(
             "--gate-target shuffled takes the map of another triplet of the batch; pass "
             "--batch-size 2 or more."
-        )
-
-
-def check_recipe(config: Config) -> None:
-    """Refuse options of one stage in another, and a stage that has nothing to go on with."""
-    recipe, default = config.recipe, RecipeConfig()
-    if recipe.ema > 0 and not config.run.validates:
-        raise UserError(
-            f"--ema {recipe.ema} needs a validation to show whether it helps; leave "
-            "--validation-frequency 0 out."
-        )
-    if recipe.from_run is not None and config.backbone.backbone != str(recipe.from_run):
-        raise UserError(
-            f"--from {recipe.from_run} takes that run's weights, and --backbone "
-            f"{config.backbone.backbone} names others; leave one of them out."
-        )
-    if recipe.stage == "rerank":
-        if config.model.matcher == "none":
-            raise UserError(
-                "--stage rerank has no matcher to train; name the run with --from RUN, or pass "
-                "--model.matcher itm."
-            )
-        if recipe.rerank < recipe.rerank_negatives:
-            raise UserError(
-                f"--rerank-negatives {recipe.rerank_negatives} are more than the --rerank "
-                f"{recipe.rerank} images that they are drawn from; give fewer."
-            )
-    if recipe.stage == "whole":
-        for name in ("bank_temperature", "bank_hardest"):
-            if getattr(recipe, name) != getattr(default, name):
-                flag = name.replace("_", "-")
-                raise UserError(
-                    f"--{flag} belongs to a later stage; pass --stage, or leave it out."
-                )
-        return
-    for flag, given in (
-        ("dry-run", config.run.dry_run),
-        ("compile", config.run.compile),
-        ("train-vision", config.backbone.train_vision),
-    ):
-        if given:
-            raise UserError(
-                f"--{flag} does not go with --stage {recipe.stage}, which trains a small part; "
-                "leave it out."
-            )
-    if config.backbone.backbone in ("tiny", "pretrain", "coco", "pretrain_vitL"):
-        raise UserError(
-            f"--stage {recipe.stage} goes on with a trained model; name its run with --from RUN."
         )
 
 

@@ -95,7 +95,7 @@ class ModelConfig:
     second: for the pass over prompts and text. both: for the fusion pass too."""
     matcher: Seldom[Literal["none", "itm"]] = "none"
     """What judges the first images of a search again. itm: BLIP-2's image-text matching over
-    reference, text and candidate, which --stage rerank trains."""
+    reference, text and candidate, which a later stage trains."""
     visual_start: Seldom[Literal["identity", "seed"]] = "identity"
     """Start of the layer fusion, the scale fusion and the neck. identity: they change nothing at
     step 0. seed: they start with random weights."""

@@ -15,8 +15,7 @@ from gatedcir.files import CONFIG_FILE, whole_folder, write_json, write_text
 from gatedcir.resources import tensor_bytes
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEST, Checkpoint
-from gatedcir.run_folder.folder import CHECKPOINTS
-from gatedcir.run_folder.provenance import provenance
+from gatedcir.run_folder.provenance import RECIPES, provenance
 
 
 def mean_of(runs: Sequence[Checkpoint], names: Sequence[Path]) -> Checkpoint:
@@ -38,8 +37,8 @@ def mean_of(runs: Sequence[Checkpoint], names: Sequence[Path]) -> Checkpoint:
         else weight
         for key, weight in first.weights.items()
     }
-    recipes = [f"the mean of {', '.join(map(str, names))}", *first.provenance.get("recipes", [])]
-    made_by = {**first.provenance, **provenance(), "recipes": recipes}
+    recipes = [f"the mean of {', '.join(map(str, names))}", *first.provenance.get(RECIPES, [])]
+    made_by = {**first.provenance, **provenance(), RECIPES: recipes}
     return replace(first, weights=weights, provenance=made_by, metrics={}, trainer=None)
 
 
@@ -48,8 +47,9 @@ def write(mean: Checkpoint, folder: Path) -> None:
     with whole_folder(folder, size=tensor_bytes(mean.weights)) as unfinished:
         write_text(unfinished / CONFIG_FILE, yaml.safe_dump(mean.config, sort_keys=False))
         write_json(unfinished / "provenance.json", mean.provenance)
-        (unfinished / CHECKPOINTS).mkdir()
-        checkpoint.save(unfinished / CHECKPOINTS / BEST, mean)
+        place = unfinished / "checkpoints"
+        place.mkdir()
+        checkpoint.save(place / BEST, mean)
 
 
 def _model(run: Checkpoint) -> tuple:

@@ -23,7 +23,7 @@ from gatedcir.models.text import Tokens
 from gatedcir.progress import bar
 from gatedcir.start import Aux
 from gatedcir.training.bank import bank_similarity, make_store
-from gatedcir.training.losses import CONTRASTS
+from gatedcir.training.losses import weighted
 from gatedcir.training.step import TrainingStep
 from gatedcir.visual import Visual, move, take
 
@@ -50,12 +50,13 @@ class BankTriplets(TripletDataset):
         rows = torch.tensor([self.target_ids[self._target(index)] for index in indices])
         texts = [self.text_of(index) for index in indices]
         if self.only_numbers:
-            return Batch([], torch.tensor(indices), rows, texts, rows)
+            numbers = torch.tensor(indices)
+            return Batch([], numbers, rows, texts, rows, self._weights(indices))
         places: dict[str, int] = {}
         names = [self.triplets[index].reference for index in indices]
         references = torch.tensor([places.setdefault(name, len(places)) for name in names])
         images = default_collate([self.source[name] for name in places])
-        return Batch(images, references, rows, texts, rows)
+        return Batch(images, references, rows, texts, rows, self._weights(indices))
 
     def text_of(self, index: int) -> str:
         """The text of a triplet in this epoch."""
@@ -148,7 +149,9 @@ class BankStep(TrainingStep):
         for part in torch.arange(total).tensor_split(self.config.optim.accumulate):
             text = Tokens(*(each[part] for each in tokens)).to(self.device)
             own = batch.target_ids[part].to(self.device)
-            share = self._loss(self._shown(batch, part), text, own) * (len(part) / total)
+            weights = None if batch.weights is None else batch.weights[part].to(self.device)
+            found = self._loss(self._shown(batch, part), text, own, weights)
+            share = found * (len(part) / total)
             self.scaler.scale(share).backward()
             loss += share.detach()
         self._update()
@@ -161,7 +164,7 @@ class BankStep(TrainingStep):
             return move(take(batch.images, numbers), self.device)
         return self.prompts[numbers.to(self.prompts.device)].to(self.device)
 
-    def _loss(self, shown: Visual, text: Tokens, own: Tensor) -> Tensor:
+    def _loss(self, shown: Visual, text: Tokens, own: Tensor, weights: Tensor | None) -> Tensor:
         """The contrast of b queries with the bank, of which row `own` [b] is right."""
         assert self.bank is not None
         with self.runs_on.autocast():
@@ -169,7 +172,7 @@ class BankStep(TrainingStep):
         logits = bank_similarity(query.float(), self.bank) / self.model.temp  # [b, G]
         if hardest := self.config.recipe.bank_hardest:
             logits, own = hardest_only(logits, own, hardest)
-        return CONTRASTS[self.config.recipe.loss](logits, own)
+        return weighted(self.config.recipe.loss, logits, own, weights)
 
 
 def hardest_only(logits: Tensor, own: Tensor, count: int) -> tuple[Tensor, Tensor]:

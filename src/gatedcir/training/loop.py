@@ -38,7 +38,7 @@ from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, Place, RunFolder, has, last_line
-from gatedcir.run_folder.provenance import provenance
+from gatedcir.run_folder.provenance import RECIPES, provenance
 from gatedcir.training.averaging import Measured, better_weights
 from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
 from gatedcir.training.resume import (
@@ -261,15 +261,16 @@ def _prepare(
     names = ["train", "val"] if config.run.validates else ["train"]
     train_splits, *others = load_data(config.data, *names, folder=features_folder(config))
     splits = [split for parts in others for split in parts]
-    found = fingerprints([*train_splits, *splits])
+    prepared = recipes.prepare(config, train_splits)
+    found = fingerprints([*train_splits, *splits]) | prepared.fingerprints
     if resumed is not None:
         check_same_data(config, resumed, found)
     if accelerator.is_main_process:
         for split in train_splits:
             print(f"{split.name}: {split.protocol}")
-        for line in (*remarks(config), *recipes.remarks(config, train_splits)):
+        for line in (*remarks(config), *prepared.remarks):
             print(line)
-    triplets = recipes.training_triplets(config, train_splits)
+    triplets = prepared.triplets
     check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
@@ -288,6 +289,7 @@ def _prepare(
         source,
         folder,
         resumes=resumed is not None,
+        weights=prepared.weights,
     )
     step, loader = STAGES[config.recipe.stage](parts)
     trainer = _Trainer(
@@ -310,7 +312,7 @@ def _prepare(
             "triplets": len(triplets),
             "queries": {split.name: len(split.triplets) for split in splits},
             FINGERPRINTS: found,
-            recipes.KEY: recipes.remarks(config, train_splits),
+            RECIPES: prepared.remarks,
         },
         resumed=resumed,
     )

@@ -35,12 +35,16 @@ class Parts:
     """The run's."""
     resumes: bool
     """Whether the weights are those of a run that goes on."""
+    weights: list[float] | None = None
+    """Of the triplets. None if all of them are 1."""
 
 
 def _whole(parts: Parts) -> tuple[TrainingStep, DataLoader]:
     config = parts.config
     text = benchmark(config.data.dataset).training_text
-    dataset = TripletDataset(parts.triplets, parts.source, seed=config.optim.seed, text=text)
+    dataset = TripletDataset(
+        parts.triplets, parts.source, seed=config.optim.seed, text=text, weights=parts.weights
+    )
     loader = make_loader(config, dataset)
     step = make_step(
         config, parts.accelerator, parts.model, parts.tokenizer, steps_per_epoch=len(loader)
@@ -59,6 +63,7 @@ def _bank(parts: Parts) -> tuple[TrainingStep, DataLoader]:
         parts.source,
         seed=config.optim.seed,
         text=benchmark(config.data.dataset).training_text,
+        weights=parts.weights,
         images=list(parts.images),
         only_numbers=branch is not None and not branch.first,
     )

@@ -96,7 +96,9 @@ class TrainingStep:
         chunks: list[Forward] = [
             partial(self._encode, batch.images, *both) for both in zip(parts, words, strict=True)
         ]
-        loss_of = partial(self._loss_of, batch.target_ids.to(self.device, non_blocking=True))
+        weights = None if batch.weights is None else batch.weights.to(self.device)
+        target_ids = batch.target_ids.to(self.device, non_blocking=True)
+        loss_of = partial(self._loss_of, target_ids, weights)
         self.optimizer.zero_grad()
         if count == 1:
             found = chunks[0]()
@@ -127,20 +129,21 @@ class TrainingStep:
             return self.wrapped(*inputs, texts.to(self.device))
 
     def _loss_of(
-        self, target_ids: Tensor, found: Encoded, temperature: Tensor
+        self, target_ids: Tensor, weights: Tensor | None, found: Encoded, temperature: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.config.loss
-        weights = None
+        of_scales = None
         if isinstance(options.loss_scale, tuple):
-            weights = dict(zip(self.model.scales, options.loss_scale, strict=True))
+            of_scales = dict(zip(self.model.scales, options.loss_scale, strict=True))
         losses = losses_of(
             found,
             target_ids,
             temperature,
-            scale_weights=weights,
+            scale_weights=of_scales,
             consistent=options.loss_consistency > 0,
             shuffled=options.gate_target == "shuffled",
             contrast=self.config.recipe.loss,
+            weights=weights,
         )
         return total_loss(losses, options), losses
 
