@@ -13,7 +13,7 @@ import blip_fine_tune_2
 from gatedcir.errors import UserError
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
-__all__ = ["golden", "photos", "published", "site", "sprc_file", "yaml_file"]  # fixtures of other files
+__all__ = ["golden", "photos", "published", "site", "sprc_file", "yaml_file"]  # fixtures
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
 

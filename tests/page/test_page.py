@@ -32,7 +32,9 @@ FILTERS = Filters({"colour": ["red", "blue"]}, ["price"])
     [
         Asked(),
         Asked(reference=ID, texts=(("make it red & blue", 1.0), ("x*y", -0.5)), alpha=0, k=24),
-        Asked(more=(ID,), less=(OTHER,), where={"size": [36, "L"], "price": {"from": 1, "to": None}}),
+        Asked(
+            more=(ID,), less=(OTHER,), where={"size": [36, "L"], "price": {"from": 1, "to": None}}
+        ),
     ],
 )
 def test_a_link_gives_the_same_query_again(asked):
