@@ -25,6 +25,7 @@ from gatedcir.device import CPU
 from gatedcir.evaluation import statistics
 from gatedcir.options import config, model_config
 from gatedcir.options.parsing import parse
+from gatedcir.page.asked import Asked
 from gatedcir.training import losses, step
 from gatedcir.training.step_rows import fusion_figures
 
@@ -105,7 +106,7 @@ CONFIG = {
 }
 
 # Options of single commands.
-MODULES = {"pretrain_tiny": "pretrain_tiny"}  # of scripts
+MODULES = {"bench_page": "bench_page", "pretrain_tiny": "pretrain_tiny"}  # of scripts
 OPTIONS = {
     "submit.split": "test",
     "submit.device": "auto",
@@ -144,6 +145,13 @@ OPTIONS = {
 }
 
 ARGUMENTS = {
+    "Asked": {"alpha": 1.0, "k": 12},
+    "Visit": {"now": Asked(), "shown": 12},
+    "Query": {"strength": 1.0},
+    "Engine": {"device": "auto"},
+    "Shelf.thumbnail": {"side": 320},
+    "Site.thumbnail": {"side": 320},
+    "make_app": {"local": True},
     "Benchmark": {
         "metrics": recalls,
         "headline": "recall_at10",
