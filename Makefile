@@ -10,8 +10,8 @@ LAVIS := .venv-lavis
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.runtime ## Train on synthetic scenes, print a table, draw gate maps (about 5 minutes)
-	$(BIN)/python -m gatedcir demo --output demo
+demo: $(VENV)/.page ## Train on synthetic scenes, print a table, draw gate maps, serve a page (about 5 minutes)
+	$(BIN)/python -m gatedcir demo --output demo --serve
 
 test: $(VENV)/.dev ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
@@ -49,8 +49,12 @@ $(VENV)/.runtime: requirements.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.page
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.page: requirements-page.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements-page.txt
 	touch $@
 
 $(VENV)/.docs: requirements-docs.txt $(VENV)/.runtime

@@ -25,6 +25,7 @@ from gatedcir.device import CPU
 from gatedcir.evaluation import statistics
 from gatedcir.options import config, model_config, recipe_config
 from gatedcir.options.parsing import parse
+from gatedcir.page.asked import Asked
 from gatedcir.training import losses, step
 from gatedcir.training.step_rows import fusion_figures
 
@@ -119,7 +120,7 @@ CONFIG = {
 }
 
 # Options of single commands.
-MODULES = {"pretrain_tiny": "pretrain_tiny"}  # of scripts
+MODULES = {"bench_page": "bench_page", "pretrain_tiny": "pretrain_tiny"}  # of scripts
 OPTIONS = {
     "submit.split": "test",
     "submit.device": "auto",
@@ -138,6 +139,12 @@ OPTIONS = {
     "demo.val": 750,
     "demo.num_epochs": 1,
     "demo.num": 8,
+    "serve.port": 7860,
+    "serve.host": "127.0.0.1",
+    "serve.device": "auto",
+    "bench_page.model_path": "tiny",
+    "bench_page.images": 5000,
+    "bench_page.requests": 200,
     "pictures.split": "val",
     "pictures.format": "png",
     "pictures.num": 8,
@@ -160,6 +167,13 @@ OPTIONS = {
 
 ARGUMENTS = {
     "Part": {"kind": "trained", "span": 1},
+    "Asked": {"alpha": 1.0, "k": 12},
+    "Visit": {"now": Asked(), "shown": 12},
+    "Query": {"strength": 1.0},
+    "Engine": {"device": "auto"},
+    "Shelf.thumbnail": {"side": 320},
+    "Site.thumbnail": {"side": 320},
+    "make_app": {"local": True},
     "Benchmark": {
         "metrics": recalls,
         "headline": "recall_at10",

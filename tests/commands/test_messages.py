@@ -17,7 +17,7 @@ FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z0-9.-]*[a-z0-9](?![\w.-]*\{)")
 TRAINING = {"--config", *flag_names(Config)}
 # They use parts of the package, or start other commands: only their own messages count.
 TOOLS = (
-    "demo bench_cache bench_evaluation bench_multiscale bench_reading bench_search "
+    "demo bench_cache bench_evaluation bench_multiscale bench_page bench_reading bench_search "
     "compare_with_lavis pretrain_tiny check_recall compare_runs"
 ).split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
@@ -40,6 +40,7 @@ _DATA_SETS = {"--data-path", "--dataset", "--skip-unreadable"}  # it reads files
 NOT_SAID = {
     "index": _DATA_SETS,
     "search": _DATA_SETS | _WORKERS,
+    "serve": _DATA_SETS | _WORKERS,
     "submit": _GALLERIES,
     "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
     "convert": _WORKERS | {"--gallery", "--skip-unreadable"},

@@ -231,7 +231,7 @@ def test_maps_are_drawn_cell_by_cell(site):
     shown = parts.looks([("m", worded)])
     assert shown.count("data-word=") == shown.count("data-map=") == 2 and "<i>" not in shown
     nothing = replace(look, gate=None, change=None)
-    assert "has no gate or weights to show" in parts.looks([("m", nothing)])
+    assert "has no gate and no weights to show" in parts.looks([("m", nothing)])
 
 
 def test_values_of_a_field_come_by_frequency(site):

@@ -1,6 +1,7 @@
 """Everything once, on a bare machine: draw data, fine-tune, compare, draw gate maps."""
 
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ class Options:
     """Epochs of each of the three trainings."""
     num: int = 8
     """Gate maps to draw."""
+    serve: bool = False
+    """At the end, serve a page to search the demo's validation images with. Only in a terminal."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,6 +90,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     report.write(shown, title="gatedcir demo")
     print(f"\nruns: {', '.join(map(str, runs.values()))}; gate maps: {maps}; report: {page}")
     print(f"done in {time.perf_counter() - start:.0f} s")
+    if options.serve and sys.stdout.isatty():
+        from gatedcir.commands import serve
+
+        flags = ["--model-path", str(runs["gated"]), "--images", str(folder / "dev")]
+        serve.main([*flags, "--index", str(options.output / "photos.index")])
 
 
 def _draw(options: Options, folder: Path) -> None:

@@ -33,7 +33,8 @@ class Answers:
 
     def answer(self, visit: Visit) -> list[Any]:
         """Visit, rounds, box, maps and results."""
-        look = parts.looks(self.site.look(visit.now)) if visit.now.reference else ""
+        both = visit.now.reference and visit.now.texts
+        look = parts.looks(self.site.look(visit.now)) if both else ""
         results = parts.results(visit, self.site.find(visit.now, shown=visit.shown))
         return [visit, parts.trail(visit), gr.Accordion(visible=bool(look)), look, results]
 

@@ -142,7 +142,7 @@ def _look(name: str, look: Look) -> str:
     alpha = "" if look.alpha is None else f"<p>learned alpha: {look.alpha:.3f}</p>"
     bars = "".join(map(_bars, look.bars))
     if not panels and not bars:
-        panels = ['<p class="gc-hint">With a text, this model has no gate or weights to show.</p>']
+        panels = ['<p class="gc-hint">This model has no gate and no weights to show.</p>']
     title = f"<h2>{escape(name)}</h2>" if name else ""
     both = f'<div class="gc-panels">{"".join(panels)}{bars}</div>'
     return f'<section class="gc-look">{title}{both}{alpha}</section>'

@@ -32,6 +32,10 @@ _HEADERS = {
 }
 
 
+class _TooLargeError(Exception):
+    """More bytes have come than any request needs."""
+
+
 class Guard:
     """Refuses bodies that are too large and closed addresses, and tells browsers to stay here."""
 
@@ -54,17 +58,19 @@ class Guard:
         if size > _MOST_BODY:
             await JSONResponse({"error": too_large(size)}, 413)(scope, receive, send)
             return
-        read = 0
+        read, has_begun = 0, False
 
         async def counted() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
             if read > _MOST_BODY:
-                return {"type": "http.disconnect"}
+                raise _TooLargeError
             return message
 
         async def guarded(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             if message["type"] == "http.response.start":
                 known = {name.lower() for name, _ in message["headers"]}
                 for name, value in _HEADERS.items():
@@ -72,7 +78,11 @@ class Guard:
                         message["headers"].append((name.lower().encode(), value.encode()))
             await send(message)
 
-        await self.app(scope, counted, guarded)
+        try:
+            await self.app(scope, counted, guarded)
+        except _TooLargeError:
+            if not has_begun:
+                await JSONResponse({"error": too_large(read)}, 413)(scope, receive, send)
 
 
 def is_closed(path: str) -> bool:
@@ -141,7 +151,16 @@ def make_app(site: Site, *, local: bool = True) -> FastAPI:
     page = make_page(site)
     page.queue(default_concurrency_limit=8, max_size=500, api_open=True)
     fonts = ["system-ui", "sans-serif"]
-    theme: Any = gradio.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"])
+    mono = ["ui-monospace", "monospace"]
+    theme: Any = gradio.themes.Default(primary_hue="blue", font=fonts, font_mono=mono)
+    theme.set(  # more contrast than Gradio's own
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+    )
     gradio.mount_gradio_app(
         app,
         page,
