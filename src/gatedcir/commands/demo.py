@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.serve and sys.stdout.isatty():
         from gatedcir.commands import serve
 
-        flags = ["--model-path", str(runs["gated"]), "--images", str(folder / "dev")]
+        flags = ["--model-path", str(runs["taught"]), "--images", str(folder / "dev")]
         serve.main([*flags, "--index", str(options.output / "photos.index")])
 
 
