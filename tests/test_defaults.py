@@ -105,7 +105,7 @@ CONFIG = {
 }
 
 # Options of single commands.
-MODULES = {"pretrain_tiny": "pretrain_tiny"}  # of scripts
+MODULES = {name: name for name in ("pretrain_tiny", "mutate_inputs")}  # of scripts
 OPTIONS = {
     "submit.split": "test",
     "submit.device": "auto",
@@ -125,6 +125,7 @@ OPTIONS = {
     "pictures.format": "png",
     "pictures.num": 8,
     "pictures.device": "auto",
+    "mutate_inputs.inputs": 10_000,
     "pretrain_tiny.share": 1.0,
     "synthetic.train": 8000,
     "synthetic.val": 600,

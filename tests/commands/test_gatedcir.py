@@ -43,7 +43,7 @@ PUBLISHED = {
 }
 TOOLS = (  # scripts that are no commands
     *("bench_step", "bench_cache", "bench_reading", "bench_evaluation"),
-    *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall"),
+    *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall", "mutate_inputs"),
 )
 HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 
