@@ -120,7 +120,7 @@ CONFIG = {
 }
 
 # Options of single commands.
-MODULES = {"bench_page": "bench_page", "pretrain_tiny": "pretrain_tiny"}  # of scripts
+MODULES = {name: name for name in ("bench_page", "pretrain_tiny", "mutate_inputs")}  # of scripts
 OPTIONS = {
     "submit.split": "test",
     "submit.device": "auto",
@@ -149,6 +149,7 @@ OPTIONS = {
     "pictures.format": "png",
     "pictures.num": 8,
     "pictures.device": "auto",
+    "mutate_inputs.inputs": 10_000,
     "pretrain_tiny.share": 1.0,
     "synthetic.train": 8000,
     "synthetic.val": 600,

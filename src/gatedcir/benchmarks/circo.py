@@ -82,7 +82,9 @@ def _triplet(entry: object, *, split: str, where: str) -> Triplet:
         targets = list(dict.fromkeys(map(str, (labelled, *others))))
         if labelled not in others:
             raise UserError(f"The {where} lacks its target_img_id in gt_img_ids; {CORRECT}.")
-    aspects = entry.get("semantic_aspects", []) if isinstance(entry, dict) else []
+    aspects: list[object] = []
+    if isinstance(entry, dict) and "semantic_aspects" in entry:
+        aspects = field(entry, "semantic_aspects", list, where=where)
     return Triplet(
         query_id=str(field(entry, "id", int, where=where)),
         reference=str(field(entry, "reference_img_id", int, where=where)),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from gatedcir.data.left_out import count_reasons, shown_with_reasons, write_list
+from gatedcir.data.left_out import MISSING, count_reasons, shown_with_reasons, write_list
 from gatedcir.data.pictures import OtherRangeError
 from gatedcir.data.transforms import open_image
 from gatedcir.errors import UserError
@@ -44,8 +44,10 @@ def picture_or_reason(path: Path) -> Image.Image | str:
         return open_image(path)
     except PermissionError:
         return "not permitted"
+    except ValueError:  # half of a character or a zero is in its name
+        return MISSING
     except FileNotFoundError:
-        return "broken link" if path.is_symlink() else "missing"
+        return "broken link" if path.is_symlink() else MISSING
     except OSError as error:  # a link to itself, a failing disk
         return error.strerror or "not readable"
     except UserError as error:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, plain
 
 Found = TypeVar("Found")
 Row = dict[str, Any]
@@ -100,7 +100,7 @@ def _check_keys(row: Row, keys: Collection[str]) -> None:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
             way_out = f"{near[0]} is the nearest" if near else f"the keys are {', '.join(keys)}"
-            raise ValueError(f"has the unknown key {key} ({way_out})")
+            raise ValueError(f"has the unknown key {plain(key)} ({way_out})")
 
 
 def _rows(file: Path, lists: Collection[str]) -> Iterator[tuple[int, Row | ValueError]]:

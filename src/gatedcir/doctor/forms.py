@@ -83,7 +83,7 @@ def _cirr(asked: Asked, split: str) -> list[Part] | None:
                 value("reference", str),
                 () if split == "test1" else _one(value("target_hard", str)),
                 _one(value("caption", str)),
-                _texts(members, where, notes),
+                _all_of(str, members, where, notes),
             )
         )
     part = Part(f"CIRR {split}", split == "train", entries, tuple(images), ALL)
@@ -99,7 +99,7 @@ def _fashioniq(asked: Asked, split: str) -> list[Part] | None:
         listing = root / "image_splits" / f"split.{category}.{split}.json"
         if not _any_is_there(file, listing):
             continue
-        gallery = _texts(_read(listing, list, notes), f"file {listing}", notes)
+        gallery = _all_of(str, _read(listing, list, notes), f"file {listing}", notes)
         for name in repeated(gallery):
             notes.note("wrong entry", str(listing), f"lists the image {name} twice")
         entries = []
@@ -110,7 +110,7 @@ def _fashioniq(asked: Asked, split: str) -> list[Part] | None:
             if captions is not None and len(captions) != 2:
                 notes.note("wrong entry", where, f"has {len(captions)} captions, not two")
             targets = () if split == "test" else _one(value("target", str))
-            texts = _texts(captions, where, notes)
+            texts = _all_of(str, captions, where, notes)
             query = f"{category}-{number}"
             entries.append(Entry(where, query, value("candidate", str), targets, texts))
         listed = frozenset({"target"} if split == "val" else ())
@@ -143,7 +143,8 @@ def _circo(asked: Asked, split: str) -> list[Part] | None:
             labelled, others = value("target_img_id", int), value("gt_img_ids", list)
             if labelled is not None and others is not None and labelled not in others:
                 notes.note("wrong entry", where, "lacks its target_img_id in gt_img_ids")
-            targets = tuple(map(str, dict.fromkeys((*_one(labelled), *(others or ())))))
+            numbers = _all_of(int, others, where, notes)
+            targets = tuple(map(str, dict.fromkeys((*_one(labelled), *numbers))))
         captions, reference = value("relative_caption", str), value("reference_img_id", int)
         shown = None if reference is None else str(reference)
         entries.append(Entry(where, value("id", int), shown, targets, _one(captions)))
@@ -205,12 +206,14 @@ def _one(value: Value | None) -> tuple[Value, ...]:
     return () if value is None else (value,)
 
 
-def _texts(values: Iterable[object] | None, where: str, notes: Findings) -> tuple[str, ...]:
-    """The texts among some values."""
+def _all_of(
+    kind: type[Value], values: Iterable[object] | None, where: str, notes: Findings
+) -> tuple[Value, ...]:
+    """The values of a kind among some. Others are noted."""
     for value in values or ():
-        if not isinstance(value, str):
-            notes.note("wrong entry", where, f"holds {value!r} where a text must be")
-    return tuple(value for value in values or () if isinstance(value, str))
+        if not isinstance(value, kind):
+            notes.note("wrong entry", where, f"holds {value!r} where a {kind.__name__} must be")
+    return tuple(value for value in values or () if isinstance(value, kind))
 
 
 def _found(

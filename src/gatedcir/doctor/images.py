@@ -1,5 +1,6 @@
 """What is wrong with the images of a data set. Every file is read once."""
 
+import re
 import warnings
 from collections.abc import Iterable
 from multiprocessing.pool import ThreadPool
@@ -79,7 +80,9 @@ def _oddities(path: Path, picture: Image.Image) -> Iterable[tuple[str, str]]:
             yield "animated", f"{frames} frames"
         if image.mode == "CMYK":
             yield "CMYK", image.format or ""
-        if image.mode in ("I", "F") or "16" in image.mode or "16" in str(image.tile):
+        # Pillow reads colours of 16 bits as 8, and only the raw mode of its decoder tells.
+        raw = re.search(r";16[BLN]", " ".join(str(tile.args) for tile in image.tile))
+        if image.mode in ("I", "F") or "16" in image.mode or raw:
             yield "16 bits", f"mode {image.mode}"
         if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
             yield "transparent", f"mode {image.mode}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gatedcir.doctor.findings import KINDS, Findings
+from gatedcir.errors import plain
 
 SHOWN = 10  # findings of each kind in the text
 _STYLE = """
@@ -49,7 +50,7 @@ def as_text(report: Report) -> str:
             f"{len(found)} {about.title}",
             f"  training: {about.training}",
             f"  to change that: {about.way_out}",
-            *(f"  - {_plain(each.place)}: {_plain(each.detail)}" for each in found[:SHOWN]),
+            *(f"  - {plain(each.place)}: {plain(each.detail)}" for each in found[:SHOWN]),
         ]
         if len(found) > SHOWN:
             lines.append(f"  - and {len(found) - SHOWN} more, which --output FILE.json lists")
@@ -100,13 +101,8 @@ def as_html(report: Report) -> str:
     )
 
 
-def _plain(text: str) -> str:
-    """A text on one line, without what a terminal would obey."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-
-
 def _escaped(text: str) -> str:
-    return escape(_plain(text))
+    return escape(plain(text))
 
 
 FORMS: dict[str, Callable[[Report], Any]] = {".json": as_json, ".html": as_html, ".txt": as_text}

@@ -170,7 +170,7 @@ def read_yaml(path: Path, *, examples: str = "configs/") -> dict[str, Any]:
         raise UserError(
             f"the config file {path} cannot be read ({error.strerror}); name a file that can."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = "the file" if mark is None else f"line {mark.line + 1}"
         reason = str(error).splitlines()[0]
