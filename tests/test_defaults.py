@@ -166,7 +166,7 @@ ARGUMENTS = {
     },
     "Choice": {"protocol": "original", "gallery": "split", "images": True},
     "Rules": {"length": 1},
-    "MatchReranker": {"runs_on": CPU},
+    "MatchReranker": {"runs_on": CPU, "search": 1.0},
     "complementary": {"reduction": "mean"},
     "bank_similarity": {"entries": 1 << 22},
     "composed_losses": {"contrast": "itc"},
