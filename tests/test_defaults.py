@@ -192,7 +192,7 @@ ARGUMENTS = {
     "intervals": {"draws": 2000},
     "differences": {"draws": 2000},
     "Rules": {"length": 1},
-    "MatchReranker": {"runs_on": CPU},
+    "MatchReranker": {"runs_on": CPU, "search": 1.0},
     "complementary": {"reduction": "mean"},
     "bank_similarity": {"entries": 1 << 22},
     "composed_losses": {"contrast": "itc"},

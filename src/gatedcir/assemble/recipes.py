@@ -20,7 +20,7 @@ class Prepared:
     remarks: list[str]
     """Lines for every report of the run, on the recipes that it uses."""
     fingerprints: dict[str, str]
-    """Of files beside the data set."""
+    """Of files next to the data set."""
 
 
 def prepare(config: Config, splits: Sequence[Split]) -> Prepared:

@@ -57,6 +57,8 @@ class MatchReranker:
     read: Callable[[Sequence[str]], Visual]
     """Names of images -> a batch of them."""
     runs_on: Device = CPU
+    search: float = 1.0
+    """Weight of the search's similarity, divided by the temperature, next to the logit."""
     _seen: dict[str, Tensor] = field(default_factory=dict)
 
     @torch.inference_mode()
@@ -77,7 +79,8 @@ class MatchReranker:
                     for some in (names[i : i + _AT_ONCE] for i in range(0, len(names), _AT_ONCE))
                 ]
             )
-        return (first / self.model.temp.item() + found.float().cpu()).numpy()
+        search = self.search * first / self.model.temp.item()
+        return (search + found.float().cpu()).numpy()
 
     def _tokens(self, names: Sequence[str]) -> Tensor:
         """The token maps of images: [N, L, Dv]."""

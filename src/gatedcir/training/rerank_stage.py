@@ -1,6 +1,7 @@
 """The stage that trains the matcher: each target among the hardest images of the first stage.
 
-All that the search uses stays as it is.
+All that the search uses stays as it is. The matcher is trained alone, without the similarity of the
+search: that one knows the training triplets by heart, and would leave nothing to learn.
 
 Source: Candidate Set Re-ranking (Liu et al., TMLR 2024).
 Shapes: B triplets of a batch, b of a part of it, U distinct images, G training images, N hardest
@@ -36,7 +37,6 @@ class Judged(NamedTuple):
     images: Visual  # [U, ...]
     references: Tensor  # [B], which of the images
     candidates: Tensor  # [B, C], the same, the target first
-    similarity: Tensor  # [B, C], the first stage's
     texts: list[str]
 
 
@@ -47,7 +47,6 @@ class JudgedTriplets(TripletDataset):
         super().__init__(*args, **options)
         self.images, self.negatives = images, negatives
         self.hardest = torch.empty(0, dtype=torch.long)  # [triplets, N], rows of `images`
-        self.similarity = torch.empty(0)  # [triplets, 1 + N], the target's first
 
     def __getitem__(self, indices: list[int]) -> Judged:  # type: ignore[override]
         places: dict[str, int] = {}
@@ -55,24 +54,22 @@ class JudgedTriplets(TripletDataset):
         def place(name: str) -> int:
             return places.setdefault(name, len(places))
 
-        references, candidates, similarity = [], [], []
+        references, candidates = [], []
         for index in indices:
             rng = random.Random(f"rerank/{self.seed}/{self.epoch}/{index}")
             drawn = rng.sample(range(self.hardest.shape[1]), self.negatives)
             names = [self.images[row] for row in self.hardest[index, drawn].tolist()]
             references.append(place(self.triplets[index].reference))
             candidates.append([place(name) for name in (self.target_of(index), *names)])
-            similarity.append(self.similarity[index, [0, *(number + 1 for number in drawn)]])
         return Judged(
             default_collate([self.source[name] for name in places]),
             torch.tensor(references),
             torch.tensor(candidates),
-            torch.stack(similarity),
             [self._text(index) for index in indices],
         )
 
     def target_of(self, index: int) -> str:
-        """The first target of a triplet, with which its similarity was measured."""
+        """The first target of a triplet."""
         return self.triplets[index].targets[0]
 
     def text_of(self, index: int) -> str:
@@ -126,7 +123,7 @@ class RerankStep(TrainingStep):
                 found = model.encode_target(move(images, self.device))
             bank[start : start + _AT_ONCE] = found.to(bank.device, torch.float16)
         rows = {name: row for row, name in enumerate(data.images)}
-        hardest, similarity = [], []
+        hardest = []
         count = min(max(self.config.recipe.rerank, data.negatives), len(data.images) - 1)
         for start in bar(range(0, len(data), _AT_ONCE), desc="hardest", leave=False):
             some = range(start, min(start + _AT_ONCE, len(data)))
@@ -138,8 +135,7 @@ class RerankStep(TrainingStep):
             own = torch.tensor([[rows[data.target_of(i)]] for i in some])
             best = scores.scatter(1, own, -torch.inf).topk(count)
             hardest.append(best.indices)
-            similarity.append(torch.cat([scores.gather(1, own), best.values], 1))
-        data.hardest, data.similarity = torch.cat(hardest), torch.cat(similarity)
+        data.hardest = torch.cat(hardest)
 
     def __call__(self, batch: Judged) -> tuple[Tensor, dict[str, Tensor], Aux]:  # type: ignore[override]
         """Learn from B triplets. The parts of a batch need no other part."""
@@ -165,9 +161,8 @@ class RerankStep(TrainingStep):
             prompts = prompts.repeat_interleave(count, 0)
             text = Tokens(*(each.repeat_interleave(count, 0) for each in text))
             found = self.wrapped(prompts, text, shown).unflatten(0, (-1, count))  # [b, C]
-        first = batch.similarity[part].to(self.device) / self.model.temp
         labels = torch.zeros(len(part), dtype=torch.long, device=self.device)
-        return CONTRASTS[self.config.recipe.loss](first + found.float(), labels)
+        return CONTRASTS[self.config.recipe.loss](found.float(), labels)
 
     def _tokens(self, images: Visual, places: Tensor) -> Tensor:
         """The token maps of some images of a batch, each of which is fused once."""
