@@ -257,6 +257,10 @@ class RunConfig:
     split is read. The last state is then saved, because the best one is not known."""
     log_every: Seldom[Free[Annotated[int, Range(0)]]] = 0
     """Steps from one row of train_steps.csv to the next. 0: 1% of an epoch."""
+    tracker: Seldom[Free[tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...]]] = (
+        "tensorboard",
+    )
+    """What shows the training: one or several. Each but tensorboard needs its package."""
     save: Seldom[Free[bool]] = True
     """Keep weights. --no-save, for trials, turns off --save-best and --save-training."""
     save_training: Free[bool] = False

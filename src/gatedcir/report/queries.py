@@ -1,6 +1,7 @@
 """Which queries a report shows, and the card of each."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,14 @@ def heat(gate: npt.NDArray) -> Image.Image:
     colours = (255 * colormaps[GATE](np.clip(gate, 0, 1))[..., :3]).astype(np.uint8)
     image = Image.fromarray(colours)
     return image.resize((image.width * _CELL, image.height * _CELL), Image.Resampling.NEAREST)
+
+
+def gate_and_query(paths: Mapping[str, Path], name: str, gate: npt.NDArray) -> Image.Image:
+    """A query's image and its gate [h, w], next to each other. The image is grey if it is gone."""
+    whole = Image.new("RGB", (2 * SIDE, SIDE), "grey")
+    with suppress(UserError, KeyError):
+        image = open_image(paths[name], at_least=SIDE)
+        image.thumbnail((SIDE, SIDE))
+        whole.paste(image, ((SIDE - image.width) // 2, (SIDE - image.height) // 2))
+    whole.paste(heat(gate).resize((SIDE, SIDE), Image.Resampling.NEAREST), (SIDE, 0))
+    return whole

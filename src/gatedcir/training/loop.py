@@ -39,6 +39,7 @@ from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, Place, RunFolder, has, last_line
 from gatedcir.run_folder.provenance import RECIPES, provenance
+from gatedcir.run_folder.trackers import check_trackers
 from gatedcir.training.averaging import Measured, better_weights
 from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
 from gatedcir.training.resume import (
@@ -53,7 +54,7 @@ from gatedcir.training.sharding import gathered, whole_weights
 from gatedcir.training.stages import STAGES, Parts
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator
 from gatedcir.training.step_rows import Row, StepRows, every, fusion_figures
-from gatedcir.training.validation import validate_epoch
+from gatedcir.training.validation import gate_pictures, validate_epoch
 
 
 def fit(config: Config) -> Path | None:
@@ -68,6 +69,7 @@ def fit(config: Config) -> Path | None:
     """
     check_ranges(config)
     check_opens_again(config)
+    check_trackers(config.run.tracker)
     accelerator = make_accelerator(config.run.device)
     check_launch(config, accelerator.device)
     with claim_folder(config) if accelerator.is_main_process else nullcontext() as place:
@@ -90,7 +92,7 @@ def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resum
         assert config.run.resume is not None
         if done >= epochs and not overdue:
             if main:
-                RunFolder(config.run.resume, done=done, kept=kept).board.close()
+                RunFolder(config.run.resume, done=done, kept=kept).close()
                 print(nothing_to_do(config.run.resume, epochs))
             return
         if main:
@@ -100,17 +102,22 @@ def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resum
     best = trainer.resume()
     folder = None
     if place is not None and resumed is not None:
-        folder = RunFolder(place.path, done=done, kept=kept)
+        names, options = config.run.tracker, to_dict(config)
+        folder = RunFolder(place.path, done=done, kept=kept, trackers=names, config=options)
     if overdue:
         best = _end_epoch(trainer, folder, splits, done - 1, best)
     for epoch in range(done, epochs):
         row, steps = trainer.train_epoch(epoch)
         if place is not None:
-            folder = folder or RunFolder.create(place.path, to_dict(config), trainer.provenance)
+            folder = folder or RunFolder.create(
+                place.path, to_dict(config), trainer.provenance, trackers=config.run.tracker
+            )
             folder.add(TRAIN, epoch, row)
             folder.add_steps(epoch, steps)
         best = _end_epoch(trainer, folder, splits, epoch, best)
         accelerator.wait_for_everyone()
+    if folder is not None:
+        folder.close()
 
 
 def _end_epoch(
@@ -150,6 +157,7 @@ def _end_epoch(
                     checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
             best = max(best, score)
             folder.add(VALIDATION, epoch, metrics | figures)
+            folder.add_pictures(epoch, gate_pictures(trainer.evaluator, splits))
             save(metrics)
     return best
 
