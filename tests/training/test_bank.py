@@ -10,6 +10,7 @@ from conftest import SHORT
 import blip_fine_tune_2
 from gatedcir.assemble.model import restore
 from gatedcir.errors import UserError
+from gatedcir.models.query_branch import QueryBranch
 from gatedcir.run_folder import checkpoint
 from gatedcir.training import bank_stage
 from gatedcir.training.bank import bank_similarity, make_store
@@ -122,6 +123,21 @@ def test_its_checkpoint_opens_again_and_encodes_by_its_own_branch(bank_run):
         assert (model.encode_query(levels, text)[0] - query).abs().max() > 1e-4
         assert torch.equal(model.encode_target(levels), targets)
     assert not branch.first
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_every_weight_that_is_trained_is_used(cirr_run, first):
+    """Processes that share gradients wait for each of them."""
+    model, tokenizer, _ = restore(checkpoint.load(cirr_run))
+    model.query_branch = QueryBranch(model.backbone, first=first)
+    bank_stage.freeze(model)
+    text = tokenizer(["is red", "has two dogs"])
+    queries = model.encode_query(torch.randn(2, 3, 64, 64), text)[0]
+    (
+        bank_similarity(queries, torch.randn(5, 3, model.embedding_width)) / model.temp
+    ).sum().backward()
+    lacking = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []
 
 
 def test_a_stage_that_was_stopped_goes_on_as_if_it_had_not(

@@ -10,6 +10,7 @@ from conftest import SHORT, bad
 import blip_fine_tune_2
 import blip_validate
 from gatedcir.assemble.evaluator import open_evaluator
+from gatedcir.assemble.model import restore
 from gatedcir.data.triplets import Split, Triplet
 from gatedcir.evaluation.ranking import Ranking
 from gatedcir.evaluation.reranking import (
@@ -21,6 +22,7 @@ from gatedcir.evaluation.reranking import (
 )
 from gatedcir.options.config import DataConfig
 from gatedcir.run_folder import checkpoint
+from gatedcir.training import rerank_stage
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 
@@ -137,6 +139,17 @@ def test_the_matcher_judges_each_pair_by_itself(rerank_run, home):
     assert len({round(float(score), 4) for score in together}) == 4
     raised = judge.rerank(query, [candidates[0]._replace(similarity=0.6)])
     assert raised[0] - alone[0] == pytest.approx(0.1 / evaluator.model.temp.item(), rel=0.01)
+
+
+def test_every_weight_of_the_matcher_is_used(rerank_run):
+    """Processes that share gradients wait for each of them."""
+    model, tokenizer, _ = restore(checkpoint.load(rerank_run))
+    rerank_stage.freeze(model)
+    text = tokenizer(["is red", "has two dogs"])
+    tokens = model.visual_tokens(torch.randn(2, 3, 64, 64))[0]
+    model.match(model.prompts_of(tokens, text), text, tokens).sum().backward()
+    lacking = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []
 
 
 def test_a_stage_without_a_matcher_is_refused(home, cirr_run):

@@ -27,6 +27,8 @@ class Matcher(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.qformer = copied(backbone.qformer)
+        last = self.qformer.encoder.layer[-1]  # of which only the queries' outputs are read
+        del last.intermediate, last.output
         self.query_tokens = nn.Parameter(backbone.query_tokens.detach().clone())  # [1, Q, D]
         self.head = copy.deepcopy(backbone.itm_head).requires_grad_(True)  # D -> 2
 
