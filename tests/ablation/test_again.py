@@ -33,7 +33,10 @@ def test_queries_are_split_by_their_texts():
     none = np.zeros((4, 0), dtype=np.int64)
     images = np.array([[0, 1, 2, 3], [1, 0, 2, 3], [1, 2, 0, 3], [1, 2, 3, 0]])
     nowhere, first = np.full(4, -1), np.zeros(4, dtype=np.int64)
-    ranking = Ranking(split, nowhere, first, images, none, none.astype(np.float32))
+    similarity = np.tile(np.float32([0.4, 0.3, 0.2, 0.1]), (4, 1))
+    ranking = Ranking(
+        split, nowhere, first, images, none, none.astype(np.float32), similarity, similarity[:, 0]
+    )
     found = by_text([ranking], [texts])
     ranks = {kind: some.target_ranks.tolist() for kind, [some] in found.items()}
     assert ranks == {

@@ -79,7 +79,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 def test_help_has_groups_and_keeps_what_is_seldom_needed_apart(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     short, whole = helped(capsys, "train", "--help"), helped(capsys, "train", "--help-all")
-    titles = ["data", "weights", "model", "losses", "optimiser", "run", "every command"]
+    titles = ["data", "weights", "model", "losses", "optimiser", "recipes", "run", "every command"]
     for text in (short, whole):
         assert re.findall(r"^(\w[\w ]+):$", text, re.MULTILINE) == titles
         assert "--config FILE" in text and "--dataset {CIRR,FashionIQ,CIRCO}" in text

@@ -18,7 +18,7 @@ TRAINING = {"--config", *flag_names(Config)}
 # They use parts of the package, or start other commands: only their own messages count.
 TOOLS = (
     "demo bench_cache bench_evaluation bench_multiscale bench_page bench_reading bench_search "
-    "compare_with_lavis pretrain_tiny check_recall compare_runs mutate_inputs"
+    "compare_with_lavis pretrain_tiny check_recall compare_runs mutate_inputs compare report"
 ).split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
 ONLY_TRAINING = {
@@ -42,7 +42,7 @@ NOT_SAID = {
     "search": _DATA_SETS | _WORKERS,
     "serve": _DATA_SETS | _WORKERS,
     "submit": _GALLERIES,
-    "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
+    "score": _WORKERS | {"--gallery", "--skip-unreadable", "--device"},  # it reads no images
     "convert": _WORKERS | {"--gallery", "--skip-unreadable"},
     "check": _GALLERIES | {"--skip-unreadable", "--fashioniq-categories"},  # it notes them
     "export": _WORKERS | {"--data-path"},

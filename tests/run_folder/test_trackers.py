@@ -131,7 +131,7 @@ def test_trackio_keeps_a_run_in_its_own_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
     log_two_epochs(RunFolder(tmp_path / "run", trackers=("trackio",), config=CONFIG))
     kept = json.loads((tmp_path / "run" / "trackers.json").read_text())["trackio"]
-    assert kept["address"] == "trackio show --project gatedcir"
+    assert kept["address"] == "`trackio show --project gatedcir`"
     logs = trackio.SQLiteStorage.get_logs("gatedcir", kept["name"])
     assert [log["step"] for log in logs if "steps/loss" in log] == [0, 1, 2, 3]
     assert [log["validation/recall_at1"] for log in logs if "validation/recall_at1" in log] == [

@@ -49,12 +49,13 @@ def ranking(*, removed):
         images=np.array([[2, 1, 0, 3, -1]]),
         members=np.array([[1, 3, 5, -1]]),
         member_similarity=np.array([[0.9, 0.1, 0.05, -np.inf]], dtype=np.float32),
+        similarity=np.array([[0.9, 0.8, 0.7, 0.6, -np.inf]], dtype=np.float32),
+        target_similarity=np.array([0.6], dtype=np.float32),
     )
 
 
 def judged(judge, top, *, removed=True):
-    similarity = np.array([[0.9, 0.8, 0.7, 0.6, -np.inf]], dtype=np.float32)
-    return reranked(ranking(removed=removed), similarity, judge, top=top, text=" ".join)
+    return reranked(ranking(removed=removed), judge, top=top, text=" ".join)
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_what_may_change_when_a_run_goes_on_is_marked():
     free = {option.flag for option in options_of(Config) if option.free_on_resume}
     named = "output resume device validation-frequency save save-training save-best save-memory "
     named += "cache-features cache-device compile dry-run data-path num-workers log-every "
-    named += "gradient-checkpointing scales-sequential"
+    named += "gradient-checkpointing scales-sequential tracker"
     assert free == {f"--{name}" for name in named.split()}
 
 

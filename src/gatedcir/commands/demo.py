@@ -24,10 +24,11 @@ TRAINING = (
     "--backbone tiny --batch-size 64 --related 4 --learning-rate 1e-3 --save-training --save-best "
     "--model.gated-fusion.start identity"
 ).split()
+_STRATEGY = "--model.gated-fusion.strategy"
 RUNS = {
-    "gated": "--model.gated-fusion.strategy gated",
-    "none": "--model.gated-fusion.strategy none",
-    "taught": "--model.gated-fusion.strategy grounded --loss-gate 1",
+    "gated": (_STRATEGY, "gated"),
+    "none": (_STRATEGY, "none"),
+    "taught": (_STRATEGY, "grounded", "--loss-gate", "1"),
 }
 """What tells the trainings apart, by the last part of their folders' names."""
 
@@ -120,7 +121,7 @@ def training(options: Options, folder: Path, name: str) -> Config:
     flags += ["--seed", str(options.seed), "--output", str(options.output / f"run_{name}")]
     # All runs and all later steps use the features of one pass through the vision tower.
     flags += ["--cache-features", str(options.output / "features")]
-    return parse(Config, [*flags, *RUNS[name].split()], description="")
+    return parse(Config, [*flags, *RUNS[name]], description="")
 
 
 def _train(options: Options, folder: Path) -> dict[str, Path]:

@@ -134,9 +134,8 @@ class Evaluator:
         if not self.judges:
             return ranking
         judge = MatchReranker(self.model, self.tokenizer, self.read, self.runs_on)
-        similarity = index.similarity(queries, ranking.images)
         text = self.benchmark.evaluation_text
-        found = reranked(ranking, similarity, judge, top=self.rerank, text=text)
+        found = reranked(ranking, judge, top=self.rerank, text=text)
         self.reranked.append(found)
         return found.ranking
 

@@ -90,7 +90,7 @@ def write_trec(path: Path, rankings: Sequence[Ranking], *, tag: str) -> None:
                 if len(word.split()) != 1:
                     raise UserError(
                         f"the name {word!r} holds a blank, which a TREC file cannot hold; "
-                        "write --ranks FILE.csv in its place."
+                        "write the ranks as CSV in its place."
                     )
             falling = _falling(ranking.scores(query))
             for place, (image, score) in enumerate(zip(names, falling, strict=True), 1):

@@ -102,7 +102,6 @@ class Reranked(NamedTuple):
 
 def reranked(
     ranking: Ranking,
-    similarity: Scores,
     reranker: Reranker,
     *,
     top: int,
@@ -110,11 +109,11 @@ def reranked(
 ) -> Reranked:
     """The first `top` images of each query, and the members of its group, in another order.
 
-    The images behind them stay as they are. Equal scores are ordered by gallery index.
+    The images behind them stay as they are. Equal scores are ordered by gallery index. The places
+    keep the similarities of the first stage, which fall from one place to the next.
 
     Args:
         ranking: of the first stage.
-        similarity: [M, K], of the retrieved images.
         reranker: the judge.
         top: how many.
         text: captions -> the text of a query.
@@ -125,7 +124,7 @@ def reranked(
     for row, triplet in enumerate(split.triplets):
         removed = ranking.references[row] if split.reference_removed else -1
         places = [p for p, i in enumerate(images[row]) if i >= 0 and i != removed][:top]
-        known = dict(zip(images[row].tolist(), similarity[row].tolist(), strict=True))
+        known = dict(zip(images[row].tolist(), ranking.similarity[row].tolist(), strict=True))
         group = ranking.members[row]
         known |= dict(zip(group.tolist(), members[row].tolist(), strict=True))
         asked = {int(images[row, place]) for place in places}

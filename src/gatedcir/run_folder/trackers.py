@@ -50,7 +50,7 @@ OPEN: dict[str, Callable[[str, Mapping[str, str], Path], GeneralTracker]] = {
 def _address(kind: str, run: Any, name: str) -> dict[str, str]:
     """What finds the run again. The tracker's own program shows it at the address."""
     if kind == "trackio":
-        return {"name": name, "address": f"trackio show --project {PROJECT}"}
+        return {"name": name, "address": f"`trackio show --project {PROJECT}`"}
     if kind == "wandb":
         return {"id": str(run.id), "address": str(run.url or run.dir)}
     return {"id": str(run.info.run_id), "address": str(run.info.artifact_uri)}

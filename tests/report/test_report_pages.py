@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import bad
-from test_blocks import Page
+from test_report_blocks import Page
 from toy_rankings import ranked, split_of
 
 from gatedcir.benchmarks.cirr import CIRR
