@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -21,6 +22,7 @@ from gatedcir.options.parsing import parse
 from gatedcir.page.engine import Engine
 from gatedcir.page.shelf import UPLOADS, Kept
 from gatedcir.page.site import Site
+from gatedcir.search.index import Floats
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,24 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _site(options: Options, folder: Path) -> Site:
-    """A site over pictures of random colours."""
+    """A site over pictures of random colours.
+
+    Their features are random too: for the time, only their number counts.
+    """
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
     for number in range(options.images):
         pixels = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((128, 128)).save(folder / "images" / f"{number}.png")
+        Image.fromarray(pixels).resize((32, 32)).save(folder / "images" / f"{number}.png")
     retriever = Retriever.from_pretrained(options.model_path)
-    with Indexing.at(folder / "index", retriever) as indexing:
+    tokens, dim, _ = retriever.form()
+
+    def drawn(pixels: Sequence[torch.Tensor]) -> Floats:
+        found = rng.standard_normal((len(pixels), tokens, dim), dtype=np.float32)
+        return found / np.linalg.norm(found, axis=2, keepdims=True)
+
+    at = Indexing.at(folder / "index", retriever)
+    with at as indexing, patch.object(retriever, "encode_pixels", drawn):
         indexing.sync(folder / "images")
     uploads = Kept[bytes](UPLOADS, len)
     return Site([Engine(folder / "index", retriever, uploads=uploads)], uploads)
