@@ -239,14 +239,15 @@ class ComposedRetriever(nn.Module):
         self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
     ) -> tuple[Tensor, Aux]:
         """[B, L, Dv], word embeddings [B, T, D] and their mask [B, T] -> [B, E], and aux."""
+        # Once for both passes: two look-ups would sum the same gradients in another order.
+        words = self.backbone.at_positions(words)
         prompts, aux = self._prompts(tokens, words, text_mask, keep)
         return self._second_pass(prompts, words, text_mask), aux
 
     def _prompts(
         self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
     ) -> tuple[Tensor, Aux]:
-        """The fusion pass of the same: [B, Q, D], and aux, which holds them too."""
-        words = self.backbone.at_positions(words)
+        """The fusion pass over words at their positions: [B, Q, D], and aux, with them too."""
         text = self._read(words, text_mask)
         image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
         if keep is not None and keep.dtype == torch.bool:
@@ -268,8 +269,7 @@ class ComposedRetriever(nn.Module):
 
     def prompts_of(self, tokens: Tensor, text: Tokens) -> Tensor:
         """The same of token maps [B, L, Dv]: [B, Q, D]."""
-        words = self.backbone.embed_words(text.input_ids)
-        return self._prompts(tokens, words, text.attention_mask)[0]
+        return self._prompts(tokens, self._words(text), text.attention_mask)[0]
 
     def match(self, prompts: Tensor, text: Tokens, tokens: Tensor) -> Tensor:
         """How well B candidates fit B queries: a logit each, [B].
@@ -280,21 +280,23 @@ class ComposedRetriever(nn.Module):
             tokens: [B, L, Dv], the candidates' token maps.
         """
         assert self.matcher is not None
-        words = self.backbone.at_positions(self.backbone.embed_words(text.input_ids))
-        return self.matcher(prompts, words, text.attention_mask, tokens)
+        return self.matcher(prompts, self._words(text), text.attention_mask, tokens)
 
     def query_of(self, prompts: Tensor, text: Tokens) -> Tensor:
         """The query of B outputs of `encode_prompts` and their texts: [B, E] of norm 1."""
-        words = self.backbone.embed_words(text.input_ids)
-        return self._second_pass(prompts, words, text.attention_mask)
+        return self._second_pass(prompts, self._words(text), text.attention_mask)
+
+    def _words(self, text: Tokens) -> Tensor:
+        """Word embeddings at their positions: [B, T, D]."""
+        return self.backbone.at_positions(self.backbone.embed_words(text.input_ids))
 
     def _second_pass(self, prompts: Tensor, words: Tensor, text_mask: Tensor) -> Tensor:
-        """Prompts [B, Q, D], word embeddings [B, T, D] and their mask [B, T] -> [B, E]."""
+        """Prompts [B, Q, D], words at their positions [B, T, D] and their mask -> [B, E]."""
         reader = self.backbone if self.query_branch is None else self.query_branch
         count = prompts.shape[1]
         # The text's [CLS] comes after the Q prompts.
-        second = torch.cat([prompts, self.backbone.at_positions(words)], 1)
         mask = with_queries(text_mask, count)
+        second = torch.cat([prompts, words], 1)
         cls = reader.text_pass(second, mask=mask, kept=slice(count, count + 1))
         return project(reader.text_projection, cls[:, 0])
 
