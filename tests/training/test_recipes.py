@@ -104,6 +104,17 @@ def test_further_captions_are_trained_on_and_counted(home, tmp_path, capsys):
     assert len(steps) == 1 + 4  # 32 triplets in batches of 8
 
 
+@pytest.mark.parametrize(
+    ("caption", "words"), [("is " * 400, "400 words; shorten it"), ("is \ud800", "half of a char")]
+)
+def test_a_further_caption_that_is_no_sentence_is_refused(caption, words, home, tmp_path):
+    captions = json.loads((home / "cirr_dataset/cirr/captions/cap.rc2.train.json").read_text())
+    file = written(tmp_path, [{**captions[0], "caption": caption}], "more.json")
+    flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
+    bad(blip_fine_tune_2, [*flags, "--extra-captions", file, "--output", tmp_path / "run"], words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_weight_without_captions_is_refused():
     refusal = ["--dataset", "CIRR", "--extra-weight", "2"]
     bad(blip_fine_tune_2, refusal, "no triplets to weigh", "--extra-captions")

@@ -118,6 +118,11 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
             f"{place} has --validation-frequency 0, but cells are compared by their validation; "
             "give 1 or more."
         )
+    if config.recipe.stage != "whole":
+        raise UserError(
+            f"{place} has --stage {config.recipe.stage}, whose options come from another run; "
+            "compare such runs with gatedcir compare."
+        )
     return Cell(name, overrides, config, min(own, seeds))
 
 

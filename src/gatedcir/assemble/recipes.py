@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from gatedcir.benchmarks.load import check_caption
 from gatedcir.data.extra import read_extra
 from gatedcir.data.noise import shuffled, shuffled_count
 from gatedcir.data.triplets import Split, Triplet
@@ -27,7 +28,8 @@ def prepare(config: Config, splits: Sequence[Split]) -> Prepared:
     """The training triplets of all recipes.
 
     Raises:
-        UserError: a file of further captions is missing, damaged, or for other images.
+        UserError: a file of further captions is missing, damaged, or for other images. A caption
+            is no modification sentence.
     """
     recipe = config.recipe
     own = [triplet for split in splits for triplet in split.triplets]
@@ -43,6 +45,9 @@ def prepare(config: Config, splits: Sequence[Split]) -> Prepared:
     if recipe.extra_captions:
         images = {name for split in splits for name in split.paths}
         extra = read_extra(recipe.extra_captions, images)
+        for triplet in extra.triplets:
+            for caption in triplet.captions:
+                check_caption(caption, where=f"the further triplet {triplet.query_id}")
         triplets = triplets + extra.triplets
         weights = [1.0] * len(own) + [recipe.extra_weight * share for share in extra.shares]
         files = ", ".join(file.name for file in recipe.extra_captions)

@@ -4,6 +4,7 @@ Shapes: B queries, G images of the bank, g images of a block, Q token features o
 E embedding width.
 """
 
+import os
 import tempfile
 from math import prod
 from pathlib import Path
@@ -99,4 +100,6 @@ def make_store(shape: tuple[int, ...], *, device: torch.device, folder: Path) ->
     if device.type == "cuda" and size < _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
         return torch.zeros(shape, dtype=torch.float16, device=device)
     with room_for(folder, size=size), tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):  # else a full disk kills the process at some later page
+            os.posix_fallocate(file.fileno(), 0, size)
         return torch.from_numpy(np.memmap(file, np.float16, mode="w+", shape=shape))
