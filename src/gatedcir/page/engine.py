@@ -63,7 +63,7 @@ class Look:
     gate: Map | None = None
     """[h, w] in [0, 1]."""
     change: Map | None = None
-    """[h, w], |alpha * gate * delta|, with the visitor's alpha."""
+    """[h, w], the size of alpha * gate * delta, with the visitor's alpha."""
     words: list[tuple[str, Map]] = field(default_factory=list)
     """Each word, and its share [h, w] of each cell's attention."""
     bars: list[Bars] = field(default_factory=list)
