@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from gatedcir.models.gated_fusion.gated import change_figures, masked_mean
+from gatedcir.models.gated_fusion.gated import changed_by_words, masked_mean
 from gatedcir.start import Aux, Start, zero
 
 
@@ -71,14 +71,9 @@ class GroundedFusion(nn.Module):
         places = self.leave(places)
         gate = torch.sigmoid(self.gate(places))  # [B, L, Dv]
         delta = torch.tanh(self.delta_net(places))
-        update = self.alpha * gate * delta
-        aux = {
-            "gate": gate,
-            "alpha": self.alpha.detach(),
-            **change_figures(update, delta),
-            "text_attention": attention.detach(),
-        }
-        return image + update, aux
+        return changed_by_words(
+            image, alpha=self.alpha, gate=gate, delta=delta, attention=attention
+        )
 
 
 class _Layer(nn.Module):
