@@ -86,5 +86,11 @@ def test_runs_of_different_models_have_no_mean(cirr_run):
     first = checkpoint.load(cirr_run / "checkpoints" / "best.pt")
     name = "backbone.text_projection.weight"
     wider = {**first.weights, name: first.weights[name].repeat(2, 1)}
-    with pytest.raises(UserError, match="two has another model than one"):
-        mixture.mean_of([first, replace(first, weights=wider)], ["one", "two"])
+    names, alike = ["one", "two"], ["model", "target-ratio"]
+    for other, words in (
+        (replace(first, weights=wider), "weights of other sizes"),
+        (replace(first, config={**first.config, "model": {}}), "another model"),
+        (replace(first, config={**first.config, "target-ratio": 9.0}), "another target-ratio"),
+    ):
+        with pytest.raises(UserError, match=f"two has {words} than one"):
+            mixture.mean_of([first, other], names, alike=alike)

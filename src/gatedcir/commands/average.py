@@ -11,8 +11,8 @@ import tyro
 from gatedcir.commands.evaluate import DataOfRun
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_new_folder
-from gatedcir.options.config import Device, NewFolder
-from gatedcir.options.parsing import parse
+from gatedcir.options.config import Device, NewFolder, TransformConfig
+from gatedcir.options.parsing import parse, to_dict
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.run_folder import checkpoint, mixture
 
     loaded = [checkpoint.load(run) for run in options.runs]
-    mean = mixture.mean_of(loaded, options.runs)
+    alike = ("model", *to_dict(TransformConfig()))
+    mean = mixture.mean_of(loaded, options.runs, alike=alike)
     if options.data.dataset is not None:
         from gatedcir.assemble.evaluator import open_evaluator
         from gatedcir.evaluation.evaluator import validate

@@ -3,7 +3,7 @@
 Source: model soups (Wortsman et al., ICML 2022).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,18 +18,27 @@ from gatedcir.run_folder.checkpoint import BEST, Checkpoint
 from gatedcir.run_folder.provenance import RECIPES, provenance
 
 
-def mean_of(runs: Sequence[Checkpoint], names: Sequence[Path]) -> Checkpoint:
+def mean_of(
+    runs: Sequence[Checkpoint], names: Sequence[Path], *, alike: Collection[str]
+) -> Checkpoint:
     """The checkpoint with the mean weights. Everything else is that of the first run.
+
+    Args:
+        runs: two or more.
+        names: what messages call them.
+        alike: options that all runs must share.
 
     Raises:
         UserError: their models differ, so that a mean makes no sense.
     """
     first = runs[0]
     for run, name in zip(runs, names, strict=True):
-        if _model(run) != _model(first):
+        differs = [key for key in alike if run.config.get(key) != first.config.get(key)]
+        if differs or _sizes(run) != _sizes(first):
+            what = f"another {differs[0]}" if differs else "weights of other sizes"
             raise UserError(
-                f"{name} has another model than {names[0]}, and no mean with it; average runs of "
-                "the same options of the model."
+                f"{name} has {what} than {names[0]}, and no mean with it; average runs of the same "
+                "options of model and transform."
             )
     weights = {
         key: torch.stack([run.weights[key].float() for run in runs]).mean(0).to(weight.dtype)
@@ -52,7 +61,6 @@ def write(mean: Checkpoint, folder: Path) -> None:
         checkpoint.save(place / BEST, mean)
 
 
-def _model(run: Checkpoint) -> tuple:
-    """What must be equal in runs that are averaged: sizes, shapes, and the model's options."""
-    shapes = {name: tuple(weight.shape) for name, weight in run.weights.items()}
-    return run.backbone, shapes, run.config.get("model")
+def _sizes(run: Checkpoint) -> tuple:
+    """What must be equal in weights that are averaged."""
+    return run.backbone, {name: tuple(weight.shape) for name, weight in run.weights.items()}
