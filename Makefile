@@ -10,7 +10,7 @@ LAVIS := .venv-lavis
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.page ## Train on synthetic scenes, print a table, draw gate maps, serve a page (5 to 10 minutes)
+demo: $(VENV)/.page ## Train on synthetic scenes, print a table, draw gate maps, serve a page (about 10 minutes)
 	$(BIN)/python -m gatedcir demo --output demo --serve
 
 test: $(VENV)/.dev ## Run all tests
