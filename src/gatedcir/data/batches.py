@@ -69,7 +69,7 @@ class TripletDataset(Dataset):
     def __getitem__(self, indices: list[int]) -> Batch:
         places: dict[str, int] = {}
         references, targets = [], []
-        chosen = [self._target(index) for index in indices]
+        chosen = [self.target_of(index) for index in indices]
         for index, target in zip(indices, chosen, strict=True):
             references.append(places.setdefault(self.triplets[index].reference, len(places)))
             targets.append(places.setdefault(target, len(places)))
@@ -77,7 +77,7 @@ class TripletDataset(Dataset):
             images=default_collate([self.source[name] for name in places]),
             references=torch.tensor(references),
             targets=torch.tensor(targets),
-            texts=[self._text(index) for index in indices],
+            texts=[self.text_of(index) for index in indices],
             target_ids=torch.tensor([self.target_ids[target] for target in chosen]),
             weights=self._weights(indices),
         )
@@ -85,11 +85,13 @@ class TripletDataset(Dataset):
     def _weights(self, indices: list[int]) -> Tensor | None:
         return None if self.weights is None else torch.tensor([self.weights[i] for i in indices])
 
-    def _target(self, index: int) -> str:
+    def target_of(self, index: int) -> str:
+        """The target of a triplet in this epoch. Several take turns."""
         targets = self.triplets[index].targets
         start = random.Random(f"{self.seed}/{index}").randrange(len(targets))
         return targets[(start + self.epoch) % len(targets)]
 
-    def _text(self, index: int) -> str:
+    def text_of(self, index: int) -> str:
+        """The text of a triplet in this epoch."""
         rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
         return self.text(self.triplets[index].captions, rng)

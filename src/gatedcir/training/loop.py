@@ -51,7 +51,7 @@ from gatedcir.training.resume import (
     remarks,
 )
 from gatedcir.training.sharding import gathered, whole_weights
-from gatedcir.training.stages import STAGES, Parts
+from gatedcir.training.stages import Parts, step_and_loader
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator
 from gatedcir.training.step_rows import Row, StepRows, every, fusion_figures
 from gatedcir.training.validation import gate_pictures, validate_epoch
@@ -299,7 +299,7 @@ def _prepare(
         resumes=resumed is not None,
         weights=prepared.weights,
     )
-    step, loader = STAGES[config.recipe.stage](parts)
+    step, loader = step_and_loader(parts)
     trainer = _Trainer(
         config=config,
         accelerator=accelerator,

@@ -1,7 +1,7 @@
 """The stage that trains the matcher: each target among the hardest images of the first stage.
 
-All that the search uses stays as it is. The matcher is trained alone, without the similarity of the
-search: that one knows the training triplets by heart, and would leave nothing to learn.
+All that the search uses stays as it is. The matcher is trained without the similarity of the
+search, which already fits the training triplets and would leave it little to learn.
 
 Source: Candidate Set Re-ranking (Liu et al., TMLR 2024).
 Shapes: B triplets of a batch, b of a part of it, U distinct images, G training images, N hardest
@@ -10,25 +10,19 @@ images of a triplet, C = 1 + negatives, Q query tokens, D Q-Former width, E embe
 
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from gatedcir.data.batches import TripletDataset
-from gatedcir.data.sources import batches
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokens
 from gatedcir.progress import bar
-from gatedcir.start import Aux
-from gatedcir.training.bank import bank_similarity, make_store
+from gatedcir.training.bank import bank_similarity
+from gatedcir.training.later_step import AT_ONCE, LaterStep, LaterTriplets
 from gatedcir.training.losses import CONTRASTS
-from gatedcir.training.step import TrainingStep
 from gatedcir.visual import Visual, move, take
-
-_AT_ONCE = 64  # images or triplets that are encoded together without gradients
 
 
 class Judged(NamedTuple):
@@ -40,12 +34,12 @@ class Judged(NamedTuple):
     texts: list[str]
 
 
-class JudgedTriplets(TripletDataset):
+class JudgedTriplets(LaterTriplets):
     """Training triplets by the batch, with some of their hardest images drawn in every epoch."""
 
-    def __init__(self, *args: Any, images: list[str], negatives: int, **options: Any) -> None:
+    def __init__(self, *args: Any, negatives: int, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.images, self.negatives = images, negatives
+        self.negatives = min(negatives, len(self.images) - self._most_right)
         self.hardest = torch.empty(0, dtype=torch.long)  # [triplets, N], rows of `images`
 
     def __getitem__(self, indices: list[int]) -> Judged:  # type: ignore[override]
@@ -65,16 +59,8 @@ class JudgedTriplets(TripletDataset):
             default_collate([self.source[name] for name in places]),
             torch.tensor(references),
             torch.tensor(candidates),
-            [self._text(index) for index in indices],
+            [self.text_of(index) for index in indices],
         )
-
-    def target_of(self, index: int) -> str:
-        """The first target of a triplet."""
-        return self.triplets[index].targets[0]
-
-    def text_of(self, index: int) -> str:
-        """The text of a triplet in this epoch."""
-        return self._text(index)
 
 
 class Matches(nn.Module):
@@ -90,67 +76,33 @@ class Matches(nn.Module):
 
 
 @dataclass(kw_only=True)
-class RerankStep(TrainingStep):
+class RerankStep(LaterStep):
     """A step of the matcher."""
-
-    dataset: JudgedTriplets
-    folder: Path
 
     def chance(self, compared: int) -> float:
         """The loss of a guess among the candidates of a triplet."""
         return super().chance(1 + self.dataset.negatives)
 
-    def prepare(self, epoch: int) -> None:
-        """Search once, for the hardest images of every triplet."""
-        self.dataset.epoch = epoch
-        if len(self.dataset.hardest):
+    def encode(self) -> None:
+        """Search once, for the hardest images of every triplet. No right one is among them."""
+        data = self.dataset
+        if len(data.hardest):
             return
-        training = self.model.training
-        self.model.eval()
-        self._search()
-        self.model.train(training)
-
-    @torch.no_grad()
-    def _search(self) -> None:
-        data, model = self.dataset, self.model
-        shape = (len(data.images), model.backbone.num_query_tokens, model.embedding_width)
-        bank = make_store(shape, device=self.device, folder=self.folder)
-        workers = self.config.data.num_workers
-        stream = batches(data.source, data.images, batch_size=_AT_ONCE, num_workers=workers)
-        starts = bar(range(0, len(data.images), _AT_ONCE), desc="bank", leave=False)
-        for start, images in zip(starts, stream, strict=True):
-            with self.runs_on.autocast():
-                found = model.encode_target(move(images, self.device))
-            bank[start : start + _AT_ONCE] = found.to(bank.device, torch.float16)
-        rows = {name: row for row, name in enumerate(data.images)}
-        hardest = []
-        count = min(max(self.config.recipe.rerank, data.negatives), len(data.images) - 1)
-        for start in bar(range(0, len(data), _AT_ONCE), desc="hardest", leave=False):
-            some = range(start, min(start + _AT_ONCE, len(data)))
+        bank, hardest = self.encode_images(), []
+        most = bank.shape[0] - data.right([0]).shape[1]
+        count = min(max(self.config.recipe.rerank, data.negatives), most)
+        for start in bar(range(0, len(data), AT_ONCE), desc="hardest", leave=False):
+            some = range(start, min(start + AT_ONCE, len(data)))
             shown = default_collate([data.source[data.triplets[i].reference] for i in some])
             text = self.tokenizer([data.text_of(i) for i in some]).to(self.device)
             with self.runs_on.autocast():
-                query = model.encode_query(move(shown, self.device), text)[0]
+                query = self.model.encode_query(move(shown, self.device), text)[0]
             scores = bank_similarity(query.float(), bank).cpu()  # [b, G]
-            own = torch.tensor([[rows[data.target_of(i)]] for i in some])
-            best = scores.scatter(1, own, -torch.inf).topk(count)
+            best = scores.scatter(1, data.right(some), -torch.inf).topk(count)
             hardest.append(best.indices)
         data.hardest = torch.cat(hardest)
 
-    def __call__(self, batch: Judged) -> tuple[Tensor, dict[str, Tensor], Aux]:  # type: ignore[override]
-        """Learn from B triplets. The parts of a batch need no other part."""
-        text, total = self.tokenizer(batch.texts), len(batch.texts)
-        self.optimizer.zero_grad()
-        loss = torch.zeros((), device=self.device)
-        for part in torch.arange(total).tensor_split(self.config.optim.accumulate):
-            words = Tokens(*(each[part] for each in text)).to(self.device)
-            share = self._loss(batch, part, words) * (len(part) / total)
-            self.scaler.scale(share).backward()
-            loss += share.detach()
-        self._update()
-        return loss, {"loss_itc": loss}, {}
-
-    def _loss(self, batch: Judged, part: Tensor, text: Tokens) -> Tensor:
+    def part_loss(self, batch: Judged, part: Tensor, text: Tokens) -> Tensor:
         """The contrast of each target with the other candidates of its triplet."""
         count = batch.candidates.shape[1]
         with self.runs_on.autocast():

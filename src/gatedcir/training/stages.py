@@ -1,10 +1,12 @@
 """The stages of training: each makes the step and the batches that the one loop runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
+from torch import nn
 from torch.utils.data import DataLoader
 
 from gatedcir.assemble.data import make_loader
@@ -16,6 +18,7 @@ from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.options.config import Config
 from gatedcir.training import bank_stage, rerank_stage
+from gatedcir.training.later_step import LaterStep
 from gatedcir.training.step import TrainingStep, make_step
 
 
@@ -28,7 +31,7 @@ class Parts:
     model: ComposedRetriever
     tokenizer: Tokenizer
     triplets: list[Triplet]
-    images: Sequence[str]
+    images: list[str]
     """All training images, each once."""
     source: Source
     folder: Path
@@ -39,72 +42,67 @@ class Parts:
     """Of the triplets. None if all of them are 1."""
 
 
-def _whole(parts: Parts) -> tuple[TrainingStep, DataLoader]:
-    config = parts.config
-    text = benchmark(config.data.dataset).training_text
-    dataset = TripletDataset(
-        parts.triplets, parts.source, seed=config.optim.seed, text=text, weights=parts.weights
-    )
-    loader = make_loader(config, dataset)
-    step = make_step(
-        config, parts.accelerator, parts.model, parts.tokenizer, steps_per_epoch=len(loader)
-    )
-    return step, loader
+@dataclass(frozen=True)
+class _Stage:
+    """What tells a stage apart."""
+
+    dataset: TripletDataset
+    model: nn.Module | None = None
+    """What the step calls in place of the model, and holds it."""
+    step: type[LaterStep] | None = None
 
 
-def _bank(parts: Parts) -> tuple[TrainingStep, DataLoader]:
-    config, model = parts.config, parts.model
-    if (reset := config.recipe.bank_temperature) > 0 and not parts.resumes:
+def _whole(parts: Parts, given: dict[str, Any]) -> _Stage:
+    return _Stage(TripletDataset(**given))
+
+
+def _bank(parts: Parts, given: dict[str, Any]) -> _Stage:
+    model, branch = parts.model, parts.model.query_branch
+    if (reset := parts.config.recipe.bank_temperature) > 0 and not parts.resumes:
         model.temp.data.fill_(reset)
     bank_stage.freeze(model)
-    branch = model.query_branch
     dataset = bank_stage.BankTriplets(
-        parts.triplets,
-        parts.source,
-        seed=config.optim.seed,
-        text=benchmark(config.data.dataset).training_text,
-        weights=parts.weights,
-        images=list(parts.images),
-        only_numbers=branch is not None and not branch.first,
+        **given, images=parts.images, only_numbers=branch is not None and not branch.first
     )
-    loader = make_loader(config, dataset)
-    step = make_step(
-        config,
-        parts.accelerator,
-        model,
-        parts.tokenizer,
-        steps_per_epoch=len(loader),
-        module=bank_stage.Queries(model),
-    )
-    return bank_stage.BankStep(**vars(step), dataset=dataset, folder=parts.folder), loader
+    return _Stage(dataset, bank_stage.Queries(model), bank_stage.BankStep)
 
 
-def _rerank(parts: Parts) -> tuple[TrainingStep, DataLoader]:
-    config, model = parts.config, parts.model
-    rerank_stage.freeze(model)
-    most = len(parts.images) - 1
+def _rerank(parts: Parts, given: dict[str, Any]) -> _Stage:
+    rerank_stage.freeze(parts.model)
     dataset = rerank_stage.JudgedTriplets(
-        parts.triplets,
-        parts.source,
-        seed=config.optim.seed,
-        text=benchmark(config.data.dataset).training_text,
-        images=list(parts.images),
-        negatives=min(config.recipe.rerank_negatives, most),
+        **given, images=parts.images, negatives=parts.config.recipe.rerank_negatives
     )
-    loader = make_loader(config, dataset)
-    step = make_step(
-        config,
-        parts.accelerator,
-        model,
-        parts.tokenizer,
-        steps_per_epoch=len(loader),
-        module=rerank_stage.Matches(model),
-    )
-    return rerank_stage.RerankStep(**vars(step), dataset=dataset, folder=parts.folder), loader
+    return _Stage(dataset, rerank_stage.Matches(parts.model), rerank_stage.RerankStep)
 
 
-STAGES: dict[str, Callable[[Parts], tuple[TrainingStep, DataLoader]]] = {
+_STAGES: dict[str, Callable[[Parts, dict[str, Any]], _Stage]] = {
     "whole": _whole,
     "bank": _bank,
     "rerank": _rerank,
 }
+
+
+def step_and_loader(parts: Parts) -> tuple[TrainingStep, DataLoader]:
+    """The step of the config's stage, and the batches that it learns from."""
+    config = parts.config
+    given = {
+        "triplets": parts.triplets,
+        "source": parts.source,
+        "seed": config.optim.seed,
+        "text": benchmark(config.data.dataset).training_text,
+        "weights": parts.weights,
+    }
+    stage = _STAGES[config.recipe.stage](parts, given)
+    loader = make_loader(config, stage.dataset)
+    step = make_step(
+        config,
+        parts.accelerator,
+        parts.model,
+        parts.tokenizer,
+        steps_per_epoch=len(loader),
+        module=stage.model,
+    )
+    if stage.step is not None:
+        step = stage.step(**vars(step), dataset=stage.dataset, folder=parts.folder)
+    step.bound_temperature()  # that of a run with another loss may lie outside
+    return step, loader

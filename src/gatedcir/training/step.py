@@ -80,6 +80,11 @@ class TrainingStep:
         """Read one scale or all of them, as the epoch has it."""
         self.model.single_scale = epoch < self.config.optim.scale_warmup_epochs
 
+    @torch.no_grad()
+    def bound_temperature(self) -> None:
+        """Keep the temperature within its bounds."""
+        self.model.temp.clamp_(*self.temperatures)
+
     def prepare(self, epoch: int) -> None:
         """Get ready for an epoch. Training of the whole model needs nothing."""
 
@@ -154,8 +159,7 @@ class TrainingStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
-        with torch.no_grad():
-            self.model.temp.clamp_(*self.temperatures)
+        self.bound_temperature()
         if self.averaged is not None:
             self.averaged.update()
 
