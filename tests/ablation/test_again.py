@@ -8,8 +8,8 @@ from conftest import bad
 
 from gatedcir.ablation.again import by_epoch, evaluated, format_values, kept_runs
 from gatedcir.data.triplets import Split, Triplet
-from gatedcir.evaluation.kinds_of_text import by_text
 from gatedcir.evaluation.ranking import Ranking
+from gatedcir.evaluation.text_complexity import by_text
 from gatedcir.options.config import DataConfig
 
 HEADLINE = "mean(R@5+R_s@1)"

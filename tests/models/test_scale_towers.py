@@ -18,8 +18,8 @@ from gatedcir.models.weights.locations import TINY
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
 from gatedcir.pretrained import TrainedRetriever
-from gatedcir.training import loop
 from gatedcir.training.optim import parameter_groups
+from gatedcir.training.trainer import Trainer
 
 SCALES = "--model.visual-scales 0.5 1.0 1.5 --model.visual-layers -1 -2".split()
 FUSED = "--model.scale-fusion absi --model.layer-fusion dynamic --model.visual-start seed".split()
@@ -189,7 +189,7 @@ def test_a_run_is_resumed_from_kept_features(home, narrow, tmp_path, monkeypatch
     flags += ["--scale-warmup-epochs", "1", *kept]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     blip_fine_tune_2.main([*flags, "--output", str(whole)])
-    train_epoch = loop._Trainer.train_epoch
+    train_epoch = Trainer.train_epoch
 
     def cut_off(self, epoch):
         if epoch == 1:
@@ -197,7 +197,7 @@ def test_a_run_is_resumed_from_kept_features(home, narrow, tmp_path, monkeypatch
         return train_epoch(self, epoch)
 
     with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, SystemExit)):
-        patched.setattr(loop._Trainer, "train_epoch", cut_off)
+        patched.setattr(Trainer, "train_epoch", cut_off)
         blip_fine_tune_2.main([*flags, "--output", str(cut)])
     blip_fine_tune_2.main(["--resume", str(cut), *flags])
     pd.testing.assert_frame_equal(table(cut), table(whole))

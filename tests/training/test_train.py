@@ -11,6 +11,7 @@ from conftest import SHORT
 
 import blip_fine_tune_2
 import gatedcir.training.loop
+import gatedcir.training.trainer
 from gatedcir.assemble import data
 from gatedcir.assemble.data import load_data, make_source
 from gatedcir.assemble.evaluator import make_evaluator
@@ -36,7 +37,9 @@ def weights_of(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
     return checkpoint.load(run / "checkpoints" / name).weights
 
 
-@pytest.mark.parametrize(("where", "kept"), [("_seed_epoch", 1), ("validate_epoch", 2)])
+@pytest.mark.parametrize(
+    ("where", "kept"), [("trainer._seed_epoch", 1), ("loop.validate_epoch", 2)]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
     home, cirr_run, tmp_path, monkeypatch, where, kept
 ):
@@ -51,8 +54,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
             raise KeyboardInterrupt
         return called(*args)
 
-    called = getattr(gatedcir.training.loop, where)
-    monkeypatch.setattr(gatedcir.training.loop, where, killed_in_the_second_epoch)
+    module, name = where.split(".")
+    place = getattr(gatedcir.training, module)
+    called = getattr(place, name)
+    monkeypatch.setattr(place, name, killed_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         blip_fine_tune_2.main([*flags, "--output", str(run)])
     monkeypatch.undo()
@@ -200,7 +205,7 @@ def test_resuming_an_optimiser_with_other_groups_is_refused(cirr_run, tmp_path):
 
 def test_a_folder_that_may_not_be_written_is_refused_before_training(home, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda place, mode: False)  # a superuser may write anywhere
-    monkeypatch.setattr(gatedcir.training.loop._Trainer, "train_epoch", None)
+    monkeypatch.setattr(gatedcir.training.trainer.Trainer, "train_epoch", None)
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     with pytest.raises(UserError, match="--output runs may not be written"):
         blip_fine_tune_2.main(flags)

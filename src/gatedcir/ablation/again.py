@@ -8,9 +8,9 @@ from gatedcir.ablation.runs import WAY_OUT
 from gatedcir.assemble.evaluator import open_evaluator
 from gatedcir.errors import UserError
 from gatedcir.evaluation.evaluator import rank_each
-from gatedcir.evaluation.kinds_of_text import by_text
 from gatedcir.evaluation.report import table
 from gatedcir.evaluation.statistics import Estimate, compare, estimate
+from gatedcir.evaluation.text_complexity import by_text
 from gatedcir.options.config import DataConfig
 from gatedcir.run_folder.checkpoint import LAST
 from gatedcir.run_folder.folder import CHECKPOINTS, VALIDATION, read_table
