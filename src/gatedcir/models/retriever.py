@@ -6,24 +6,21 @@ T text tokens, D Q-Former width, Dv vision width, E embedding width.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.encoded import Encoded
 from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
+from gatedcir.models.image_reader import ImageReader
 from gatedcir.models.matcher import Matcher
 from gatedcir.models.qformer import project, with_queries
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.scale_towers import ScaleTowers
 from gatedcir.models.text import Tokens
-from gatedcir.models.tower import VisionTower
-from gatedcir.models.visual_fusion.chosen import read_chosen
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.start import Aux
 from gatedcir.visual import Visual
@@ -31,7 +28,7 @@ from gatedcir.visual import Visual
 Reads = Literal["embeddings", "qformer"]
 
 
-class ComposedRetriever(nn.Module):
+class ComposedRetriever(ImageReader):
     """Composed image retrieval with the Q-Former and learned sentence-level prompts.
 
     This is SPRC (Bai et al., ICLR 2024) with two fusions in front of the Q-Former. The first fuses
@@ -69,28 +66,20 @@ class ComposedRetriever(nn.Module):
         query_branch: QueryBranch | None = None,
         matcher: Matcher | None = None,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.scale_towers = scale_towers or ScaleTowers()
-        self.layers, self.scales, self.each_scale = tuple(layers), tuple(scales), each_scale
-        self.visual_fusion = (
-            VisualFusion(width=backbone.vision_width) if visual_fusion is None else visual_fusion
+        taught_by = () if survival is None else tuple(survival.layers or layers)
+        super().__init__(
+            backbone,
+            layers=layers,
+            scales=scales,
+            also=taught_by,
+            visual_fusion=visual_fusion,
+            scale_towers=scale_towers or ScaleTowers(),
+            sequential=sequential,
         )
         self.fusion = NoFusion() if fusion is None else fusion
-        self.reads, self.survival, self.sequential = reads, survival, sequential
+        self.reads, self.survival, self.each_scale = reads, survival, each_scale
         self.query_branch, self.matcher = query_branch, matcher
-        self.single_scale = False
-        """Whether scale 1.0 alone is read, as in a warm-up. As with `train()`, it is not saved."""
-        base = self.tower(1.0)
-        own = base.check_layers(self.layers)
-        taught_by = [] if survival is None else base.check_layers(survival.layers or own)
-        # The blocks that only the gate's target needs come after all scales, at scale 1.0.
-        self.more_layers = tuple(layer for layer in taught_by if layer not in own)
-        self._first = first = self.scales.index(1.0) * len(own)  # the place of scale 1.0
-        behind = len(own) * len(self.scales)
-        places = [*range(first, first + len(own)), *range(behind, behind + len(self.more_layers))]
-        place_of = dict(zip([*own, *self.more_layers], places, strict=True))
-        self._taught_by = [place_of[layer] for layer in taught_by]
+        self._taught_by = self.places_of(taught_by) if taught_by else []
         std = backbone.config.qformer_config.initializer_range
         self.prompt_tokens = nn.Parameter(torch.randn_like(backbone.query_tokens) * std)
         self.temp = nn.Parameter(torch.tensor(0.07))
@@ -115,94 +104,6 @@ class ComposedRetriever(nn.Module):
             raise ValueError("this model has no fusion to use: set model.fusion to one")
         if not wanted:
             self.fusion = NoFusion()
-
-    def feature_bytes(self, dtype: torch.dtype) -> int:
-        """Size in memory of the output of `levels` for one image."""
-        return sum(length * width for length, width in self.level_shapes()) * dtype.itemsize
-
-    def tower(self, scale: float) -> VisionTower:
-        """The vision tower that reads a scale."""
-        return self.scale_towers.tower(scale, self.backbone)
-
-    @property
-    def towers(self) -> list[VisionTower]:
-        """All vision towers, the backbone's first."""
-        return [self.backbone, *self.scale_towers.towers]
-
-    def level_shape(self, scale: float) -> tuple[int, int]:
-        """L and Dv of the vision tower's outputs at a scale."""
-        tower = self.tower(scale)
-        length = tower.token_count(scale, image_size=self.backbone.image_size)
-        return length, tower.vision_width
-
-    def level_shapes(self) -> list[tuple[int, int]]:
-        """L and Dv of each output of `levels`."""
-        found = [self.level_shape(scale) for scale in self.scales for _ in self.layers]
-        return found + [self.level_shape(1.0)] * len(self.more_layers)
-
-    def levels(self, visual: Visual, *, chosen: bool = False) -> list[Tensor]:
-        """The vision tower's outputs that the model reads, before its last LayerNorm.
-
-        All layers of the first scale come first, then those of the next. The outputs that only the
-        gate's target needs come last. With `single_scale` all scales have the outputs of 1.0.
-        `chosen` skips the scales that an image does not need. Its outputs are then zero, which
-        changes no feature.
-
-        Under autocast they have its type, although the tower's residual stream keeps its own.
-        Outputs that are computed on the fly then equal those that were cached in half the memory.
-        """
-        if not isinstance(visual, Tensor):
-            return visual
-        if self.single_scale:
-            each = [self._read_at(visual, 1.0)] * len(self.scales)
-        elif chosen and self.visual_fusion.chooses_scales:
-            each = read_chosen(visual, self.scales, self._read_at, self._needed, self.level_shape)
-        else:
-            each = [self._read_at(visual, scale) for scale in self.scales]
-        count, main = len(self.layers), each[self.scales.index(1.0)]
-        return [level for of_scale in each for level in of_scale[:count]] + main[count:]
-
-    def _read_at(self, pixels: Tensor, scale: float) -> list[Tensor]:
-        """The tower's pass over one scale. With `sequential` the backward pass repeats it."""
-        layers = (*self.layers, *self.more_layers) if scale == 1 else self.layers
-        read = partial(self.tower(scale).vision_levels, layers=layers, scale=scale)
-        if self.sequential and torch.is_grad_enabled():
-            found = checkpoint(read, pixels, use_reentrant=False)
-        else:
-            found = read(pixels)
-        kind = pixels.device.type
-        if torch.is_autocast_enabled(kind):
-            found = [level.to(torch.get_autocast_dtype(kind)) for level in found]
-        return found
-
-    def scales_needed(self, levels: list[Tensor]) -> Tensor:
-        """Which scales each image needs: the output of `levels` -> bool [B, S]."""
-        return self._needed(levels[self._first :])
-
-    def _needed(self, base: list[Tensor]) -> Tensor:
-        return self.visual_fusion.choose(self._normalised(base[:1], 1.0)[0])
-
-    def normalised_levels(self, visual: Visual) -> list[Tensor]:
-        """The visual fusion's input: after the last LayerNorm, in the Q-Former's precision.
-
-        With `single_scale` it holds the layers of scale 1.0 alone.
-        """
-        count, first = len(self.layers), self._first if self.single_scale else 0
-        read, found = self.levels(visual), []
-        for place, scale in enumerate((1.0,) if self.single_scale else self.scales):
-            start = first + place * count
-            found += self._normalised(read[start : start + count], scale)
-        if self.single_scale and self.scale_towers.places:
-            found[0] = found[0] + self.scale_towers.at_rest(self.backbone)
-        return found
-
-    def _normalised(self, levels: list[Tensor], scale: float) -> list[Tensor]:
-        normalise, project = self.tower(scale).normalise, self.scale_towers.project
-        return [project(normalise(level.to(self.temp.dtype)), scale) for level in levels]
-
-    def visual_tokens(self, visual: Visual) -> tuple[Tensor, Aux]:
-        """The one token map that the Q-Former reads: [B, L, Dv], and the visual fusion's aux."""
-        return self.visual_fusion(self.normalised_levels(visual))
 
     def encode_target(self, visual: Visual) -> Tensor:
         """Target features of B images: [B, Q, E], each of norm 1."""
