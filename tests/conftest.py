@@ -17,6 +17,11 @@ from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 # Fixtures of other files.
 __all__ = ["golden", "photos", "published", "site", "sprc_file", "yaml_file"]
+# Tests compare numbers bit for bit, which GPUs do not promise. test_on_gpu.py alone uses those that
+# are here. The processes of a run share one environment, so the first one writes them down.
+GPUS = os.environ.setdefault("GPUS_OF_TESTS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
 
