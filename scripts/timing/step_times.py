@@ -7,13 +7,13 @@ from unittest.mock import patch
 import torch
 from accelerate import Accelerator
 from bench import GIGA, limits, operations, seconds
-from torch import Tensor, nn
 
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
 from gatedcir.data.batches import Batch
 from gatedcir.evaluation.report import table
 from gatedcir.features.cache import stored_dtype
+from gatedcir.models.qformer import whole_pass
 from gatedcir.models.text import Tokenizer
 from gatedcir.options.checks import check_ranges
 from gatedcir.options.config import Config
@@ -43,7 +43,7 @@ def report(options: "Options") -> None:
     print(f"{own.backbone.backbone}, batch of {batch}, fusion {own.model.gated_fusion.strategy}")
     # One after the other, so that a process' peak memory tells them apart.
     found = {"cached, this project": measure(own, options.repeats, accelerator, published=False)}
-    with patch("gatedcir.models.backbone.qformer_pass", every_row):
+    with patch("gatedcir.models.backbone.qformer_pass", whole_pass):
         for title, one, as_published in (
             ("cached, all rows of the Q-Former", own, False),
             ("uncached, as published", published, True),
@@ -103,25 +103,6 @@ def measure(config: Config, repeats: int, accelerator: Accelerator, *, published
     print(f"{step.runs_on.name}, before: {before}; after: {after.product / GIGA:.0f} GFLOP/s")
     limit = max(before.product, after.product)
     return Measured(step.runs_on.name, count, time, limit, peak(step))
-
-
-def every_row(
-    qformer: nn.Module,
-    sequence: Tensor,
-    *,
-    queries: int,
-    mask: Tensor | None = None,
-    image: Tensor | None = None,
-    kept: slice = slice(None),
-) -> Tensor:
-    """Transformers' own pass instead of `qformer_pass`, including padding."""
-    found = qformer(
-        query_embeds=sequence,
-        query_length=queries,
-        attention_mask=mask,
-        encoder_hidden_states=image,
-    )
-    return found.last_hidden_state[:, kept]
 
 
 @dataclass(frozen=True)
