@@ -35,7 +35,7 @@ def pytest_collection():
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_starts():
-    """Trainings that an ablation starts are forked. test_wheel.py starts them as a user does."""
+    """Trainings that an ablation starts are forked. test_wheel.py starts one as a user does."""
     from gatedcir.ablation import runs
 
     with pytest.MonkeyPatch.context() as patch:
