@@ -1,19 +1,20 @@
-"""Small synthetic datasets and a short run, made once for the whole suite."""
+"""Small synthetic datasets and a short run, made once for the whole suite.
 
+Nothing large is imported before a fixture needs it: pytest-xdist reads this file in the process
+that hands out the tests too, before it starts the others.
+"""
+
+import gc
 import os
 from pathlib import Path
 
 import forked
 import pytest
-import torch
 from option_fixtures import yaml_file
 from published_model import golden, published, sprc_file
 from served_page import photos, site
 
-import blip_fine_tune_2
-from gatedcir.ablation import runs
 from gatedcir.errors import UserError
-from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 # Fixtures of other files.
 __all__ = ["golden", "photos", "published", "site", "sprc_file", "yaml_file"]
@@ -26,9 +27,22 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """What is imported here stays, so the garbage collector looks at it neither now nor later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _quick_starts():
-    """Trainings that an ablation starts are forked. test_wheel.py starts them as a user does."""
+    """Trainings that an ablation starts are forked. test_wheel.py starts one as a user does."""
+    from gatedcir.ablation import runs
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "start", forked.start_training)
         yield
@@ -37,6 +51,8 @@ def _quick_starts():
 @pytest.fixture(scope="session")
 def home(tmp_path_factory) -> Path:
     """A working directory with ./cirr_dataset and ./fashionIQ_dataset in it."""
+    from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
+
     folder = tmp_path_factory.mktemp("home")
     list(write_cirr(folder / "cirr_dataset", SIZES, seed=0))
     list(write_fashioniq(folder / "fashionIQ_dataset", SIZES, seed=0))
@@ -57,6 +73,8 @@ def bad(command, flags, *words):
 
 def encode_triplets(model, references, targets, text):
     """Features of triplets that share no image."""
+    import torch
+
     if isinstance(references, list):
         images = [torch.cat(both) for both in zip(references, targets, strict=True)]
     else:
@@ -67,6 +85,10 @@ def encode_triplets(model, references, targets, text):
 @pytest.fixture(scope="session")
 def cirr_run(home) -> Path:
     """A run of two epochs on the small CIRR folder, all checkpoints kept."""
+    import torch
+
+    import blip_fine_tune_2
+
     run = home / "cirr_run"
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training", "--save-best"]

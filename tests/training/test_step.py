@@ -1,6 +1,6 @@
 """A compiled training step learns what the plain one does."""
 
-from functools import partialmethod
+from functools import partial, partialmethod
 
 import pytest
 import torch
@@ -83,9 +83,12 @@ def test_what_does_not_go_with_shards_is_refused(monkeypatch, flags):
         check_launch(config, torch.device("cuda"))
 
 
-def test_the_benchmark_measures_three_steps(capsys):
+def test_the_benchmark_measures_three_steps(capsys, monkeypatch):
     import bench_step
+    import step_times
 
+    small = partial(step_times.limits, side=64, copied=2**12)
+    monkeypatch.setattr(step_times, "limits", small)
     bench_step.main(["--batch-size", "2", "--repeats", "1"])
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if line.startswith("| ") and "float" in line]
