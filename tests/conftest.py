@@ -24,6 +24,11 @@ GPUS = os.environ.setdefault("GPUS_OF_TESTS", os.environ.get("CUDA_VISIBLE_DEVIC
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+LONGEST = {
+    *("test_readme.py", "test_processes.py", "test_wheel.py", "test_entry_points.py"),
+    *("test_stopped_runs.py", "test_visual_commands.py", "test_cache.py", "test_precisions.py"),
+    *("test_ablation.py", "test_configs.py", "test_resized.py", "test_train.py"),
+}
 SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
 
 
@@ -36,6 +41,16 @@ def pytest_collection():
     finally:
         gc.freeze()
         gc.enable()
+
+
+def pytest_configure(config):
+    """Files keep their order: pytest-xdist would begin with those of the most tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files come first, so that at the end no process waits long for another."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
