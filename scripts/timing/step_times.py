@@ -7,6 +7,7 @@ from unittest.mock import patch
 import torch
 from accelerate import Accelerator
 from bench import GIGA, limits, operations, seconds
+from step_profile import profiled
 
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
@@ -67,6 +68,10 @@ def report(options: "Options") -> None:
     print(table(head, rows))
     epoch = CIRR_TRIPLETS / batch * min(one.seconds for one in found.values())
     print(f"an epoch of CIRR's {CIRR_TRIPLETS:,} triplets: {epoch / 60:.1f} minutes at best")
+    if options.profile:
+        run = ready(own, options.repeats, accelerator, published=False)
+        run()
+        print(profiled(run, seconds=seconds(run, repeats=options.repeats), device=run.step.device))
 
 
 @dataclass(frozen=True)
@@ -80,21 +85,26 @@ class Measured:
     memory: int  # bytes
 
 
-def measure(config: Config, repeats: int, accelerator: Accelerator, *, published: bool) -> Measured:
-    """Train on random data with this project's step, or with the published one."""
+def ready(config: Config, repeats: int, accelerator: Accelerator, *, published: bool) -> "Run":
+    """A step on random data: of this project, or the published one."""
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
     words = Tokenizer(tokenizer.wordpiece, fixed=published)
-    step = make_step(config, accelerator, model, words, steps_per_epoch=repeats + 2)
+    step = make_step(config, accelerator, model, words, steps_per_epoch=2 * repeats + 4)
     if published:
         model.backbone.set_attention("eager")
         for group in step.optimizer.param_groups:
             group["fused"] = None
     batch = config.optim.batch_size
     texts = random_texts(tokenizer, batch, words=WORDS)
-    precision = step.runs_on.precision or torch.float32
     dtype = None if published else stored_dtype(config.optim.cache_dtype, step.runs_on)
-    run = Run(step, Batch.all_different(random_images(model, 2 * batch, dtype=dtype), texts))
+    return Run(step, Batch.all_different(random_images(model, 2 * batch, dtype=dtype), texts))
+
+
+def measure(config: Config, repeats: int, accelerator: Accelerator, *, published: bool) -> Measured:
+    """Train on random data with this project's step, or with the published one."""
+    run = ready(config, repeats, accelerator, published=published)
+    step, precision = run.step, run.step.runs_on.precision or torch.float32
     before = limits(accelerator.device, precision)
     count = operations(run)  # also makes the optimiser's state
     run()  # compiles, if it is to
