@@ -24,6 +24,8 @@ class Options:
     """Groups of images that resemble each other."""
     repeats: int = 10
     """Timed searches. The shortest counts."""
+    index_url: str | None = None
+    """A Qdrant server to measure too. Its collection stays there."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from gatedcir.search.index import Form
     from gatedcir.search.kinds import KINDS
+    from gatedcir.search.server import Server
 
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((options.clusters, options.tokens, options.dim))
@@ -61,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as place:
         for name, kind in KINDS.items():
             form, folder = Form(options.tokens, options.dim, "fp16"), Path(place, name)
+            if name == "server":
+                if options.index_url is None:
+                    continue
+                Server.new(options.index_url).write(folder)
             index, written = kind.open(folder, form, writable=True), 0.0
             for start in range(0, options.images, 2048):
                 some = slice(start, min(start + 2048, options.images))

@@ -8,6 +8,7 @@ import bench_search
 import numpy as np
 import pytest
 import torch
+from database import database
 
 from gatedcir.errors import UserError
 from gatedcir.search import embedded, segments
@@ -15,6 +16,8 @@ from gatedcir.search.index import Form
 from gatedcir.search.kinds import KINDS
 from gatedcir.search.segments import SegmentedIndex
 
+__all__ = ["database"]
+pytestmark = pytest.mark.filterwarnings("ignore:Local mode")
 EXACT = SegmentedIndex
 
 
@@ -22,6 +25,8 @@ EXACT = SegmentedIndex
 def kind(request):
     if request.param == "embedded":
         pytest.importorskip("qdrant_edge")
+    if request.param == "server":
+        request.getfixturevalue("database")
     return KINDS[request.param]
 
 
@@ -248,9 +253,11 @@ def test_precisions_are_those_of_the_form(tmp_path):
         assert index.features([0]).item() == torch.tensor(0.1, dtype=dtype).item()
 
 
+@pytest.mark.usefixtures("database")
 def test_the_benchmark_has_a_row_for_each_kind(capsys):
     pytest.importorskip("qdrant_edge")
-    bench_search.main("--images 9 --tokens 2 --dim 4 --clusters 3 --repeats 1".split())
+    sizes = "--images 9 --tokens 2 --dim 4 --clusters 3 --repeats 1"
+    bench_search.main([*sizes.split(), "--index-url", "http://here"])
     rows = capsys.readouterr().out.splitlines()
     assert [row.partition(":")[0] for row in rows[2:]] == list(KINDS)
     assert all("opened in" in row for row in rows[2:])

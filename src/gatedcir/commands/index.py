@@ -10,6 +10,7 @@ import tyro
 
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError
+from gatedcir.options.command_line import Range
 from gatedcir.options.config import Device, ModelPath
 from gatedcir.options.parsing import parse
 
@@ -45,9 +46,17 @@ class Options:
     """Print --info as JSON."""
     skip_broken: bool = False
     """Go on without files that cannot be read. They are counted and named."""
-    kind: Literal["exact", "embedded"] | None = None
+    kind: Literal["exact", "embedded", "server"] | None = None
     """How features are kept. exact: files of this project, which several processes can read.
-    embedded: the Qdrant engine in this process. Without it: that of the index, else exact."""
+    embedded: the Qdrant engine in this process. server: a Qdrant server or cluster. Without it:
+    that of the index, else exact."""
+    index_url: str | None = None
+    """Address of the server of a new index, such as http://localhost:6333. Its key comes from the
+    environment variable QDRANT_API_KEY."""
+    index_shards: Annotated[int, Range(1)] = 1
+    """Parts of a new index on a server, spread over the machines of a cluster."""
+    index_replicas: Annotated[int, Range(1)] = 1
+    """Copies of each part."""
     precision: Literal["fp16", "fp32"] | None = None
     """How exactly features are kept. Without it: that of the index, else fp16."""
     num_workers: int = 2
@@ -83,6 +92,7 @@ def _write(options: Options) -> None:
     from gatedcir.gallery.indexing import Indexing
     from gatedcir.gallery.place import read_manifest
     from gatedcir.gallery.retriever import Retriever
+    from gatedcir.search.server import Server
 
     name: Any = options.model_path
     if name is None:
@@ -90,8 +100,12 @@ def _write(options: Options) -> None:
             raise UserError(f"{options.output} is a new index; give --model-path MODEL.")
         name = read_manifest(options.output).model
     retriever = Retriever.from_pretrained(name, device=options.device)
+    server = None
+    if options.index_url is not None:
+        copies = {"shards": options.index_shards, "replicas": options.index_replicas}
+        server = Server.new(options.index_url, **copies)
     with Indexing.at(
-        options.output, retriever, kind=options.kind, precision=options.precision
+        options.output, retriever, kind=options.kind, precision=options.precision, server=server
     ) as index:
         _change(index, options)
 

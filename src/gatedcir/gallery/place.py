@@ -12,6 +12,7 @@ from gatedcir.run_folder.claim import LOCK
 from gatedcir.search.catalogue import Catalogue
 from gatedcir.search.index import Form, StoredIndex
 from gatedcir.search.kinds import KINDS
+from gatedcir.search.server import Server
 
 FORMAT = 1
 _MANIFEST, _CATALOGUE, _FEATURES = "index.json", "catalogue.sqlite", "features"
@@ -99,15 +100,21 @@ class IndexFolder:
 
 
 def new_manifest(
-    folder: Path, retriever: Retriever, *, kind: str | None, precision: str | None
+    folder: Path,
+    retriever: Retriever,
+    *,
+    kind: str | None,
+    precision: str | None,
+    server: Server | None = None,
 ) -> Manifest:
     """The manifest of the index in a folder, written there if it is new.
 
     Args:
         folder: an index, or a folder that is new or empty.
         retriever: the model.
-        kind: exact or embedded. None: as it is, or exact.
+        kind: exact, embedded or server. None: as it is, or exact.
         precision: fp16 or fp32. None: as it is, or fp16.
+        server: where a new index of the kind server is.
 
     Raises:
         UserError: the folder holds something else, or an index that differs.
@@ -121,7 +128,14 @@ def new_manifest(
                     f"the index {folder} has the {name} {there}, not {wanted}; leave --{name} out, "
                     "or index into another folder."
                 )
+        if server is not None:
+            raise UserError(f"the index {folder} is there already; leave its address out.")
         return found
+    if (kind == "server") != (server is not None):
+        raise UserError(
+            "a new index of the kind server needs the address of its server, and no other kind has "
+            "one; give both or neither."
+        )
     own = (LOCK, _FEATURES, _MANIFEST)  # maybe of a process that was killed at once
     if any(not entry.name.startswith(own) for entry in folder.iterdir()):
         raise UserError(f"{folder} holds other files and no index; name a new folder.")
@@ -129,6 +143,8 @@ def new_manifest(
         raise UserError(f"there is no kind {kind!r} of index; choose one of {', '.join(KINDS)}.")
     form = retriever.form(precision or "fp16")
     found = Manifest(retriever.name, retriever.identity, kind or "exact", *form)
+    if server is not None:
+        server.write(folder / _FEATURES)
     KINDS[found.kind].open(folder / _FEATURES, form, writable=True).close()
     write_json(folder / _MANIFEST, asdict(found))
     return found

@@ -3,5 +3,10 @@
 from gatedcir.search.embedded import EmbeddedIndex
 from gatedcir.search.index import StoredIndex
 from gatedcir.search.segments import SegmentedIndex
+from gatedcir.search.server import ServerIndex
 
-KINDS: dict[str, type[StoredIndex]] = {"exact": SegmentedIndex, "embedded": EmbeddedIndex}
+KINDS: dict[str, type[StoredIndex]] = {
+    "exact": SegmentedIndex,
+    "embedded": EmbeddedIndex,
+    "server": ServerIndex,
+}

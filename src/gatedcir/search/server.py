@@ -1,0 +1,264 @@
+"""The index on a Qdrant server or cluster (the extra `qdrant-server`).
+
+The folder holds only where it is: `server.json` with the address and the collection's name. The key
+of the server comes from the environment variable QDRANT_API_KEY and is written nowhere.
+Shapes: B images, Q query tokens, E embedding width, M queries, P parts, K kept.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+from uuid import uuid4
+
+import numpy as np
+
+from gatedcir.benchmarks.ranks import Indices
+from gatedcir.errors import UserError, reason_of
+from gatedcir.files import write_json
+from gatedcir.search.exact import as_rows
+from gatedcir.search.index import Features, Floats, Form
+
+KEY = "QDRANT_API_KEY"
+_PLACE = "server.json"
+_AT_ONCE = 64  # points of an update: 2 MB at 32 features of 256 numbers
+_PAGE = 1024  # points of a page that is listed
+_TRIES = 5  # of an update
+_DIGEST = "digest"
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where an index is."""
+
+    url: str
+    collection: str
+    shards: int = 1
+    """Parts of the collection, over the machines of a cluster."""
+    replicas: int = 1
+    """Copies of each part."""
+
+    @classmethod
+    def new(cls, url: str, *, shards: int = 1, replicas: int = 1) -> Self:
+        """A collection of its own."""
+        return cls(url, f"gatedcir-{uuid4().hex[:12]}", shards, replicas)
+
+    def write(self, folder: Path) -> None:
+        """Note it in an index's folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _PLACE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """UserError if the folder does not say where its index is."""
+        file = folder / _PLACE
+        try:
+            return cls(**json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{file} does not say where the index is ({reason_of(error)}); put a copy back, or "
+                "make an index of the kind server with an address."
+            ) from None
+
+
+class ServerIndex:
+    """A `StoredIndex` that a database elsewhere keeps and searches. Its answers are exact."""
+
+    def __init__(self, place: Server, form: Form, client: Any) -> None:
+        self.place, self.form, self._client = place, form, client
+        self.damaged: dict[Path, str] = {}
+
+    @property
+    def _size(self) -> int:
+        """Bytes of an image's features."""
+        return self.form.tokens * self.form.dim * (2 if self.form.precision == "fp16" else 4)
+
+    @classmethod
+    def open(cls, folder: Path, form: Form, *, writable: bool = False) -> Self:
+        """As `StoredIndex`.
+
+        Raises:
+            UserError: the client is not installed, the server does not answer or wants a key, or
+                the collection is missing and may not be made.
+        """
+        place = Server.read(folder)
+        found = cls(place, form, _connect(place.url))
+        with found._answers():
+            there = found._client.collection_exists(place.collection)
+            if not there and writable:
+                found._create()
+            elif not there:
+                raise UserError(
+                    f"{place.url} has no collection {place.collection}; index the images again "
+                    "into another folder."
+                )
+        return found
+
+    def _create(self) -> None:
+        models = _models()
+        kinds = models.Datatype
+        self._client.create_collection(
+            self.place.collection,
+            vectors_config=models.VectorParams(
+                size=self.form.dim,
+                distance=models.Distance.DOT,
+                on_disk=True,
+                datatype=kinds.FLOAT16 if self.form.precision == "fp16" else kinds.FLOAT32,
+                multivector_config=models.MultiVectorConfig(
+                    comparator=models.MultiVectorComparator.MAX_SIM
+                ),
+            ),
+            # Every search is exact. A graph over all tokens would take minutes and serve none.
+            hnsw_config=models.HnswConfigDiff(m=0),
+            shard_number=self.place.shards,
+            replication_factor=self.place.replicas,
+        )
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        """Say in one sentence that the server does not do what it is asked to."""
+        try:
+            yield
+        except (UserError, KeyError, ValueError):
+            raise
+        except Exception as error:  # of the client, of HTTP and of gRPC
+            status = getattr(error, "status_code", None)
+            if status in (401, 403):
+                raise UserError(
+                    f"the server {self.place.url} wants a key; set {KEY} to it."
+                ) from None
+            raise UserError(
+                f"the server {self.place.url} does not answer as expected ({reason_of(error)}); "
+                "start it or look at its log, and repeat the command, which goes on."
+            ) from None
+
+    def entries(self) -> dict[int, str]:
+        """As `StoredIndex`."""
+        found: dict[int, str] = {}
+        after = None
+        while True:
+            with self._answers():
+                page, after = self._client.scroll(
+                    self.place.collection, limit=_PAGE, offset=after, with_payload=True
+                )
+            found |= {point.id: point.payload[_DIGEST] for point in page}
+            if after is None:
+                return found
+
+    def add(self, numbers: Sequence[int], digests: Sequence[str], features: Features) -> None:
+        """As `StoredIndex`. An update that fails is tried again. UserError if a feature is NaN."""
+        models = _models()
+        self.form.check(features, len(numbers))
+        tokens = as_rows(features, self.form.dim, "gallery").reshape(
+            len(numbers), self.form.tokens, self.form.dim
+        )
+        if self.form.precision == "fp16":  # rounded here, so that every server has the same
+            tokens = tokens.astype(np.float16)
+        points = (
+            models.PointStruct(id=number, vector=rows.tolist(), payload={_DIGEST: digest})
+            for number, digest, rows in zip(numbers, digests, tokens, strict=True)
+        )
+        with self._answers():
+            self._client.upload_points(
+                self.place.collection, points, batch_size=_AT_ONCE, max_retries=_TRIES, wait=True
+            )
+
+    def remove(self, numbers: Sequence[int]) -> None:
+        """As `StoredIndex`."""
+        with self._answers():
+            self._client.delete(self.place.collection, list(numbers), wait=True)
+
+    def save(self) -> None:
+        """The server tidies up by itself."""
+
+    def search(
+        self, queries: Features, k: int, among: Indices | None = None
+    ) -> tuple[Floats, Indices]:
+        """As `StoredIndex`."""
+        self.form.check_query(queries, k)
+        count, parts = queries.shape[:2]
+        rows = as_rows(queries, self.form.dim, "query").reshape(count, parts, self.form.dim)
+        scores = np.full((count, k), -np.inf, dtype=np.float32)  # [M, k]
+        numbers = np.full((count, k), -1, dtype=np.int64)  # [M, k]
+        for number, query in enumerate(rows):
+            found = self._best(query, k, among)
+            scores[number, : len(found)] = [score for score, _ in found]
+            numbers[number, : len(found)] = [which for _, which in found]
+        scores /= parts  # the server adds up the parts
+        return scores, numbers
+
+    def _best(self, query: Floats, k: int, among: Indices | None) -> list[tuple[float, int]]:
+        """The best images of one query [P, E]. More are asked for until equal scores are whole."""
+        models = _models()
+        chosen = None
+        if among is not None:
+            chosen = models.Filter(must=[models.HasIdCondition(has_id=among.tolist())])
+        asked = k + 1
+        while True:
+            with self._answers():
+                points = self._client.query_points(
+                    self.place.collection,
+                    query=query.tolist(),
+                    limit=asked,
+                    query_filter=chosen,
+                    search_params=models.SearchParams(exact=True),
+                    with_payload=False,
+                ).points
+            found = sorted((-point.score, point.id) for point in points)
+            if len(found) < asked or found[-1][0] > found[k - 1][0]:
+                return [(-score, number) for score, number in found[:k]]
+            asked *= 2
+
+    def features(self, numbers: Sequence[int]) -> Floats:
+        """As `StoredIndex`."""
+        with self._answers():
+            points = self._client.retrieve(
+                self.place.collection, list(numbers), with_payload=False, with_vectors=True
+            )
+        vectors = {point.id: point.vector for point in points}
+        return np.array([vectors[number] for number in numbers], dtype=np.float32)
+
+    def refresh(self) -> None:
+        """Every search sees what the server has."""
+
+    def check(self) -> None:
+        """The server checks its own files."""
+
+    def close(self) -> None:
+        """End the connection."""
+        self._client.close()
+
+    def info(self) -> dict[str, Any]:
+        """As `StoredIndex`."""
+        with self._answers():
+            found = self._client.get_collection(self.place.collection)
+        return {
+            "server": self.place.url,
+            "collection": self.place.collection,
+            "segments": found.segments_count,
+            "bytes": found.points_count * self._size,  # of the features alone
+            "state": str(found.status.value),
+        }
+
+
+def _connect(url: str) -> Any:
+    """A client of the server."""
+    _models()
+    from qdrant_client import QdrantClient
+
+    return QdrantClient(url=url, api_key=os.environ.get(KEY), check_compatibility=False)
+
+
+def _models() -> Any:
+    """The client's types. UserError if it is not installed."""
+    try:
+        from qdrant_client import models
+    except ImportError:
+        raise UserError(
+            "an index on a server needs qdrant-client, which is not installed; run pip install "
+            "'gatedcir[qdrant-server]', or make an index of the kind exact."
+        ) from None
+    return models
