@@ -10,6 +10,9 @@ from published_model import golden, published, sprc_file
 
 import blip_fine_tune_2
 from gatedcir.errors import UserError
+from gatedcir.models.weights.sources import with_tower
+from gatedcir.run_folder import checkpoint
+from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
 __all__ = ["golden", "published", "sprc_file", "yaml_file"]  # fixtures of other files
@@ -45,6 +48,11 @@ def encode_triplets(model, references, targets, text):
     else:
         images = torch.cat([references, targets])
     return model(images, *torch.arange(2 * len(text.input_ids)).chunk(2), text)
+
+
+def whole_checkpoint(path: Path) -> Checkpoint:
+    """A run's checkpoint, with the frozen tower that its file only names."""
+    return with_tower(checkpoint.load(path), path)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import SHORT, bad
+from conftest import SHORT, bad, whole_checkpoint
 
 from gatedcir.assemble.data import load_data
 from gatedcir.commands import demo, describe, evaluate, gates, main, resize, submit, train
@@ -273,7 +273,7 @@ def test_output_had_another_name(yaml_file, cirr_run, tmp_path, capsys):
 def test_a_description_counts_all_parameters(cirr_run, capsys):
     describe.main(["--model-path", str(cirr_run)])
     printed = capsys.readouterr().out
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     own = load(str(cirr_run)).own
     count = sum(weight.numel() for weight in run.weights.values())
     [total] = re.findall(r"^  all +([\d,]+) ", printed, re.MULTILINE)

@@ -171,7 +171,8 @@ def test_training_without_a_validation_split(home, tmp_path, capsys):
     train(home, whole, "--save-training")
     train(home, run, "--data-path", data, "--validation-frequency", 0)
     assert "no validation (--validation-frequency 0)" in capsys.readouterr().out
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.pt"]
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == ["before_last.pt", "last.pt"]
     assert not (run / VALIDATION).exists()
     found, expected = (checkpoint.load(r / "checkpoints" / "last.pt") for r in (run, whole))
     assert found.epoch == 2 and found.metrics == {}

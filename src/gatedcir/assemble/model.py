@@ -1,6 +1,7 @@
 """Config -> model: its weights, and the fusions in front of the Q-Former."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.neck_args import read_neck_args
 from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
+from gatedcir.models.weights.tower import found_in, note_of, tower_names
 from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import BackboneConfig, Config, DataConfig, TransformConfig
@@ -44,6 +46,9 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     say(f"weights: {found.description}")
     _resize(found.backbone, config.backbone.image_size)
     torch.manual_seed(config.optim.seed)
+    here = Path(config.backbone.backbone)
+    names = [config.backbone.backbone, *([str(here.resolve())] if here.exists() else [])]
+    found.backbone.sources = tuple(dict.fromkeys([*names, *found.backbone.sources]))
     model = _assemble(found.backbone, config)
     taken = _own_that_fits(found.own, model)
     if found.own:
@@ -85,10 +90,10 @@ def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Toke
 
 
 def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    """The model, tokenizer and config of a checkpoint. Nothing else is read.
+    """The model, tokenizer and config of a checkpoint. Only a tower that it names is read too.
 
     Raises:
-        UserError: the weights do not fit the checkpoint's own config.
+        UserError: the weights do not fit the checkpoint's own config, or the tower is nowhere.
     """
     return _restore(from_run(checkpoint, "the checkpoint"), checkpoint)
 
@@ -101,17 +106,49 @@ def checkpoint_of(
     epoch: int,
     metrics: dict[str, float],
     provenance: dict[str, Any],
+    tower: dict[str, Any] | None = None,
 ) -> Checkpoint:
-    """The checkpoint of a model, without a trainer's state. `restore` is the inverse."""
+    """The checkpoint of a model, without a trainer's state. `restore` is the inverse.
+
+    `tower` names the frozen tower, which is then left out.
+    """
+    weights = model.state_dict()
+    for name in tower_names(weights) if tower is not None else ():
+        del weights[name]
     return Checkpoint(
-        weights=model.state_dict(),
+        weights=weights,
         backbone=model.backbone.config.to_dict(),
         tokenizer=tokenizer.wordpiece.backend_tokenizer.to_str(),
         config=to_dict(config),
         provenance=provenance,
         epoch=epoch,
         metrics=metrics,
+        tower=tower,
     )
+
+
+def tower_left_out(config: Config, model: ComposedRetriever) -> dict[str, Any] | None:
+    """What names the frozen tower in a checkpoint. None if the checkpoint is to hold it."""
+    if config.run.save_tower or config.backbone.train_vision:
+        return None
+    return note_of(model.state_dict(), model.backbone.sources)
+
+
+def with_own_tower(run: Checkpoint, model: ComposedRetriever, name: str) -> dict[str, Tensor]:
+    """The weights of a run that goes on, with the tower of the weights that it began with.
+
+    Raises:
+        UserError: these are others now.
+    """
+    if run.tower is None:
+        return run.weights
+    tower = found_in(model.backbone, run.tower)
+    if tower is None:
+        raise UserError(
+            f"the vision tower of --backbone {name} is another than when the run began; bring the "
+            "old weights back, or start a new run."
+        )
+    return {**run.weights, **tower}
 
 
 def _restore(

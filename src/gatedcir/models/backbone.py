@@ -51,6 +51,7 @@ class Backbone(nn.Module):
         # This head is kept, although it is not used, so that exported weights are complete.
         self.itm_head = blip2.itm_head.requires_grad_(False)  # D -> 2
         self.vision_model.post_layernorm.eps = _POST_LAYERNORM_EPS
+        self.sources: tuple[str, ...] = ()  # names of weights with this frozen tower
         self.recompute = False  # the activations of the tower's blocks, in the backward pass
 
     @classmethod

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
 from gatedcir.files import CONFIG_FILE, room_for, write_json, write_text
-from gatedcir.run_folder.checkpoint import BEST, LAST
+from gatedcir.run_folder.checkpoint import BEFORE, BEST, LAST
 from gatedcir.run_folder.claim import LOCK, Claim
 
 RUNS = Path("runs")  # holds the folders of runs without --output
@@ -96,7 +96,7 @@ def _check_new(path: Path) -> None:
 
 def _is_bare(path: Path) -> bool:
     """Whether a folder holds a run without weights and without a validation."""
-    kept = [path / CHECKPOINTS / BEST, path / CHECKPOINTS / LAST, path / VALIDATION]
+    kept = [*(path / CHECKPOINTS / name for name in (BEST, LAST, BEFORE)), path / VALIDATION]
     return (path / CONFIG_FILE).exists() and not any(file.exists() for file in kept)
 
 
@@ -234,8 +234,8 @@ def _begins_with(file: Path, text: str) -> bool:
 
 def last_line(path: Path, *, stopped: str) -> str:
     """The message of a stopped run: the content of its folder, and how to go on."""
-    if (path / CHECKPOINTS / LAST).exists():
-        rest = f"all epochs before are kept; go on with --resume {path}"
+    if any((path / CHECKPOINTS / name).exists() for name in (LAST, BEFORE)):
+        rest = f"all up to its last save is kept; go on with --resume {path}"
     elif (path / CHECKPOINTS / BEST).exists():
         rest = (
             f"the best model so far is kept in {path / CHECKPOINTS / BEST}; to go on after a stop, "

@@ -4,13 +4,13 @@ import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
@@ -23,7 +23,13 @@ from gatedcir.assemble.data import (
     with_workers_that_fit,
 )
 from gatedcir.assemble.evaluator import LARGEST_BATCH, make_evaluator, place
-from gatedcir.assemble.model import build, check_opens_again, checkpoint_of
+from gatedcir.assemble.model import (
+    build,
+    check_opens_again,
+    checkpoint_of,
+    tower_left_out,
+    with_own_tower,
+)
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.ahead import ahead
 from gatedcir.data.batches import TripletDataset
@@ -37,8 +43,7 @@ from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict
 from gatedcir.progress import bar
 from gatedcir.resources import GIB, count_parameters, peak_memory
-from gatedcir.run_folder import checkpoint
-from gatedcir.run_folder.checkpoint import BEST, LAST, Checkpoint
+from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, Place, RunFolder, has, last_line
 from gatedcir.run_folder.provenance import provenance
 from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
@@ -50,9 +55,12 @@ from gatedcir.training.resume import (
     nothing_to_do,
     remarks,
 )
+from gatedcir.training.saving import Saving
 from gatedcir.training.sharding import gathered, whole_weights
+from gatedcir.training.so_far import SoFar
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
 from gatedcir.training.step_rows import Row, StepRows, every, fusion_figures
+from gatedcir.training.stop import Stop, in_words
 from gatedcir.training.validation import validate_epoch
 
 
@@ -70,17 +78,20 @@ def fit(config: Config) -> Path | None:
     check_opens_again(config)
     accelerator = make_accelerator(config.run.device)
     check_launch(config, accelerator.device)
-    with claim_folder(config) if accelerator.is_main_process else nullcontext() as place:
+    stop, main = Stop(), accelerator.is_main_process
+    with stop.listening(), claim_folder(config) if main else nullcontext() as place:
         resumes = broadcast_object_list([place is not None and place.resumes])[0]
         try:
-            _fit(config, accelerator, place, resumes=resumes)
-        except KeyboardInterrupt:
+            _fit(config, accelerator, place, stop, resumes=resumes)
+        except KeyboardInterrupt as end:
             line = last_line(place.path, stopped="stopped") if place is not None else "stopped."
-            raise KeyboardInterrupt(line) from None
+            raise in_words(end, line) from None
         return None if place is None else place.path
 
 
-def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resumes: bool) -> None:
+def _fit(
+    config: Config, accelerator: Accelerator, place: Place | None, stop: Stop, *, resumes: bool
+) -> None:
     """Train the epochs that are left. Only the main process has the folder, and writes."""
     main, epochs = place is not None, config.optim.num_epochs
     resumed, kept = load_resumed(config, accelerator.num_processes) if resumes else (None, None)
@@ -94,63 +105,55 @@ def _fit(config: Config, accelerator: Accelerator, place: Place | None, *, resum
                 print(nothing_to_do(config.run.resume, epochs))
             return
         if main:
-            print(going_on(config.run.resume, kept, done, epochs))
+            print(going_on(config.run.resume, kept, resumed, epochs))
     trainer, splits = _prepare(config, accelerator, resumed)
     best = trainer.resume()
-    folder = None
-    if place is not None and resumed is not None:
-        folder = RunFolder(place.path, done=done, kept=kept)
-    if overdue:
-        best = _end_epoch(trainer, folder, splits, done - 1, best)
-    for epoch in range(done, epochs):
-        row, steps = trainer.train_epoch(epoch)
-        if place is not None:
-            folder = folder or RunFolder.create(place.path, to_dict(config), trainer.provenance)
-            folder.add(TRAIN, epoch, row)
-            folder.add_steps(epoch, steps)
-        best = _end_epoch(trainer, folder, splits, epoch, best)
-        accelerator.wait_for_everyone()
+
+    @cache
+    def folder() -> RunFolder:
+        assert place is not None
+        if resumed is not None:
+            return RunFolder(place.path, done=done, kept=kept)
+        return RunFolder.create(place.path, to_dict(config), trainer.provenance)
+
+    saving = Saving(
+        config.run,
+        accelerator,
+        stop,
+        trainer.take,
+        folder if main else None,
+        goes_on=resumed is not None,
+        best=best,
+    )
+    if main and resumed is not None:
+        folder()  # its tables are mended at once
+    with stop.later():
+        if overdue:
+            _end_epoch(trainer, saving, splits, done - 1)
+        for epoch in range(done, epochs):
+            row, steps = trainer.train_epoch(epoch, saving)
+            if main:
+                folder().add(TRAIN, epoch, row)
+                folder().add_steps(epoch, steps)
+            _end_epoch(trainer, saving, splits, epoch)
+            accelerator.wait_for_everyone()
 
 
-def _end_epoch(
-    trainer: "_Trainer", folder: RunFolder | None, splits: list[Split], epoch: int, best: float
-) -> float:
-    """Validate if it is due, and save as the options say. Returns the best score so far.
-
-    All processes call it, because weights may be in shards. The one with the folder does the work.
-    """
-    run = trainer.config.run
+def _end_epoch(trainer: "_Trainer", saving: Saving, splits: list[Split], epoch: int) -> None:
+    """Validate if it is due, and save as the options say. All processes must call it."""
     trainer.step.choose_scales(epoch)
-    snapshot = trainer.snapshot(epoch + 1) if run.keeps_last or run.keeps_best else None
-    state = trainer.step.state() if run.keeps_last else {}
-
-    def save(metrics: dict[str, float]) -> None:
-        """Save the state for resuming, if the options ask for it. The epoch gives random states."""
-        if folder is not None and snapshot is not None and run.keeps_last:
-            first = list(trainer.first_losses or ())
-            more = {"best": best, "first_losses": first, "tables": folder.tables}
-            kept = replace(snapshot, metrics=metrics, trainer={**state, **more})
-            checkpoint.save(folder.checkpoints / LAST, kept)
-
+    taken = trainer.take(epoch + 1) if trainer.config.run.save else None
+    check = None
+    if _is_due(trainer.config, epoch):
+        check = partial(validate_epoch, trainer.evaluator, splits, trainer.changes, epoch)
     with whole_weights(trainer.step.model):
-        # Save before the validation too. If it fails, for example on a broken image, the epoch is
-        # not lost: a resumed run begins with the validation that is missing.
-        save({})
-        if folder is not None and _is_due(trainer.config, epoch):
-            metrics, figures = validate_epoch(trainer.evaluator, splits, trainer.changes, epoch)
-            score = metrics[trainer.evaluator.benchmark.headline]
-            if snapshot is not None and run.keeps_best and score > best:
-                checkpoint.save(folder.checkpoints / BEST, replace(snapshot, metrics=metrics))
-            best = max(best, score)
-            folder.add(VALIDATION, epoch, metrics | figures)
-            save(metrics)
-    return best
+        saving.end_epoch(taken, check, epoch=epoch, headline=trainer.evaluator.benchmark.headline)
 
 
 def _is_due(config: Config, epoch: int) -> bool:
-    """Whether an epoch ends with a validation."""
+    """Whether an epoch ends with a validation. Number -1, before the first, does not."""
     done, every = epoch + 1, config.run.validation_frequency
-    return every > 0 and (done % every == 0 or done == config.optim.num_epochs)
+    return epoch >= 0 and every > 0 and (done % every == 0 or done == config.optim.num_epochs)
 
 
 @dataclass
@@ -165,64 +168,70 @@ class _Trainer:
     loader: DataLoader
     provenance: dict[str, Any]
     resumed: Checkpoint | None
+    tower: dict[str, Any] | None
+    """Names the frozen tower, which checkpoints leave out."""
     first_losses: StepLosses | None = None
     """Of the run's first step, which no update has changed."""
 
-    def train_epoch(self, epoch: int) -> tuple[Row, list[Row]]:
-        """One pass over the triplets. Returns mean figures with costs, and rows of single steps."""
+    def train_epoch(self, epoch: int, saving: Saving) -> tuple[Row, list[Row]]:
+        """One pass over the triplets. Returns mean figures with costs, and rows of single steps.
+
+        A resumed run takes up the epoch where its state was saved. `saving` is asked after every
+        step whether it is time to save again, or to end.
+        """
         config, model = self.config, self.step.model
         self.step.choose_scales(epoch)
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
+        steps = len(self.loader)
+        rows = StepRows(first=epoch * steps, every=every(steps, config.run.log_every))
+        found = SoFar(rows, self.accelerator.device)
+        found.resume(self.resumed, epoch, self.accelerator.process_index)
         self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]
+        self.loader.sampler.start = found.steps  # type: ignore[attr-defined]
         self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
-        sums: dict[str, Tensor] = {}
-        each: list[Tensor] = []  # (loss, contrastive term) of every step
-        start = time.perf_counter()
-        main = self.accelerator.is_main_process
+        start = time.perf_counter() - found.seconds
         # On a CPU the thread would take time from the step.
         on_cpu = self.accelerator.device.type == "cpu"
         batches = self.loader if on_cpu else ahead(self.loader)
-        steps = len(self.loader)
-        rows = StepRows(first=epoch * steps, every=every(steps, config.run.log_every))
-        shown = bar(batches, desc=f"epoch {epoch}", total=steps, unit="step", show=main)
-        for step, batch in enumerate(shown):
+        place = {"desc": f"epoch {epoch}", "total": steps, "initial": found.steps, "unit": "step"}
+        shown = bar(batches, **place, show=self.accelerator.is_main_process)
+        for step, batch in enumerate(shown, start=found.steps):
+            found.begin()
             rates = self.step.rates
             loss, losses, aux = self.step(batch)
-            figures = {"loss": loss, **losses, **fusion_figures(aux)}
+            found.add({"loss": loss, **losses, **fusion_figures(aux)}, model.temp, rates)
             del aux  # the gates are large, and the next step needs the memory
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0) + value.detach().float()
-            rows.add(step, {**figures, "temp": model.temp}, rates)
-            each.append(torch.stack([loss, losses["loss_itc"]]).detach().float())
             # Reading a loss waits for the device, so we do not read it at every step.
             if step % 10 == 0 or step + 1 == steps:
                 check_loss(loss.item(), epoch=epoch, where=f"step {step}")
                 shown.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
-        seconds = time.perf_counter() - start
-        check_loss(sums["loss"].item(), epoch=epoch, where="the sum of its steps")
+            found.seconds = time.perf_counter() - start
+            if step + 1 < steps:  # the end of the epoch saves by itself
+                saving.after_step(epoch, found)
+        check_loss(found.sums["loss"].item(), epoch=epoch, where="the sum of its steps")
         check_weights(model, epoch=epoch)
         if epoch == 0:
-            self.first_losses = StepLosses(*each[0].tolist())
+            self.first_losses = StepLosses(*found.each[0].tolist())
         check_progress(
-            StepLosses(*torch.stack(each).median(0).values.tolist()),
+            found.medians(),
             first=self.first_losses,
             compared=config.optim.batch_size * self.accelerator.num_processes,
             epoch=epoch,
         )
-        means = {name: value / steps for name, value in sums.items()}
+        means = {name: value / steps for name, value in found.sums.items()}
         triplets = steps * config.optim.batch_size * self.accelerator.num_processes
         row = {
             **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
             "temp": model.temp.item(),
             "learning_rate": self.step.schedule.get_last_lr()[0],
-            "triplets_per_second": triplets / seconds,
+            "triplets_per_second": triplets / found.seconds,
             "peak_memory_gib": peak_memory(self.accelerator.device) / GIB,
         }
         return row, rows.read(self.accelerator)
 
-    def snapshot(self, epochs: int) -> Checkpoint:
-        """The model after so many epochs, without metrics or the trainer's state."""
+    def take(self, epochs: int) -> Checkpoint:
+        """The state after so many epochs, without metrics. All processes must call it."""
         found = checkpoint_of(
             self.step.model,
             self.step.tokenizer,
@@ -230,8 +239,10 @@ class _Trainer:
             epoch=epochs,
             metrics={},
             provenance=self.provenance,
+            tower=self.tower,
         )
-        return replace(found, weights=gathered(found.weights))
+        state = {**self.step.state(), "first_losses": list(self.first_losses or ())}
+        return replace(found, weights=gathered(found.weights), trainer=state)
 
     def resume(self) -> float:
         """Load the last state of a resumed run. Returns the best score so far."""
@@ -262,9 +273,12 @@ def _prepare(
     triplets = [triplet for split in train_splits for triplet in split.triplets]
     check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
-    place(model, accelerator.device, config)
+    weights = None
     if resumed is not None:
-        model.load_state_dict(resumed.weights)  # whole, before the step may spread them
+        weights = with_own_tower(resumed, model, config.backbone.backbone)
+    place(model, accelerator.device, config)
+    if weights is not None:
+        model.load_state_dict(weights)  # whole, before the step may spread them
     here = with_workers_that_fit(config, model, max(2 * config.optim.batch_size, LARGEST_BATCH))
     source = make_source(here, model, [*train_splits, *splits])
     text = benchmark(config.data.dataset).training_text
@@ -290,6 +304,7 @@ def _prepare(
             FINGERPRINTS: found,
         },
         resumed=resumed,
+        tower=tower_left_out(config, model),
     )
     return trainer, splits
 

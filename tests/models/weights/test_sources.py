@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from conftest import whole_checkpoint
 from huggingface_hub.errors import LocalEntryNotFoundError
 from published_model import FIXTURES, SPRC, golden_config, golden_weights, write_file
 
@@ -19,7 +20,6 @@ from gatedcir.models.weights.sources import load
 from gatedcir.models.weights.vocabulary import read_wordpieces, wordpieces_from_json
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
-from gatedcir.run_folder import checkpoint
 
 
 def lavis_weights():
@@ -83,7 +83,7 @@ def test_a_hub_folder_gives_the_same_backbone(tmp_path, sprc):
 
 
 def test_an_own_run_gives_the_same_model(cirr_run):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     found = load(str(cirr_run))
     assert found.run is not None and found.run.epoch == run.epoch
     whole = {f"backbone.{n}": w for n, w in found.backbone.state_dict().items()} | found.own
@@ -98,7 +98,7 @@ def test_training_starts_with_prompts_temperature_and_fusion_of_its_source(
     assert torch.equal(model.prompt_tokens, sprc.own["prompt_tokens"])
     assert model.temp.item() == pytest.approx(0.05)
     assert "SPRC" in capsys.readouterr().out
-    weights = checkpoint.load(cirr_run).weights
+    weights = whole_checkpoint(cirr_run).weights
     again = make(cirr_run)
     assert all(torch.equal(w, weights[n]) for n, w in again.state_dict().items())
     other = make(cirr_run, "--model.gated-fusion.strategy", "additive")

@@ -6,7 +6,7 @@ content of a file, not at its name, to decide what kind of weights it holds.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from gatedcir.models.weights.names import (
     without_dropped,
 )
 from gatedcir.models.weights.sizes import RANDOM, VIT_G, VIT_L, infer_config
+from gatedcir.models.weights.tower import found_in
 from gatedcir.models.weights.vocabulary import (
     padded,
     read_wordpieces,
@@ -144,20 +145,50 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     """The model of this project's own checkpoint, with its prompts, temperature and fusion.
 
     Raises:
-        UserError: the weights do not fit the checkpoint's own sizes.
+        UserError: the weights do not fit the checkpoint's own sizes, or the frozen tower that they
+            leave out is nowhere.
     """
+    sources = () if run.tower is None else tuple(run.tower["sources"])
+    run = with_tower(run, file)
     weights = {
         n.removeprefix(BACKBONE): w for n, w in run.weights.items() if n.startswith(BACKBONE)
     }
     expected = Backbone.without_weights(run.backbone).state_dict()
     if wrong := mismatch(weights, expected):
         raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
+    backbone = Backbone.from_state(run.backbone, weights)
+    backbone.sources = sources
     return Pretrained(
-        Backbone.from_state(run.backbone, weights),
+        backbone,
         wordpieces_from_json(run.tokenizer),
         f"{file} after {run.epoch} epochs",
         own={name: w.float() for name, w in run.weights.items() if not name.startswith(BACKBONE)},
         run=run,
+    )
+
+
+def with_tower(run: Checkpoint, file: Path | str) -> Checkpoint:
+    """A checkpoint with the frozen tower that it only names, from the first source that has it.
+
+    Raises:
+        UserError: none has it.
+    """
+    if run.tower is None:
+        return run
+    size = run.backbone["vision_config"]["image_size"]
+    for name in run.tower["sources"]:
+        try:
+            backbone = load(name).backbone
+            if backbone.image_size != size:
+                backbone.resize(size)
+        except (UserError, ValueError):
+            continue
+        if (tower := found_in(backbone, run.tower)) is not None:
+            return replace(run, weights={**run.weights, **tower}, tower=None)
+    raise UserError(
+        f"{file} leaves out its frozen vision tower ({run.tower['hash']}), and none of its sources "
+        f"{', '.join(run.tower['sources'])} has it here; bring one back to its place, or train "
+        "with --save-tower, which keeps all in one file."
     )
 
 
