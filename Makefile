@@ -5,19 +5,24 @@ BIN := $(VENV)/bin
 LAVIS_PYTHON ?= python3.11
 LAVIS := .venv-lavis
 
-.PHONY: help demo test recall test-lavis check docs format clean
+.PHONY: help demo test recall recipes test-lavis check docs format clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-demo: $(VENV)/.runtime ## Train on synthetic scenes, print a table, draw gate maps (about 5 minutes)
-	$(BIN)/python -m gatedcir demo --output demo
+demo: $(VENV)/.page ## Train on synthetic scenes, print a table, draw gate maps, serve a page (about 10 minutes)
+	$(BIN)/python -m gatedcir demo --output demo --serve
 
 test: $(VENV)/.dev ## Run all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 recall: $(VENV)/.runtime ## Train one small run; fail if its recall leaves its band
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/check_recall.py
+
+recipes: $(VENV)/.runtime ## Measure the recipes of docs/recipes.md on scenes (days on two cores)
+	test -e scenes || $(BIN)/python -m gatedcir synthetic --layout cirr --output scenes --seed 20 --train 28000 --val 4000 --test 50
+	PYTHON=$(BIN)/python sh scripts/recipes.sh
+	$(BIN)/python -m gatedcir ablate --grid configs/ablations/recipes.yaml --config configs/tiny.yaml --dataset CIRR --data-path scenes --cache-features features --num-epochs 4 --seeds 3 --output runs/recipes-grid
 
 test-lavis: $(VENV)/.runtime $(LAVIS)/.installed ## Compare with salesforce-lavis itself (docs/lavis.md)
 	rm -rf build/lavis
@@ -49,8 +54,12 @@ $(VENV)/.runtime: requirements.txt pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.page
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.page: requirements-page.txt $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet -r requirements-page.txt
 	touch $@
 
 $(VENV)/.docs: requirements-docs.txt $(VENV)/.runtime

@@ -3,21 +3,33 @@
 import os
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 from option_fixtures import yaml_file
 from published_model import golden, published, sprc_file
+from served_page import photos, site
 
 import blip_fine_tune_2
+from gatedcir.ablation import runs
 from gatedcir.errors import UserError
-from gatedcir.models.weights.sources import with_tower
+from gatedcir.models.weights.sources import with_towers
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.synthetic.layouts import write_cirr, write_fashioniq
 
-__all__ = ["golden", "published", "sprc_file", "yaml_file"]  # fixtures of other files
+# Fixtures of other files.
+__all__ = ["golden", "photos", "published", "site", "sprc_file", "yaml_file"]
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_starts():
+    """Trainings that an ablation starts are forked. test_wheel.py starts them as a user does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "start", forked.start_training)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +63,8 @@ def encode_triplets(model, references, targets, text):
 
 
 def whole_checkpoint(path: Path) -> Checkpoint:
-    """A run's checkpoint, with the frozen tower that its file only names."""
-    return with_tower(checkpoint.load(path), path)
+    """A run's checkpoint, with the frozen towers that its file only names."""
+    return with_towers(checkpoint.load(path), path)
 
 
 @pytest.fixture(scope="session")

@@ -23,8 +23,9 @@ from gatedcir.data import transforms
 from gatedcir.data.triplets import evaluation_text, training_text
 from gatedcir.device import CPU
 from gatedcir.evaluation import statistics
-from gatedcir.options import config, model_config
+from gatedcir.options import config, model_config, recipe_config
 from gatedcir.options.parsing import parse
+from gatedcir.page.asked import Asked
 from gatedcir.training import losses, step
 from gatedcir.training.step_rows import fusion_figures
 
@@ -54,12 +55,15 @@ CONFIG = {
     "ModelConfig.layer_fusion": "none",
     "ModelConfig.visual_scales": (1.0,),
     "ModelConfig.scale_fusion": "none",
+    "ModelConfig.scale_backbones": None,
     "ModelConfig.adaptive_scales": False,
     "ModelConfig.neck": "none",
     "ModelConfig.neck_args": (),
     "ModelConfig.layer_weights": None,
     "ModelConfig.reduced_width": 64,
     "ModelConfig.visual_start": "identity",
+    "ModelConfig.query_branch": "none",
+    "ModelConfig.matcher": "none",
     "BackboneConfig.blip_model_name": "blip2_cir_align_prompt",
     "BackboneConfig.backbone": "tiny",
     "BackboneConfig.image_size": None,
@@ -76,6 +80,17 @@ CONFIG = {
     "LossConfig.gate_target_for": "gate",
     "LossConfig.gate_target_cut": 0.3,
     "LossConfig.loss_itm": 0.0,
+    "RecipeConfig.loss": "itc",
+    "RecipeConfig.noise": 0.0,
+    "RecipeConfig.stage": "whole",
+    "RecipeConfig.from_run": None,
+    "RecipeConfig.bank_temperature": 0.05,
+    "RecipeConfig.bank_hardest": 0,
+    "RecipeConfig.ema": 0.0,
+    "RecipeConfig.rerank": 50,
+    "RecipeConfig.extra_captions": (),
+    "RecipeConfig.extra_weight": 1.0,
+    "RecipeConfig.rerank_negatives": 7,
     "OptimConfig.num_epochs": 10,
     "OptimConfig.batch_size": 64,
     "OptimConfig.related": 1,
@@ -92,6 +107,7 @@ CONFIG = {
     "RunConfig.output": None,
     "RunConfig.resume": None,
     "RunConfig.validation_frequency": 1,
+    "RunConfig.tracker": ("tensorboard",),
     "RunConfig.save_training": False,
     "RunConfig.save_every_minutes": 10.0,
     "RunConfig.save_every_steps": 0,
@@ -108,12 +124,15 @@ CONFIG = {
 }
 
 # Options of single commands.
-MODULES = {"pretrain_tiny": "pretrain_tiny"}  # of scripts
+MODULES = {name: name for name in ("bench_page", "pretrain_tiny", "mutate_inputs")}  # of scripts
 OPTIONS = {
     "submit.split": "test",
     "submit.device": "auto",
+    "evaluate.composition": True,
     "evaluate.split": "val",
     "evaluate.device": "auto",
+    "evaluate.rerank": 50,
+    "submit.rerank": 50,
     "submit.fashioniq_categories": CATEGORIES,
     "pictures.fashioniq_categories": CATEGORIES,
     "submit.num_workers": 2,
@@ -124,23 +143,42 @@ OPTIONS = {
     "demo.val": 750,
     "demo.num_epochs": 1,
     "demo.num": 8,
+    "serve.port": 7860,
+    "serve.host": "127.0.0.1",
+    "serve.device": "auto",
+    "bench_page.model_path": "tiny",
+    "bench_page.images": 5000,
+    "bench_page.requests": 200,
     "pictures.split": "val",
     "pictures.format": "png",
     "pictures.num": 8,
     "pictures.device": "auto",
+    "mutate_inputs.inputs": 10_000,
     "pretrain_tiny.share": 1.0,
     "synthetic.train": 8000,
     "synthetic.val": 600,
     "synthetic.test": 600,
     "resize.image_size": 224,
     "resize.num_workers": 2,
+    "check.num_workers": 2,
+    "check.images": True,
     "index.num_workers": 2,
+    "average.device": "auto",
     "index.device": "auto",
     "search.k": 10,
+    "search.rerank": 50,
     "search.device": "auto",
 }
 
 ARGUMENTS = {
+    "Part": {"kind": "trained", "span": 1},
+    "Asked": {"alpha": 1.0, "k": 12},
+    "Visit": {"now": Asked(), "shown": 12},
+    "Query": {"strength": 1.0},
+    "Engine": {"device": "auto"},
+    "Shelf.thumbnail": {"side": 320},
+    "Site.thumbnail": {"side": 320},
+    "make_app": {"local": True},
     "Benchmark": {
         "metrics": recalls,
         "headline": "recall_at10",
@@ -151,7 +189,20 @@ ARGUMENTS = {
         "rules": ANY,
     },
     "Choice": {"protocol": "original", "gallery": "split", "images": True},
+    "Picture": {"kind": "other"},
+    "Tile": {"kind": "other"},
+    "tile_of": {"kind": "other"},
+    "Text": {"kind": "text"},
+    "intervals": {"draws": 2000},
+    "differences": {"draws": 2000},
+    "RunFolder": {"trackers": ("tensorboard",)},
     "Rules": {"length": 1},
+    "MatchReranker": {"runs_on": CPU, "search": 1.0},
+    "complementary": {"reduction": "mean"},
+    "bank_similarity": {"entries": 1 << 22},
+    "composed_losses": {"contrast": "itc"},
+    "contrastive": {"contrast": "itc"},
+    "losses_of": {"contrast": "itc"},
     "parse_circo": {"images": True},
     "read_answers": {"read": plain},
     "read_queries": {"choice": WHOLE},
@@ -179,8 +230,15 @@ ARGUMENTS = {
         "dropout": 0.1,
         "start": "seed",
     },
-    "Backbone.token_count": {"scale": 1.0},
-    "Backbone.vision_levels": {"scale": 1.0},
+    "GroundedFusion": {
+        "layers": 2,
+        "heads": 4,
+        "alpha_init": 0.5,
+        "dropout": 0.1,
+        "start": "seed",
+    },
+    "VisionTower.token_count": {"scale": 1.0},
+    "VisionTower.vision_levels": {"scale": 1.0},
     "ChannelAttention": {"reduction": 4, "activation": nn.ReLU},
     "ComposedRetriever": {"layers": (-1,), "scales": (1.0,), "reads": "embeddings"},
     "ConcatFusion": {"reduced": 64},
@@ -230,7 +288,7 @@ ARGUMENTS = {
         "backbones": ("resnet50", "pvt_v2_b2", "efficientnet"),
         "scales": SCALES,
     },
-    "Gallery.search": {"k": 10},
+    "Gallery.search": {"k": 10, "rerank": 50},
     "Indexing.add": {"num_workers": 2},
     "Indexing.sync": {"num_workers": 2},
     "Manifest": {"format": 1},
@@ -329,7 +387,7 @@ def changed(found, pinned):
 def test_options_of_training_and_evaluation():
     kinds = [
         kind
-        for module in (config, model_config)
+        for module in (config, model_config, recipe_config)
         for kind in vars(module).values()
         if is_dataclass(kind) and getattr(kind, "__module__", "") == module.__name__
     ]

@@ -58,6 +58,15 @@ def reason_of(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0].rstrip(".:") or type(error).__name__
 
 
+def plain(text: str) -> str:
+    r"""A text on one line, without what a terminal would obey.
+
+    >>> plain("a name\n\x1b[2J")
+    'a name\\n\\x1b[2J'
+    """
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 def check_file_to_write(path: Path, flag: str) -> None:
     """UserError if something else is in the file's place, or a file in place of a parent folder."""
     if path.is_dir():
@@ -163,6 +172,6 @@ def _why_not_passed_on(text: str) -> str:
 
 def _report(error: UserError) -> int:
     # A data loader's worker process wraps our message in its traceback, where it is the last line.
-    message = re.sub(r"^gatedcir(\.\w+)+: ", "", str(error).strip().splitlines()[-1])
-    print(f"error: {message}", file=sys.stderr)
+    message = re.sub(r"^gatedcir(\.\w+)+: ", "", str(error).strip().split("\n")[-1])
+    print(f"error: {plain(message)}", file=sys.stderr)
     return 2

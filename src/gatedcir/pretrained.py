@@ -15,7 +15,7 @@ from gatedcir.files import whole_files
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights import hub_folder
-from gatedcir.models.weights.names import FUSIONS, to_lavis, to_sprc
+from gatedcir.models.weights.names import ADDED, to_lavis, to_sprc
 from gatedcir.models.weights.sources import SPRC_MODEL, load
 from gatedcir.models.weights.vocabulary import vocabulary, wordpieces_from_json
 from gatedcir.options.config import Config
@@ -163,10 +163,14 @@ def _without_fusion(run: Checkpoint, name: str, kind: str, *, allowed: bool) -> 
         has.append("other layers or scales than the last one at 1.0")
     if options["neck"] != "none":
         has.append(f"a {options['neck']} neck")
+    if options.get("query-branch", "none") != "none":
+        has.append("a Q-Former for queries alone")
+    if options.get("matcher", "none") != "none":
+        has.append("a matcher")
     if has and not allowed:
         raise UserError(
             f"{name} has {' and '.join(has)}, for which --format {kind} has no place; take "
             "--format hub, or pass --drop-fusion to lose what it learned."
         )
-    weights = {n: weight for n, weight in run.weights.items() if not n.startswith(FUSIONS)}
+    weights = {n: weight for n, weight in run.weights.items() if not n.startswith(ADDED)}
     return replace(run, weights=weights)

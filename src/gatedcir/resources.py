@@ -1,11 +1,13 @@
-"""Measurements of memory and of parameters."""
+"""Measurements of memory, of parameters and of time."""
 
 import ctypes
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import torch
@@ -16,11 +18,21 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
+Result = TypeVar("Result")
 MIB, GIB = 2**20, 2**30
 _CONTROLLERS = Path("/sys/fs/cgroup")
 _SHARED = Path("/dev/shm")  # a container's is 64 MB unless --shm-size says otherwise
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
+
+def timed(call: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
+    """The result of a call, and the seconds until the device was done with it."""
+    start = time.perf_counter()
+    result = call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return result, time.perf_counter() - start
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gatedcir.ablation import runs as runs_module
 from gatedcir.ablation import same_data
-from gatedcir.ablation.cells import chosen, read_grid
+from gatedcir.ablation.cells import chosen, read_grid, some_cells
 from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
 from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
@@ -49,7 +49,11 @@ def pretend(run, score, *, epochs=2):
     run.path.mkdir(parents=True)
     (run.path / "config.yaml").write_text(yaml.safe_dump(to_dict(run.config)))
     made_by = {"git": "abc", "devices": ["cpu"], "processes": 1, "data": {"CIRR val": "all of it"}}
-    made_by |= {"parameters": 2_000_000, "trainable_parameters": 1_234_567}
+    made_by |= {
+        "queries": {"CIRR val": 60},
+        "parameters": 2_000_000,
+        "trainable_parameters": 1_234_567,
+    }
     (run.path / "provenance.json").write_text(json.dumps(made_by))
     rows = [{"epoch": e, "recall_at1": 2.0 * e, HEADLINE: score * (e + 1) / 2} for e in (0, 1)]
     pd.DataFrame(rows[:epochs]).to_csv(run.path / "validation_metrics.csv", index=False)
@@ -60,6 +64,14 @@ def pretend(run, score, *, epochs=2):
 def with_data(run, **fingerprints):
     file = run.path / "provenance.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"fingerprints": fingerprints}))
+
+
+def test_some_cells_are_run_with_the_baseline(tmp_path):
+    grid = grid_of(tmp_path, CELLS)
+    assert some_cells(grid, ()) == grid
+    assert [cell.name for cell in some_cells(grid, ["fast"]).cells] == ["none", "fast"]
+    with pytest.raises(UserError, match="--cells slow is no cell of the grid; its cells are"):
+        some_cells(grid, ["slow"])
 
 
 def test_data_batches_and_weights_are_checked_before_the_first_run(home, tmp_path, monkeypatch):
@@ -166,6 +178,10 @@ def test_the_command_means_the_config(tmp_path):
         ({"none": {"learning-rate": {"peak": 3}}}, r"no option --learning-rate\.peak"),
         ({"none": {"batch-size": 0}}, "cell none .*--batch-size 0 is out of range"),
         ({"none": {"validation-frequency": 0}}, "--validation-frequency 0, but cells are compared"),
+        (
+            {"none": {"stage": "bank", "from-run": "a", "backbone": "a"}},
+            "--stage bank, whose options come from another run",
+        ),
         ({"none": {"seed": 3}}, "--seed is the same for all cells"),
         ({"none": {"dataset": "FashionIQ"}}, "--dataset is the same for all cells"),
         ({"none": {"data-path": "x"}}, "--data-path is the same for all cells"),
@@ -482,11 +498,15 @@ def test_the_page_the_tables_and_the_charts(scored, tmp_path):
     assert "8 of 9 runs finished, 1 failed." in page and "- CIRR val: all of it" in page
     assert "| lost | 0 | out \\| of memory |" in page
     assert "| gated | 3 | 15.00 | [13.00, 18.00] | +3.00 | [2.00, 4.00] | 3 | 0.0351 |" in page
+    assert "| 2.000 | 2.000 to 2.000 |" in page and "60 validation queries: one is 1.67" in page
     assert "1,234,567" in page and "hold p against 0.05 / 2 = 0.025" in page
     for name in re.findall(r"!\[\w+\]\((.+)\)", page):
         picture = Image.open(tmp_path / name).convert("RGB")
         assert picture.width > 800 and len(picture.getcolors(10**6)) > 20
     assert len(list(tmp_path.glob("*.png"))) == 3
+    shown = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert shown.count("data:image/svg+xml") == 3 and "<td>+3.00</td>" in shown
+    assert "out | of memory" in shown and "hold p against 0.05 / 2 = 0.025" in shown
 
 
 def test_an_ablation_without_any_finished_run_says_so(tmp_path):

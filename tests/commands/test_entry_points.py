@@ -140,7 +140,7 @@ def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path,
     monkeypatch.setattr(
         "gatedcir.visualize.gate_figure.save_gate_figure",
         lambda _, rows, **__: drawn.extend(
-            [(one.title, one.right) for one in row.others] for row in rows
+            [(one.title, one.kind) for one in row.others] for row in rows
         ),
     )
     flags = ["--model-path", str(cirr_run), "--output", str(tmp_path), "--num", "100"]
@@ -149,9 +149,13 @@ def test_a_gate_figure_says_where_the_target_was_found(home, cirr_run, tmp_path,
     [ranking] = rankings
     places = [rank + 1 for rank in ranking.target_ranks]
     assert len(set(places)) > 1 and len(places) == len(drawn)
-    for place, ((title, right), *retrieved) in zip(places, drawn, strict=True):
-        assert right and title == f"target, found at {place}"
-        assert retrieved == [(f"retrieved {n}", n == place) for n in range(1, 6)]
+    for place, (target, *retrieved) in zip(places, drawn, strict=True):
+        kind = "right" if place == 1 else "near"
+        assert target == (f"target, found at {place}", kind)
+        assert [title for title, _ in retrieved] == [f"retrieved {n}" for n in range(1, 6)]
+        assert [n for n, (_, one) in enumerate(retrieved, 1) if one == kind] == [
+            n for n in range(1, 6) if n == place
+        ]
 
 
 def test_several_texts_over_one_image_are_rows_of_one_sheet(home, cirr_run, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -43,7 +44,8 @@ PUBLISHED = {
 }
 TOOLS = (  # scripts that are no commands
     *("bench_step", "bench_cache", "bench_reading", "bench_evaluation"),
-    *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall"),
+    *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall", "compare_runs"),
+    "mutate_inputs",
 )
 HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 
@@ -77,7 +79,7 @@ print([name for name in {HEAVY} if name in sys.modules])
 def test_help_has_groups_and_keeps_what_is_seldom_needed_apart(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     short, whole = helped(capsys, "train", "--help"), helped(capsys, "train", "--help-all")
-    titles = ["data", "weights", "model", "losses", "optimiser", "run", "every command"]
+    titles = ["data", "weights", "model", "losses", "optimiser", "recipes", "run", "every command"]
     for text in (short, whole):
         assert re.findall(r"^(\w[\w ]+):$", text, re.MULTILINE) == titles
         assert "--config FILE" in text and "--dataset {CIRR,FashionIQ,CIRCO}" in text
@@ -114,7 +116,7 @@ def test_published_names_are_the_same_functions(script):
 
 
 def test_the_module_is_the_command(tmp_path):
-    command = [sys.executable, "-m", "gatedcir", "describe"]
+    command = [sys.executable, "-m", "gatedcir", "evaluate"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
     assert done.stderr == "error: something is missing; give --model-path PATH.\n"
@@ -126,10 +128,19 @@ def test_evaluation_takes_its_data_from_the_run(home, cirr_run, tmp_path, capsys
         evaluate.main([*map(str, flags), "--output", str(file), "--num-workers", "0"])
         return json.loads(file.read_text())
 
-    given = found(
-        "--model-path", cirr_run, "--dataset", "CIRR", "--data-path", home / "cirr_dataset"
-    )
-    assert found("--model-path", cirr_run) == given
+    data = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset"]
+    given = found("--model-path", cirr_run, *data)
+    printed = capsys.readouterr().out
+    low, high = given["intervals"]["recall_at10"]
+    assert f"[{low:.2f}, {high:.2f}]" in printed and "one half solves" in printed
+    assert low <= given["metrics"]["recall_at10"] <= high
+    files = ["--ranks", tmp_path / "ranks.csv", "--trec", tmp_path / "run.trec"]
+    alone = found("--model-path", cirr_run, *files, "--no-composition")
+    assert alone == {n: v for n, v in given.items() if n not in ("composition", "single_inputs")}
+    table = pd.read_csv(tmp_path / "ranks.csv")
+    assert 100 * (table["rank"] <= 5).mean() == pytest.approx(given["metrics"]["recall_at5"])
+    assert len((tmp_path / "run.trec.qrels").read_text().splitlines()) == len(table)
+    bad(evaluate, ["--model-path", cirr_run, "--ranks", tmp_path / "a.txt"], "--ranks", ".csv")
     assert found("--model-path", cirr_run, "--gallery", "all")["protocol"] != given["protocol"]
     [name] = found("--model-path", cirr_run, "--split", "train")["protocol"]
     assert name == "CIRR train"

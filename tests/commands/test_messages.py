@@ -17,8 +17,8 @@ FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z0-9.-]*[a-z0-9](?![\w.-]*\{)")
 TRAINING = {"--config", *flag_names(Config)}
 # They use parts of the package, or start other commands: only their own messages count.
 TOOLS = (
-    "demo bench_cache bench_evaluation bench_multiscale bench_reading bench_search "
-    "compare_with_lavis pretrain_tiny check_recall"
+    "demo bench_cache bench_evaluation bench_multiscale bench_page bench_reading bench_search "
+    "compare_with_lavis pretrain_tiny check_recall compare_runs mutate_inputs compare report"
 ).split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
 ONLY_TRAINING = {
@@ -27,6 +27,7 @@ ONLY_TRAINING = {
     "src/gatedcir/models/gated_fusion/survival.py": "they teach no gate",
     "src/gatedcir/assemble/model.py": "they restore what was built",
     "src/gatedcir/benchmarks/fashioniq.py": "they know its name, and read it with its flags alone",
+    "src/gatedcir/assemble/towers.py": "they restore what was built",
     "src/gatedcir/assemble/data.py": "they read no images, or have the flag",
     "src/gatedcir/options/parsing.py": "--resume is read where a command has it",
     "src/gatedcir/options/refusals.py": "advice counts where a command has the flags that it names",
@@ -39,10 +40,11 @@ _DATA_SETS = {"--data-path", "--dataset", "--skip-unreadable"}  # it reads files
 NOT_SAID = {
     "index": _DATA_SETS,
     "search": _DATA_SETS | _WORKERS,
+    "serve": _DATA_SETS | _WORKERS,
     "submit": _GALLERIES,
-    "score": _WORKERS | {"--gallery", "--skip-unreadable"},  # it reads no images
+    "score": _WORKERS | {"--gallery", "--skip-unreadable", "--device"},  # it reads no images
     "convert": _WORKERS | {"--gallery", "--skip-unreadable"},
-    "describe": _WORKERS | {"--data-path"},
+    "check": _GALLERIES | {"--skip-unreadable", "--fashioniq-categories"},  # it notes them
     "export": _WORKERS | {"--data-path"},
     "synthetic": _WORKERS | {"--data-path"},
     "resize": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there

@@ -339,7 +339,7 @@ def test_what_nobody_knows_the_answers_of_is_not_measured(work):
         ("my_file:NoAux", "returns a NoneType as aux; let it return tokens of"),
         (
             "film",
-            "choose gated, additive, interpolate, attentive, contextual, contextual-mean, none ",
+            "choose gated, additive, interpolate, attentive, contextual, contextual-mean, ",
         ),
         ("my_file.py:My Fusion", "or a path like my_file:MyFusion"),
     ],

@@ -4,6 +4,7 @@ One run has all of them, its options partly from a file and partly from flags.
 """
 
 import json
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -137,6 +138,7 @@ def test_other_scales_join_after_their_warm_up(data, tmp_path, monkeypatch, caps
     blip_validate.main([*data, "--model-path", str(run / "checkpoints" / checkpoint.LAST)])
     printed = capsys.readouterr().out
     assert "scales needed: 0.5 by 100% of the images, 1.0 by 100%, 2.0 of 2" in printed
+    assert re.search(r"\ntime of the tower for \d+ images: .* for all, -?[\d.]+ s saved", printed)
     last = checkpoint.load(run / "checkpoints" / checkpoint.LAST)
     assert not restore(last)[0].single_scale
     assert restore(replace(last, epoch=1))[0].single_scale  # as it was validated
@@ -174,6 +176,7 @@ def test_other_scales_join_after_their_warm_up(data, tmp_path, monkeypatch, caps
             ("--scale-warmup-epochs 10", "--num-epochs 10"),
         ),
         ("--model.adaptive-scales", ("--model.adaptive-scales", "--model.visual-scales")),
+        ("--model.scale-backbones tiny", ("--model.scale-backbones tiny", "--backbone")),
         ("--loss-scale 0.5 -1", ("--loss-scale -1.0", "0 or more")),
         ("--model.visual-layers -1 -4", ("--model.layer-fusion",)),
         ("--model.visual-scales 0.5 1.5 --model.scale-fusion absi", ("1.0", "visual-scales")),

@@ -42,20 +42,23 @@ def run(installed, folder, *command):
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 def test_make_demo_runs_with_the_wheel(installed, tmp_path):
     """Without the installation: an environment is in place, whose Python is this one."""
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "requirements.txt", "requirements-page.txt", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    (tmp_path / ".venv" / ".runtime").touch()
+    for done in (".runtime", ".page"):
+        (tmp_path / ".venv" / done).touch()
     short = "--train 64 --val 6 --num 1"
     python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" {short}\n')
     python.chmod(0o755)
     printed = run(installed, tmp_path, "make", "demo")
-    rows = ("trained, gated fusion", "trained, no gating", "image-only", "text-only", "random")
+    trained = ("trained, gate taught", "trained, gated fusion", "trained, no gating")
+    rows = (*trained, "image-only", "text-only", "random")
     assert all(f"| {name}" in printed for name in rows)
     assert "R@50" in printed and "(R@5+Rs@1)/2" in printed
     assert len(list((tmp_path / "demo" / "gate_maps").iterdir())) == 1
-    for name in ("run_gated", "run_none"):  # trained by processes that were started
+    assert "Queries of run_none" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    for name in ("run_taught", "run_gated", "run_none"):  # trained by processes that were started
         made_by = json.loads((tmp_path / "demo" / name / "provenance.json").read_text())
         assert made_by["git"] == "unknown"  # this checkout has a revision
         assert made_by["command"][:2] == ["gatedcir", "train"]

@@ -72,9 +72,10 @@ def test_what_is_lost_is_drawn_in_pairs():
 def test_a_ranking_of_some_queries_keeps_their_rows():
     split = answers([0, 1, 2]).split
     rows = np.arange(3)
-    ranking = Ranking(split, rows, rows + 10, *(np.arange(9).reshape(3, 3) for _ in range(3)))
+    ranking = Ranking(split, rows, rows + 10, *(np.arange(9).reshape(3, 3) for _ in range(4)), rows)
     some = ranking.only(np.array([2, 0, 2]))
     assert [triplet.query_id for triplet in some.split.triplets] == ["2", "0", "2"]
     assert some.targets.tolist() == [12, 10, 12] and some.references.tolist() == [2, 0, 2]
-    for each in (some.images, some.members, some.member_similarity):
+    assert some.target_similarity.tolist() == [2, 0, 2]
+    for each in (some.images, some.members, some.member_similarity, some.similarity):
         assert each.tolist() == [[6, 7, 8], [0, 1, 2], [6, 7, 8]]

@@ -3,10 +3,9 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,8 +16,6 @@ from gatedcir.gallery.gallery import Gallery, info_of
 from gatedcir.gallery.indexing import Indexing
 from gatedcir.gallery.place import IndexFolder, read_manifest
 from gatedcir.gallery.retriever import Retriever
-
-SOURCE = Path(photos.__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -323,9 +320,7 @@ def test_what_was_written_before_a_kill_is_there(at, place, left, retriever, fol
     """`between` is after a segment was written, and before its files were noted."""
     index = folder.parent / "index"
     command = [sys.executable, "-c", KILLED, str(at), place, str(folder), str(index)]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(SOURCE)}, check=False, capture_output=True
-    )
+    done = forked.call(command, dict(os.environ))
     assert done.returncode == -signal.SIGKILL, done.stderr
     report = sync(retriever, folder)
     assert report.encoded == left if left is not None else report.encoded in (2, 4, 6)

@@ -12,9 +12,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import BinaryIO
+
+from gatedcir import children
 
 COUNT = 2
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -45,6 +49,86 @@ def run(
         codes = [process.exitcode or 0 for process in processes]
         said = output.read_text(encoding="utf-8", errors="replace")
     return subprocess.CompletedProcess(script, next(filter(None, codes), 0), said)
+
+
+class Started:
+    """What `gatedcir.children.start` gives, as far as an ablation uses it."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, or minus the signal that ended it. None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """As `returncode`."""
+        return self._process.exitcode
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self._process.terminate()
+
+    def wait(self) -> int | None:
+        """Wait for its end."""
+        self._process.join()
+        return self._process.exitcode
+
+
+def start(
+    command: Sequence[str], environment: dict[str, str], *, stdout: BinaryIO, stderr: BinaryIO
+) -> Started:
+    """`python -m MODULE`, `python -c CODE` or `python FILE` without the start of Python."""
+    process = _CONTEXT.Process(
+        target=_python,
+        args=(command[1:], environment, Path.cwd(), stdout.name, stderr.name),
+        daemon=True,
+    )
+    process.start()
+    return Started(process)
+
+
+def start_training(
+    command: Sequence[str], environment: dict[str, str], **streams: BinaryIO
+) -> Started | subprocess.Popen:
+    """In place of `gatedcir.children.start`: `python -m gatedcir` is forked, others are started."""
+    begin = start if tuple(command[1:3]) == ("-m", "gatedcir") else children.start
+    return begin(command, environment, **streams)
+
+
+def call(command: Sequence[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The same to its end, with what it prints."""
+    with (
+        tempfile.NamedTemporaryFile("rb") as stdout,
+        tempfile.NamedTemporaryFile("rb") as stderr,
+    ):
+        status = start(command, environment, stdout=stdout, stderr=stderr).wait()
+        said = [stream.read().decode(errors="replace") for stream in (stdout, stderr)]
+    return subprocess.CompletedProcess(command, status, *said)
+
+
+def _python(
+    words: Sequence[str], environment: dict[str, str], folder: Path, stdout: str, stderr: str
+) -> None:
+    """What a started command does; it ends as the command ends."""
+    import torch
+
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    for number, name in ((1, stdout), (2, stderr)):
+        with Path(name).open("ab") as stream:
+            os.dup2(stream.fileno(), number)
+    multiprocessing.current_process()._config["daemon"] = False  # it may start workers
+    sys.argv = [*words] if words[0] not in ("-m", "-c") else [words[0], *words[2:]]
+    if words[0] == "-m":
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        exec(words[1], {"__name__": "__main__"})
+    else:
+        runpy.run_path(words[0], run_name="__main__")
 
 
 def _join(processes: list[ForkServerProcess], end: float) -> None:

@@ -18,6 +18,7 @@ from gatedcir.options.checks import check_ranges
 from gatedcir.options.config import Config
 from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import flags_of, parse, read_yaml, to_dict
+from gatedcir.options.recipe_config import RecipeConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.glob("*.y*ml"))
@@ -198,3 +199,13 @@ def test_a_flag_wins_over_a_shipped_file():
     found = read(CONFIGS / "cirr.yaml", "--backbone", "tiny", "--num-epochs", "2")
     assert (found.backbone.backbone, found.optim.num_epochs) == ("tiny", 2)
     assert found.optim.batch_size == 128
+
+
+def test_the_recipes_grid_holds_each_recipe_of_one_run_on_good_and_bad_triplets():
+    grid = read_grid(CONFIGS / "ablations" / "recipes.yaml", read(CONFIGS / "cirr.yaml"), seeds=3)
+    found = {cell.name: cell.config.recipe for cell in grid.cells}
+    assert found[grid.baseline] == RecipeConfig()
+    one_by_one = {(r.loss, r.ema) for r in found.values() if r.noise == 0}
+    assert one_by_one == {("itc", 0), ("rcl", 0), ("itc", 0.999), ("rcl", 0.999)}
+    noisy = {(r.loss, r.noise) for r in found.values() if r.noise > 0}
+    assert noisy == {(loss, noise) for loss in ("itc", "rcl") for noise in (0.2, 0.5)}

@@ -12,7 +12,8 @@ from gatedcir.training.health import StepLosses, check_loss, check_progress, che
 
 def progress(now, first, compared=16):
     first = first and StepLosses(*first)
-    check_progress(StepLosses(*now), first=first, compared=compared, epoch=3)
+    chance = math.log(compared)
+    check_progress(StepLosses(*now), first=first, compared=compared, chance=chance, epoch=3)
 
 
 @pytest.mark.parametrize(

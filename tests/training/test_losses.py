@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gatedcir.training.losses import composed_losses, contrastive, token_similarity
+from gatedcir.training.losses import (
+    CHANCES,
+    CONTRASTS,
+    complementary,
+    composed_losses,
+    contrastive,
+    token_similarity,
+)
 
 
 def features(*shape, seed=0):
@@ -146,3 +153,31 @@ def test_gradients_of_the_contrastive_terms():
     assert temperature.grad.abs() > 0
     found["loss_rtc"].backward()
     assert text.grad.any()
+
+
+def test_the_complementary_loss_equals_a_double_loop_and_never_grows_without_bound():
+    logits, labels = 5 * torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), [1, 0, 5]
+    rows = []
+    for row, label in zip(logits.double().softmax(1).tolist(), labels, strict=True):
+        rows.append(-sum(math.log(1 - p) for j, p in enumerate(row) if j != label))
+    found = complementary(logits, torch.tensor(labels))
+    assert float(found) == pytest.approx(sum(rows) / 3, rel=1e-5)
+    wrong = torch.tensor([[200.0, 0.0]]).requires_grad_()
+    loss = complementary(wrong, torch.tensor([1]))
+    loss.backward()
+    assert loss.item() == pytest.approx(-math.log(1e-7), rel=0.02)  # cross-entropy gives 200
+    assert wrong.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_a_guess_has_the_loss_of_chance(name):
+    found = contrastive(torch.zeros(8, 8), torch.arange(8), torch.arange(8), contrast=name)
+    assert float(found) == pytest.approx(CHANCES[name](8), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", CONTRASTS)
+def test_no_contrast_pushes_copies_of_the_target_away(name):
+    logits = torch.zeros(1, 4, requires_grad=True)
+    ids = torch.tensor([7, 8, 7, 9])
+    contrastive(logits, torch.tensor([2]), ids, contrast=name).backward()
+    assert logits.grad[0, 0] == 0 and logits.grad[0, 1] > 0 and logits.grad[0, 2] < 0

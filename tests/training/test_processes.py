@@ -57,8 +57,8 @@ def fork(
 
 @pytest.fixture(scope="module")
 def _reach() -> None:
-    """Skips where even the launcher and a sum over two processes do not work."""
-    done = launch(str(HELPERS / "reach.py"), limit=180)
+    """Skips where even a sum over two processes does not work."""
+    done = fork(HELPERS / "reach.py")
     if done.returncode:
         pytest.skip(f"two processes cannot reach one another here: {done.stdout[-300:]}")
 
@@ -69,7 +69,7 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
     temp = torch.tensor(0.07, requires_grad=True)
     loss = data_parallel.loss_of(head, inputs, data_parallel.TARGET_IDS, temp)
     loss.backward()
-    done = launch(data_parallel.__file__, tmp_path, limit=300)
+    done = fork(data_parallel.__file__, tmp_path)
     assert done.returncode == 0, done.stdout[-2000:]
     results = [torch.load(tmp_path / f"{rank}.pt") for rank in range(data_parallel.PROCESSES)]
     torch.testing.assert_close(sum(r[0] for r in results) / len(results), loss)
@@ -220,7 +220,9 @@ def test_scales_that_join_later_and_a_tower_in_less_memory(home, tmp_path):
         *SHORT,
         "--save-training",
     ]
-    flags += "--num-epochs 2 --scale-warmup-epochs 1 --batch-size 4 --accumulate 2".split()
+    flags += (
+        "--num-epochs 2 --scale-warmup-epochs 1 --batch-size 4 --accumulate 2 --limit 8".split()
+    )
     flags += "--model.visual-scales 0.5 1.0 --model.scale-fusion absi --no-save-best".split()
     flags += "--train-vision --gradient-checkpointing --scales-sequential".split()
     tables = []

@@ -15,7 +15,7 @@ from gatedcir.errors import UserError
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.claim import LOCK, Claim
 from gatedcir.run_folder.folder import STEPS, TRAIN, VALIDATION, read_table, rows_until
-from gatedcir.training import loop, step
+from gatedcir.training import step, trainer
 
 
 def flags_of(home, run, *more):
@@ -41,8 +41,8 @@ def half_done(cirr_run, folder):
 
 
 def test_a_folder_in_use_is_told_before_anything_is_read(home, cirr_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "load_data", lambda *_: pytest.fail("data were read"))
-    monkeypatch.setattr(loop, "build", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(trainer, "load_data", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr(trainer, "build", lambda *_: pytest.fail("weights were read"))
     for folder, flags in (
         (tmp_path / "run", flags_of(home, tmp_path / "run")),
         (cirr_run, ["--resume", str(cirr_run)]),
@@ -78,7 +78,7 @@ def test_a_run_that_was_stopped_before_it_kept_anything_starts_again(
 def test_a_stopped_run_says_what_is_kept(home, tmp_path, monkeypatch, capsys):
     def stopped_in(call, *more):
         calls, run = [], tmp_path / f"run{len(list(tmp_path.iterdir()))}"
-        seed_epoch = loop._seed_epoch
+        seed_epoch = trainer._seed_epoch
 
         def interrupted(*args):
             calls.append(args)
@@ -86,7 +86,7 @@ def test_a_stopped_run_says_what_is_kept(home, tmp_path, monkeypatch, capsys):
                 raise KeyboardInterrupt
             seed_epoch(*args)
 
-        monkeypatch.setattr(loop, "_seed_epoch", interrupted)
+        monkeypatch.setattr(trainer, "_seed_epoch", interrupted)
         with pytest.raises(KeyboardInterrupt) as stop:
             train(home, run, *more)
         monkeypatch.undo()
@@ -103,8 +103,8 @@ def test_a_stopped_run_says_what_is_kept(home, tmp_path, monkeypatch, capsys):
 
 
 def test_a_finished_run_says_that_nothing_is_to_do(cirr_run, monkeypatch, capsys):
-    monkeypatch.setattr(loop, "build", lambda *_: pytest.fail("weights were read"))
-    monkeypatch.setattr(loop, "load_data", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr(trainer, "build", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr(trainer, "load_data", lambda *_: pytest.fail("data were read"))
     blip_fine_tune_2.main(["--resume", str(cirr_run)])
     printed = capsys.readouterr().out
     assert "all 2 epochs are done" in printed and f"--backbone {cirr_run}" in printed

@@ -11,6 +11,7 @@ from conftest import SHORT
 
 import blip_fine_tune_2
 import gatedcir.training.loop
+import gatedcir.training.trainer
 from gatedcir.assemble import data
 from gatedcir.assemble.data import load_data, make_source
 from gatedcir.assemble.evaluator import make_evaluator
@@ -19,7 +20,7 @@ from gatedcir.data.batches import TripletDataset
 from gatedcir.data.sources import FeatureSource, PixelSource
 from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
-from gatedcir.models.weights.tower import tower_names
+from gatedcir.models.weights.tower import without_towers
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.command_line import options_of
 from gatedcir.options.config import Config, DataConfig
@@ -37,7 +38,9 @@ def weights_of(run: Path, name: str = "last.pt") -> dict[str, torch.Tensor]:
     return checkpoint.load(run / "checkpoints" / name).weights
 
 
-@pytest.mark.parametrize(("where", "kept"), [("_seed_epoch", 1), ("validate_epoch", 2)])
+@pytest.mark.parametrize(
+    ("where", "kept"), [("trainer._seed_epoch", 1), ("loop.validate_epoch", 2)]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one(
     home, cirr_run, tmp_path, monkeypatch, where, kept
 ):
@@ -52,8 +55,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
             raise KeyboardInterrupt
         return called(*args)
 
-    called = getattr(gatedcir.training.loop, where)
-    monkeypatch.setattr(gatedcir.training.loop, where, killed_in_the_second_epoch)
+    module, name = where.split(".")
+    place = getattr(gatedcir.training, module)
+    called = getattr(place, name)
+    monkeypatch.setattr(place, name, killed_in_the_second_epoch)
     with pytest.raises(KeyboardInterrupt):
         blip_fine_tune_2.main([*flags, "--output", str(run)])
     monkeypatch.undo()
@@ -175,7 +180,8 @@ def test_what_may_change_when_a_run_goes_on_is_marked():
     free = {option.flag for option in options_of(Config) if option.free_on_resume}
     named = "output resume device validation-frequency save save-training save-best save-tower "
     named += "save-every-minutes save-every-steps save-memory cache-features cache-device compile "
-    named += "dry-run data-path num-workers log-every gradient-checkpointing scales-sequential"
+    named += "dry-run data-path num-workers log-every gradient-checkpointing scales-sequential "
+    named += "tracker"
     assert free == {f"--{name}" for name in named.split()}
 
 
@@ -201,7 +207,7 @@ def test_resuming_an_optimiser_with_other_groups_is_refused(cirr_run, tmp_path):
 
 def test_a_folder_that_may_not_be_written_is_refused_before_training(home, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda place, mode: False)  # a superuser may write anywhere
-    monkeypatch.setattr(gatedcir.training.loop._Trainer, "train_epoch", None)
+    monkeypatch.setattr(gatedcir.training.trainer.Trainer, "train_epoch", None)
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     with pytest.raises(UserError, match="--output runs may not be written"):
         blip_fine_tune_2.main(flags)
@@ -220,7 +226,7 @@ def test_a_checkpoint_carries_all_that_evaluation_needs(cirr_run):
     model, tokenizer, config = restore(saved)
     weights = model.state_dict()
     assert all(torch.equal(weights[n], w) for n, w in saved.weights.items())
-    assert weights.keys() - saved.weights.keys() == set(tower_names(weights))
+    assert weights.keys() - saved.weights.keys() == weights.keys() - without_towers(weights).keys()
     assert config.model.gated_fusion.strategy == "gated"
     assert saved.provenance["versions"]["torch"] == torch.__version__
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]

@@ -1,11 +1,14 @@
 """Sheets are files: legible, cell by cell, on one scale, and the right answer framed."""
 
+from dataclasses import replace
+
 import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
+from gatedcir.visualize import style
 from gatedcir.visualize.gate_figure import Picture, Row, save_gate_figure
 
 GREEN = (0x1A, 0x98, 0x50)
@@ -23,7 +26,8 @@ def draw(path, *rows, change_top=1.0):
 
 
 def row(gate=GATE, text="is red", right=(), **more):
-    others = [Picture(BLACK, title, r) for title, r in zip(TITLES, right, strict=False)]
+    kinds = ["right" if one else "other" for one in right]
+    others = [Picture(BLACK, title, kind) for title, kind in zip(TITLES, kinds, strict=False)]
     return Row(text, BLACK, gate, others=others, **more)
 
 
@@ -55,6 +59,16 @@ def test_only_the_right_answer_is_framed(tmp_path):
         assert columns.size > 1000  # four bars, not only the title
         assert place * sixth - sixth / 8 < columns.min()
         assert columns.max() < (place + 1) * sixth + sixth / 8
+
+
+def test_each_kind_of_answer_has_its_own_frame(tmp_path):
+    kinds = ("right", "near", "reference", "other")
+    colours = [style.RIGHT, style.NEAR, style.REFERENCE, style.WRONG]
+    assert len(set(colours)) == 4
+    for kind, colour in zip(kinds, colours, strict=True):
+        figure = draw(tmp_path / "framed.png", replace(row(), others=[Picture(BLACK, "", kind)]))
+        found = [has(figure, mpl.colors.to_rgb(one)).sum() > 100 for one in colours]
+        assert found == [one == colour for one in colours]
 
 
 def test_a_cell_has_the_colour_of_its_own_value_on_a_fixed_scale(tmp_path):

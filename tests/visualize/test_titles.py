@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from gatedcir.visualize.charts import Bar, save_cost_chart, save_curves, save_interval_chart
 from gatedcir.visualize.gate_figure import Direction, Picture, Row, save_gate_figure
 from gatedcir.visualize.panels import Bars, Maps, save_panels
 
 IMAGE = np.zeros((4, 4, 3))
-BARS = [Bar(name, 0.5, 0.4, 0.6, [0.4, 0.6], 1.0) for name in ("none", "gated")]
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def test_the_gates_figure(saved, tmp_path):
         direction=Direction(gate - 0.5, "delta", 1.0),
         words=[("is", 0.25), ("red", 0.75)],
         boxes=[(0.0, 0.0, 0.5, 1.0)],
-        others=[Picture(IMAGE, "retrieved 1", right=True)],
+        others=[Picture(IMAGE, "retrieved 1", kind="right")],
     )
     save_gate_figure(tmp_path / "gate.png", [row, replace(row, text="is blue")], change_top=0.05)
     [figure] = saved
@@ -83,19 +81,6 @@ def test_the_fusions_panels(saved, tmp_path):
     assert gates.get_suptitle() == "gates"
     assert titles(gates)[0] == "layer -1"
     assert "how far" in [axes.get_ylabel() for axes in gates.axes]
-
-
-def test_the_charts(saved, tmp_path):
-    save_interval_chart(tmp_path / "a.png", BARS, baseline="none", label="mean")
-    save_curves(tmp_path / "b.png", {"none": {1: 0.5}}, baseline="none", label="R@1")
-    save_cost_chart(tmp_path / "c.png", BARS, baseline="none", label="R@1")
-    found = [(*titles(one), one.axes[0].get_xlabel(), one.axes[0].get_ylabel()) for one in saved]
-    assert found == [
-        ("mean, 95% interval, single seeds (grey); dashed: the baseline", "mean", ""),
-        ("validation, mean over seeds", "epoch", "R@1"),
-        ("mean and 95% interval, against time", "seconds a training step", "R@1"),
-    ]
-    assert [tick.get_text() for tick in saved[0].axes[0].get_yticklabels()] == ["none", "gated"]
 
 
 def test_long_texts_are_broken_between_words(saved, tmp_path):

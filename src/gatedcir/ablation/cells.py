@@ -1,8 +1,8 @@
 """A grid file -> its cells, each with its config."""
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,22 @@ def read_grid(path: Path, shared: Config, *, seeds: int) -> Grid:
     return Grid(shared, baseline, cells)
 
 
+def some_cells(grid: Grid, names: Sequence[str]) -> Grid:
+    """The grid with its baseline and the named cells only. All of it without names.
+
+    Raises:
+        UserError: there is no cell of a name.
+    """
+    known = [cell.name for cell in grid.cells]
+    for name in names:
+        if name not in known:
+            raise UserError(
+                f"--cells {name} is no cell of the grid; its cells are {', '.join(known)}."
+            )
+    wanted = {grid.baseline, *names} if names else set(known)
+    return replace(grid, cells=[cell for cell in grid.cells if cell.name in wanted])
+
+
 def chosen(config: Config) -> dict[str, Any]:
     """The options that are not defaults, nested as in a config file, and the dataset."""
     found = _differing(to_dict(config), to_dict(Config(DataConfig(config.data.dataset))))
@@ -101,6 +117,11 @@ def _cell(name: Any, options: Any, shared: Config, seeds: int, place: str) -> Ce
         raise UserError(
             f"{place} has --validation-frequency 0, but cells are compared by their validation; "
             "give 1 or more."
+        )
+    if config.recipe.stage != "whole":
+        raise UserError(
+            f"{place} has --stage {config.recipe.stage}, whose options come from another run; "
+            "compare such runs with gatedcir compare."
         )
     return Cell(name, overrides, config, min(own, seeds))
 

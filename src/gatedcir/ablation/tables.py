@@ -23,7 +23,8 @@ from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
 FINISHED, FAILED = "finished", "failed"
 PARAMETERS = ("trainable_parameters", "parameters")
-COSTS = (*PARAMETERS, "seconds_per_step", "peak_memory_gib")
+TIMES = ("seconds_per_step", "seconds_per_step_least", "seconds_per_step_most")
+COSTS = (*PARAMETERS, *TIMES, "peak_memory_gib")
 _NOTHING = Estimate(math.nan, None, None, 0)
 _ABOUT = ("cell", "seed", "status", "reason", "git", "device")
 
@@ -65,7 +66,8 @@ def table_of_cells(runs: pd.DataFrame, grid: Grid, headline: str) -> pd.DataFram
             own, others = table[metric][pairs], baseline[metric][pairs]
             row |= _comparison(metric, own.tolist(), others.tolist())
         row |= {name: int(table[name].iloc[0]) for name in PARAMETERS}
-        row["seconds_per_step"] = table["seconds_per_step"].mean()
+        mean, least, most = TIMES
+        row |= {mean: table[mean].mean(), least: table[least].min(), most: table[most].max()}
         row["peak_memory_gib"] = table["peak_memory_gib"].max()
         rows.append(row)
     if not rows:
@@ -73,15 +75,15 @@ def table_of_cells(runs: pd.DataFrame, grid: Grid, headline: str) -> pd.DataFram
     return pd.DataFrame(rows).sort_values(headline, ascending=False, kind="stable")
 
 
-def curves_of(runs: Sequence[Run], metric: str) -> dict[str, dict[int, float]]:
-    """Each cell's metric by epoch, the mean over its finished seeds."""
-    tables: dict[str, list[pd.Series]] = {}
+def curves_of(runs: Sequence[Run], metric: str) -> dict[str, dict[int, dict[int, float]]]:
+    """Each cell's metric by seed and epoch, of its finished runs."""
+    found: dict[str, dict[int, dict[int, float]]] = {}
     for run in runs:
         if run.is_finished():
             table = read_table(run.path / VALIDATION, metric, way_out=WAY_OUT)
-            tables.setdefault(run.cell, []).append(table.set_index("epoch")[metric])
-    means = {cell: pd.concat(found, axis=1).mean(axis=1) for cell, found in tables.items()}
-    return {cell: dict(zip(m.index.tolist(), m.tolist(), strict=True)) for cell, m in means.items()}
+            curve = dict(zip(table["epoch"].tolist(), table[metric].tolist(), strict=True))
+            found.setdefault(run.cell, {})[run.seed] = curve
+    return found
 
 
 def _row(run: Run) -> dict[str, Any]:
@@ -94,6 +96,8 @@ def _row(run: Run) -> dict[str, Any]:
     validation = read_table(run.path / VALIDATION, headline, way_out=WAY_OUT)
     [last] = validation.tail(1).drop(columns="epoch").to_dict("records")
     batch = run.config.optim.batch_size * provenance["processes"]
+    seconds = batch / train["triplets_per_second"]
+    times = (float(found) for found in (seconds.mean(), seconds.min(), seconds.max()))
     return row | {
         "status": FINISHED,
         "reason": None,
@@ -101,7 +105,7 @@ def _row(run: Run) -> dict[str, Any]:
         "device": ", ".join(dict.fromkeys(provenance["devices"])),
         **{str(name): value for name, value in last.items()},
         **{name: provenance[name] for name in PARAMETERS},
-        "seconds_per_step": float((batch / train["triplets_per_second"]).mean()),
+        **dict(zip(TIMES, times, strict=True)),
         "peak_memory_gib": float(train["peak_memory_gib"].max()),
     }
 
@@ -118,6 +122,12 @@ def provenance_of(run: Run) -> dict[str, Any]:
             f"{file} is damaged ({reason_of(error)}); put a copy of it back, or {WAY_OUT}."
         ) from None
     return found
+
+
+def queries_of(run: Run) -> int | None:
+    """How many validation queries a run has. None for one of an earlier version."""
+    found = provenance_of(run).get("queries")
+    return sum(found.values()) if found else None
 
 
 def _interval(name: str, found: Estimate) -> dict[str, float]:

@@ -1,32 +1,42 @@
 """An ablation's runs -> tables, charts and a page in its folder."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from gatedcir.ablation.cells import Grid
-from gatedcir.ablation.report import format_page
+from gatedcir.ablation.report import Compared, format_page, page_sections
 from gatedcir.ablation.runs import Run
 from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import (
     FINISHED,
+    TIMES,
     curves_of,
     metrics_of,
+    queries_of,
     table_of_cells,
     table_of_runs,
     write_csv,
 )
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.files import write_text
-from gatedcir.visualize import charts
+from gatedcir.report.blocks import Chart, write_page
+from gatedcir.visualize import charts, style
 
-INTERVALS, CURVES, COSTS = "headline.png", "curves.png", "costs.png"
+CHARTS = {
+    "headline.png": charts.headline_chart,
+    "curves.png": charts.curves_chart,
+    "costs.png": charts.cost_chart,
+}
 
 
 def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> Path:
-    """Write cells.csv (a row a run), summary.csv (a row a cell), charts and report.md.
+    """Write cells.csv (a row a run), summary.csv (a row a cell), charts, report.html, report.md.
 
     Returns the path of report.md. If no run has finished, there are no charts, and summary.csv is
     empty.
@@ -41,42 +51,57 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
     cells = table_of_cells(table, grid, metric)
     write_csv(folder / "cells.csv", table)
     write_csv(folder / "summary.csv", cells)
-    pictures, protocol = [], {}
+    charts_of, protocol, queries = dict[str, Figure](), {}, None
     if len(cells):
         done = next(run for run in runs if run.is_finished())
         protocol = json.loads((done.path / "provenance.json").read_text(encoding="utf-8"))["data"]
-        bars = _bars(table, cells, metric)
-        curves = curves_of(runs, metric)
-        lines = {bar.name: curves[bar.name] for bar in bars}
-        baseline, label = grid.baseline, f"{metric}, %"
-        charts.save_interval_chart(folder / INTERVALS, bars, baseline=baseline, label=label)
-        charts.save_curves(folder / CURVES, lines, baseline=baseline, label=label)
-        charts.save_cost_chart(folder / COSTS, bars, baseline=baseline, label=label)
-        pictures = [INTERVALS, CURVES, COSTS]
-    page = format_page(
-        table,
-        cells,
-        grid,
-        title=title,
-        headline=metric,
-        headings=measured.columns(metrics_of(table)),
-        protocol=protocol,
-        pictures=pictures,
-    )
+        queries = queries_of(done)
+        shown = _shown(table, cells, curves_of(runs, metric), metric, grid.baseline)
+        for name, draw in CHARTS.items():
+            charts_of[name] = draw(
+                shown, baseline=grid.baseline, label=f"{metric}, %", queries=queries
+            )
+            style.save(charts_of[name], folder / name)
+    columns = measured.columns(metrics_of(table))
+    found = Compared(table, cells, grid, metric, columns, protocol, queries)
+    drawn = [Chart.of(figure, name) for name, figure in charts_of.items()]
+    write_page(folder / "report.html", title, page_sections(found, drawn))
+    page = format_page(found, title=title, pictures=list(charts_of))
     write_text(folder / "report.md", page)
     return folder / "report.md"
 
 
-def _bars(table: pd.DataFrame, cells: pd.DataFrame, metric: str) -> list[charts.Bar]:
+def _shown(
+    table: pd.DataFrame,
+    cells: pd.DataFrame,
+    curves: Mapping[str, Mapping[int, Mapping[int, float]]],
+    metric: str,
+    baseline: str,
+) -> list[charts.Cell]:
+    """What the charts show of each cell, in the order of the summary."""
     done = table[table["status"] == FINISHED]
-    return [
-        charts.Bar(
-            name=row["cell"],
-            mean=row[metric],
-            low=row[f"{metric}_low"],
-            high=row[f"{metric}_high"],
-            values=done.loc[done["cell"] == row["cell"], metric].tolist(),
-            seconds=row["seconds_per_step"],
+    seeds = {str(name): found.set_index("seed") for name, found in done.groupby("cell")}
+    others = seeds[baseline][metric].to_dict() if baseline in seeds else {}
+    shown = []
+    for row in cells.to_dict("records"):
+        name = row["cell"]
+        values: dict[Any, float] = seeds[name][metric].to_dict()
+        pairs = {seed: values[seed] - others[seed] for seed in values if seed in others}
+        times = seeds[name][list(TIMES)].itertuples()
+        shown.append(
+            charts.Cell(
+                name=name,
+                values=values,
+                interval=_ends(row, metric),
+                differences={} if name == baseline else pairs,
+                difference_interval=_ends(row, f"{metric}_difference"),
+                seconds={seed: charts.Seconds(*found) for seed, *found in times},
+                curves=curves[name],
+            )
         )
-        for row in cells.to_dict("records")
-    ]
+    return shown
+
+
+def _ends(row: Mapping[Any, Any], name: str) -> tuple[float, float] | None:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return None if math.isnan(low) else (low, high)

@@ -25,6 +25,7 @@ from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights.sources import Pretrained, load
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.run_folder.checkpoint import Checkpoint
+from gatedcir.run_folder.provenance import RECIPES
 
 LARGEST_BATCH = max(Evaluator.batch_size, ENCODE_BATCH)
 """The most images of a batch outside of training."""
@@ -38,9 +39,10 @@ def place(model: ComposedRetriever, device: torch.device, config: Config) -> Com
     pass, and even slower with dropout or a mask.
     """
     precision = Device.of(config.optim.mixed_precision, device).precision
-    if precision is not None and not config.backbone.train_vision:
-        model.backbone.set_tower_dtype(precision)
-    model.backbone.set_attention("eager" if device.type == "cpu" else "sdpa")
+    for tower in model.towers:
+        if precision is not None and not config.backbone.train_vision:
+            tower.set_tower_dtype(precision)
+        tower.set_attention("eager" if device.type == "cpu" else "sdpa")
     return model.to(device)
 
 
@@ -57,6 +59,7 @@ def make_evaluator(
         num_workers=config.data.num_workers,
         gallery_on_gpu=not config.run.save_memory,
         runs_on=device_of(config, model),
+        rerank=config.recipe.rerank,
     )
 
 
@@ -80,6 +83,7 @@ def open_evaluator(
     *,
     device: str = "auto",
     found: Pretrained | None = None,
+    rerank: int | None = None,
 ) -> tuple[Evaluator, list[Split]]:
     """A model and a dataset's split, ready to be evaluated together.
 
@@ -91,6 +95,7 @@ def open_evaluator(
         split: its split.
         device: as `--device` has it.
         found: the earlier result of `load` for this path.
+        rerank: how many images are reranked. None: as many as in training.
 
     Raises:
         UserError: as `open_checkpoint` and the readers do.
@@ -103,11 +108,15 @@ def open_evaluator(
     trained_on = _dataset_of(found.run)
     if trained_on not in (None, data_title(data)):
         print(f"{path} was trained on {trained_on}, and is evaluated on {data_title(data)}")
+    for line in [] if found.run is None else found.run.provenance.get(RECIPES, []):
+        print(f"{path} was trained with a recipe: {line}")
+        trained_on = f"{trained_on}; {line}"
     config = with_workers_that_fit(replace(config, data=data), model, LARGEST_BATCH)
     # The folder belongs to training. An evaluation elsewhere or on other images must not fill it.
     source = make_source(config, model, splits, may_write=False)
     evaluator = make_evaluator(config, model, tokenizer, source)
-    return replace(evaluator, trained_on=trained_on), splits
+    most = evaluator.rerank if rerank is None else rerank
+    return replace(evaluator, trained_on=trained_on, rerank=most), splits
 
 
 def _dataset_of(run: Checkpoint | None) -> str | None:

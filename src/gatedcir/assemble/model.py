@@ -1,25 +1,28 @@
 """Config -> model: its weights, and the fusions in front of the Q-Former."""
 
-from collections.abc import Sequence
-from pathlib import Path
+import re
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gatedcir.assemble.towers import check_tokens, named_towers, saved_towers, set_up_towers
 from gatedcir.benchmarks.registry import BENCHMARKS
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.gated_fusion.own import check_own
 from gatedcir.models.gated_fusion.strategies import STRATEGIES, make_fusion
 from gatedcir.models.gated_fusion.survival import Survival
+from gatedcir.models.matcher import Matcher
+from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models.scale_towers import KEY, ScaleTowers
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.neck_args import read_neck_args
-from gatedcir.models.weights.names import BACKBONE, FUSIONS, mismatch
+from gatedcir.models.weights.names import ADDED, BACKBONE, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
-from gatedcir.models.weights.tower import found_in, note_of, tower_names
+from gatedcir.models.weights.tower import find_noted, names_of, note_of, towers_in, without_towers
 from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import BackboneConfig, Config, DataConfig, TransformConfig
@@ -29,7 +32,6 @@ from gatedcir.plugins import is_ours
 from gatedcir.processes import say
 from gatedcir.run_folder.checkpoint import Checkpoint
 
-_MOST_TOKENS = 2**16  # of an image at all scales. Attention takes memory with their square.
 _NEEDED = {"model", "dataset", *to_dict(TransformConfig())}  # options that evaluation needs
 
 
@@ -44,15 +46,14 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     """
     found = load(config.backbone.backbone)
     say(f"weights: {found.description}")
-    _resize(found.backbone, config.backbone.image_size)
+    resize(found.backbone, config.backbone.image_size)
     torch.manual_seed(config.optim.seed)
-    here = Path(config.backbone.backbone)
-    names = [config.backbone.backbone, *([str(here.resolve())] if here.exists() else [])]
-    found.backbone.sources = tuple(dict.fromkeys([*names, *found.backbone.sources]))
-    model = _assemble(found.backbone, config)
-    taken = _own_that_fits(found.own, model)
+    found.backbone.sources = (*names_of(config.backbone.backbone), *found.backbone.sources)
+    model = assemble(found.backbone, config, named_towers(config, found.backbone))
+    taken = _own_that_fits(_of_same_towers(found, config), model)
     if found.own:
-        left = ", ".join(sorted(found.own.keys() - taken.keys()))
+        names = found.own.keys() - taken.keys()
+        left = ", ".join(sorted({re.sub(r"^(scale_towers)\..*", r"\1", name) for name in names}))
         say("prompts, temperature and fusion are taken along" + (f", but not {left}" * bool(left)))
     model.load_state_dict(taken, strict=False)
     return model, Tokenizer(found.wordpieces)
@@ -84,16 +85,16 @@ def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Toke
         model=ModelConfig(gated_fusion=GatedFusionConfig(strategy="none")),
     )
     torch.manual_seed(config.optim.seed)
-    model = _assemble(found.backbone, config)
+    model = assemble(found.backbone, config, ScaleTowers())
     model.load_state_dict(found.own, strict=False)
     return model.eval(), Tokenizer(found.wordpieces), config
 
 
 def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    """The model, tokenizer and config of a checkpoint. Only a tower that it names is read too.
+    """The model, tokenizer and config of a checkpoint. Only towers that it names are read too.
 
     Raises:
-        UserError: the weights do not fit the checkpoint's own config, or the tower is nowhere.
+        UserError: the weights do not fit the checkpoint's own config, or a tower is nowhere.
     """
     return _restore(from_run(checkpoint, "the checkpoint"), checkpoint)
 
@@ -106,56 +107,63 @@ def checkpoint_of(
     epoch: int,
     metrics: dict[str, float],
     provenance: dict[str, Any],
-    tower: dict[str, Any] | None = None,
+    towers: dict[str, Any] | None = None,
 ) -> Checkpoint:
     """The checkpoint of a model, without a trainer's state. `restore` is the inverse.
 
-    `tower` names the frozen tower, which is then left out.
+    `towers` names the frozen towers, which are then left out.
     """
     weights = model.state_dict()
-    for name in tower_names(weights) if tower is not None else ():
-        del weights[name]
+    sizes = model.backbone.config.to_dict()
+    sizes.pop(KEY, None)  # of the run that the backbone came from
     return Checkpoint(
-        weights=weights,
-        backbone=model.backbone.config.to_dict(),
+        weights=weights if towers is None else without_towers(weights),
+        backbone={**sizes, **model.scale_towers.sizes()},
         tokenizer=tokenizer.wordpiece.backend_tokenizer.to_str(),
         config=to_dict(config),
         provenance=provenance,
         epoch=epoch,
         metrics=metrics,
-        tower=tower,
+        towers=towers,
     )
 
 
-def tower_left_out(config: Config, model: ComposedRetriever) -> dict[str, Any] | None:
-    """What names the frozen tower in a checkpoint. None if the checkpoint is to hold it."""
+def towers_left_out(config: Config, model: ComposedRetriever) -> dict[str, Any] | None:
+    """What names the frozen towers in a checkpoint. None if the checkpoint is to hold them."""
     if config.run.save_tower or config.backbone.train_vision:
         return None
-    return note_of(model.state_dict(), model.backbone.sources)
+    found, notes = towers_in(model.state_dict()), {}
+    for (prefix, weights), tower in zip(found.items(), model.towers, strict=True):
+        # A run that the backbone is of may have trained the towers of the same scales.
+        sources = dict.fromkeys([*tower.sources, *model.backbone.sources])
+        notes[prefix] = note_of(weights, list(sources))
+    return notes
 
 
-def with_own_tower(run: Checkpoint, model: ComposedRetriever, name: str) -> dict[str, Tensor]:
-    """The weights of a run that goes on, with the tower of the weights that it began with.
+def with_own_towers(run: Checkpoint, model: ComposedRetriever) -> dict[str, Tensor]:
+    """The weights of a run that goes on, with the towers of the weights that it began with.
 
     Raises:
         UserError: these are others now.
     """
-    if run.tower is None:
-        return run.weights
-    tower = found_in(model.backbone, run.tower)
-    if tower is None:
-        raise UserError(
-            f"the vision tower of --backbone {name} is another than when the run began; bring the "
-            "old weights back, or start a new run."
-        )
-    return {**run.weights, **tower}
+    weights, towers = dict(run.weights), towers_in(model.state_dict())
+    for prefix, note in (run.towers or {}).items():
+        tower = find_noted(note, [towers[prefix]])
+        if tower is None:
+            raise UserError(
+                f"{note['sources'][0]} has another vision tower than when the run began; bring the "
+                "old weights back, or start a new run."
+            )
+        weights |= {prefix + name: weight for name, weight in tower.items()}
+    return weights
 
 
 def _restore(
     found: Pretrained, checkpoint: Checkpoint
 ) -> tuple[ComposedRetriever, Tokenizer, Config]:
     config = _config_in(checkpoint)
-    model = _assemble(found.backbone, config)
+    towers = saved_towers(checkpoint.backbone, found.backbone)
+    model = assemble(found.backbone, config, towers)
     expected = {n: w for n, w in model.state_dict().items() if not n.startswith(BACKBONE)}
     if wrong := mismatch(found.own, expected):
         raise UserError(
@@ -246,10 +254,8 @@ def _refusal(values: dict[str, Any]) -> str:
     return ""
 
 
-def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
-    """UserError if the tower does not have the layers, or if their fusion is missing."""
-    backbone.set_trainable(vision=config.backbone.train_vision)
-    backbone.recompute = config.backbone.gradient_checkpointing
+def assemble(backbone: Backbone, config: Config, towers: ScaleTowers) -> ComposedRetriever:
+    """UserError if a tower does not have the layers, or if their fusion is missing."""
     options = config.model
     try:
         visual_fusion = VisualFusion(
@@ -265,19 +271,20 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
             adaptive=options.adaptive_scales,
             neck_args=read_neck_args(options.neck, options.neck_args),
         )
-        backbone.check_layers(options.visual_layers)
-        _check_tokens(backbone.config.vision_config, backbone.image_size, options.visual_scales)
+        set_up_towers(backbone, towers, config)
     except ValueError as error:
         raise UserError(
             f"{error}; change --model.visual-layers or --model.visual-scales."
         ) from None
-    size = (backbone.image_size, backbone.image_size)
-    warn_of_equal_sizes(options.visual_scales, size, backbone.config.vision_config.patch_size)
+    if not towers.places:
+        size = (backbone.image_size, backbone.image_size)
+        warn_of_equal_sizes(options.visual_scales, size, backbone.vision_config.patch_size)
     loss = config.loss
     survival = None
     if loss.loss_gate > 0:
         try:
-            backbone.check_layers(loss.gate_target_layers or options.visual_layers)
+            base = towers.tower(1.0, backbone)
+            base.check_layers(loss.gate_target_layers or options.visual_layers)
         except ValueError as error:
             raise UserError(f"{error}; change --gate-target-layers.") from None
         survival = Survival(
@@ -294,10 +301,13 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         start=text.start,
         blocks=text.blocks,
     )
-    tokens = backbone.token_count(1.0)
+    tokens = towers.tower(1.0, backbone).token_count(1.0, image_size=backbone.image_size)
     check_own(fusion, text.strategy, tokens=tokens, width=width, text_width=text_width)
+    branch = options.query_branch
     return ComposedRetriever(
         backbone,
+        query_branch=None if branch == "none" else QueryBranch(backbone, first=branch == "both"),
+        matcher=None if options.matcher == "none" else Matcher(backbone),
         layers=options.visual_layers,
         scales=options.visual_scales,
         visual_fusion=visual_fusion,
@@ -306,13 +316,22 @@ def _assemble(backbone: Backbone, config: Config) -> ComposedRetriever:
         sequential=config.backbone.scales_sequential,
         each_scale=loss.reads_each_scale,
         survival=survival,
+        scale_towers=towers,
     )
 
 
+def _of_same_towers(found: Pretrained, config: Config) -> dict[str, Tensor]:
+    """The run's own weights. Those of towers count only if the config names the same ones."""
+    before = None if found.run is None else found.run.config["model"].get("scale-backbones")
+    if before is not None and tuple(before) == config.model.scale_backbones:
+        return found.own
+    return {n: weight for n, weight in found.own.items() if not n.startswith("scale_towers.")}
+
+
 def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str, Tensor]:
-    """Prompts and temperature, and each of the two fusions if the model's has the same weights."""
+    """Prompts and temperature, and each added part if the model's has the same weights."""
     taken = dict(own)
-    for prefix in FUSIONS:
+    for prefix in ADDED:
         found = {name: weight for name, weight in own.items() if name.startswith(prefix)}
         expected = {n: w for n, w in model.state_dict().items() if n.startswith(prefix)}
         if mismatch(found, expected):
@@ -320,24 +339,14 @@ def _own_that_fits(own: dict[str, Tensor], model: ComposedRetriever) -> dict[str
     return taken
 
 
-def _resize(backbone: Backbone, image_size: int | None) -> None:
+def resize(backbone: Backbone, image_size: int | None) -> None:
     """Interpolate positions if the image size asked for differs from the weights' own."""
     old = backbone.image_size
     if image_size is None or image_size == old:
         return
     try:
-        _check_tokens(backbone.config.vision_config, image_size, (1.0,))
+        check_tokens(image_size, {1.0: backbone.vision_config.patch_size})
         backbone.resize(image_size)
     except ValueError as error:
         raise UserError(f"--image-size {error}; the weights' own is {old}.") from None
     say(f"positions are interpolated from {old} px to {image_size} px")
-
-
-def _check_tokens(vision: Any, image_size: int, scales: Sequence[float]) -> None:
-    """ValueError if an image would make too many visual tokens, before memory is asked for."""
-    sides = [image_size / vision.patch_size * scale for scale in scales]
-    tokens = sum(side * side for side in sides)
-    if tokens > _MOST_TOKENS:
-        raise ValueError(
-            f"{image_size} makes {tokens:,.0f} visual tokens of an image, more than {_MOST_TOKENS}"
-        )

@@ -51,7 +51,7 @@ def parse_circo(
             f"CIRCO has no split '{split}', only {' and '.join(SPLITS[1:])}; train on another data "
             "set, and evaluate it here."
         )
-    file = _first(root, [f"{folder}/{split}.json" for folder in ANNOTATIONS])
+    file = first_there(root, [f"{folder}/{split}.json" for folder in ANNOTATIONS])
     entries = read_json(file, list, layout=LAYOUT)
     triplets = tuple(
         _triplet(entry, split=split, where=f"entry {number} of {file}")
@@ -60,8 +60,8 @@ def parse_circo(
     if len({triplet.query_id for triplet in triplets}) < len(triplets):
         raise UserError(f"The file {file} repeats an id; {CORRECT}.")
     paths: dict[str, Path] = {}
-    if images or _first(root, IMAGE_LISTS).is_file():
-        paths = _files(root, listings or Listings(), search=images)
+    if images or first_there(root, IMAGE_LISTS).is_file():
+        paths = listed_files(root, listings or Listings(), search=images)
     searched = f"gallery of {len(paths)} images, reference kept, " if paths else ""
     return Split(
         name=f"CIRCO {split}",
@@ -82,7 +82,9 @@ def _triplet(entry: object, *, split: str, where: str) -> Triplet:
         targets = list(dict.fromkeys(map(str, (labelled, *others))))
         if labelled not in others:
             raise UserError(f"The {where} lacks its target_img_id in gt_img_ids; {CORRECT}.")
-    aspects = entry.get("semantic_aspects", []) if isinstance(entry, dict) else []
+    aspects: list[object] = []
+    if isinstance(entry, dict) and "semantic_aspects" in entry:
+        aspects = field(entry, "semantic_aspects", list, where=where)
     return Triplet(
         query_id=str(field(entry, "id", int, where=where)),
         reference=str(field(entry, "reference_img_id", int, where=where)),
@@ -92,18 +94,18 @@ def _triplet(entry: object, *, split: str, where: str) -> Triplet:
     )
 
 
-def _first(root: Path, places: Sequence[str]) -> Path:
+def first_there(root: Path, places: Sequence[str]) -> Path:
     """The first place that is there, or else the usual one."""
     files = [root / place for place in places]
     return next((file for file in files if file.is_file()), files[0])
 
 
-def _files(root: Path, listings: Listings, *, search: bool) -> dict[str, Path]:
+def listed_files(root: Path, listings: Listings, *, search: bool) -> dict[str, Path]:
     """The images of the list by their ids, and the file of each.
 
     A file may have another ending, or lie in a folder below. A missing one gets its usual place.
     """
-    file = _first(root, IMAGE_LISTS)
+    file = first_there(root, IMAGE_LISTS)
     where = f"list of images in {file}"
     entries = field(read_json(file, dict, layout=LAYOUT), "images", list, where=where)
     names = {

@@ -234,7 +234,9 @@ def _read_answers(content: Any, splits: Sequence[Split]) -> Given:
     """One of the server's two files, or the plain form, which holds no groups."""
     if not isinstance(content, dict) or "metric" not in content:
         return plain(content, splits)
-    if content.get("version") != "rc2" or content["metric"] not in FILES:
+    if content.get("version") != "rc2" or content["metric"] not in [
+        *FILES
+    ]:  # which may not be hashable
         raise UserError(
             f'must have "version": "rc2" and as "metric" one of {", ".join(FILES)}, not '
             f"{content.get('version')!r} and {content['metric']!r}"

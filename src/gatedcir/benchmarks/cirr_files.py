@@ -43,7 +43,7 @@ def _other_places(bases: list[Path], path: Path, listings: Listings) -> list[Ind
 
 def _places_below(root: Path, path: Path, listings: Listings) -> list[Index]:
     """The image files below the folder of the image's split, and below the image folders."""
-    if path.is_absolute() or ".." in path.parts:
+    if not path.parts or path.is_absolute() or ".." in path.parts:
         return []
     folders = dict.fromkeys((path.parts[0], *IMAGE_FOLDERS[1:]))
     return [listings.images_below(root / folder) for folder in folders]

@@ -80,7 +80,7 @@ def parse_fashioniq(
         name=f"FashionIQ {category} {split}",
         triplets=triplets,
         gallery=names,
-        paths=_files(images, category, (*names, *used), listings or Listings()),
+        paths=image_files(images, category, (*names, *used), listings or Listings()),
         protocol=f"gallery of {len(names)} images ({kind}), reference kept, "
         f"{len(triplets)} queries",
         reference_removed=False,
@@ -139,7 +139,7 @@ def _check_targets(
             )
 
 
-def _files(
+def image_files(
     folder: Path, category: str, names: tuple[str, ...], listings: Listings
 ) -> dict[str, Path]:
     """The file of each image: in the folder itself, in that of the category, or in another one.

@@ -95,7 +95,7 @@ class Source:
         seen: set[str] = set()
 
         def parse(row: Row, number: int) -> Line:
-            line = _line(row, number, keeps_reference=self.keeps_reference)
+            line = line_of(row, number, keeps_reference=self.keeps_reference)
             query = line.triplet.query_id
             if query in seen:
                 raise ValueError(f"has the id {query} of another line")
@@ -135,7 +135,7 @@ def images_of(lines: Iterable[Line]) -> list[str]:
     return list(found)
 
 
-def _line(row: Row, number: int, *, keeps_reference: bool) -> Line:
+def line_of(row: Row, number: int, *, keeps_reference: bool) -> Line:
     """A line's triplet. ValueError says what is wrong with it."""
     reference = name_of(text_of(row, "reference"))
     targets, candidates, negatives = (_images(row, key) for key in LISTS[1:])

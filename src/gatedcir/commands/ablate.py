@@ -29,6 +29,8 @@ class Options:
     """YAML file with the cells. Each cell is a set of options that win over the shared ones."""
     training: Annotated[Config, tyro.conf.arg(name="")] = SHARED
     """Options that all cells share. --output is the folder for all runs and the report."""
+    cells: tuple[str, ...] = ()
+    """Run only these cells of the grid, and the baseline. Without it: all."""
     seeds: int = 5
     """Seeds of every cell. A cell may ask for fewer."""
     jobs: int = 1
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run all unfinished runs and write the report. Exit with status 1 if runs failed."""
     options = parse(Options, argv, description=f"{COMMANDS['ablate']} {_MORE}")
     _check(options)
-    from gatedcir.ablation.cells import read_grid
+    from gatedcir.ablation.cells import read_grid, some_cells
     from gatedcir.ablation.runs import check_folders, execute, runs_of
     from gatedcir.ablation.same_data import check_data
     from gatedcir.ablation.write import write_all
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     given = options.training.run
     shared = replace(options.training, run=replace(given, output=None))
-    grid = read_grid(options.grid, shared, seeds=options.seeds)
+    grid = some_cells(read_grid(options.grid, shared, seeds=options.seeds), options.cells)
     dataset = shared.data.dataset
     output = given.output or RUNS / f"ablation-{options.grid.stem}-{dataset.lower()}"
     runs = runs_of(grid, output)
@@ -61,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"{len(grid.cells)} cells, {len(runs)} runs, {before} finished before")
         execute(waiting, jobs=options.jobs)
         title = f"Ablation of {options.grid.stem} on {dataset}"
-        print(f"report: {write_all(output, grid, runs, title=title)}")
+        page = write_all(output, grid, runs, title=title)
+        print(f"report: {page}, and {page.with_suffix('.html')} for a browser")
     finally:
         claim.release()
     failed = [run for run in runs if not run.is_finished()]

@@ -1,6 +1,7 @@
 """Everything once, on a bare machine: draw data, fine-tune, compare, draw gate maps."""
 
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from gatedcir.options.parsing import parse
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gatedcir.evaluation.evaluator import Evaluator
+    from gatedcir.evaluation.evaluator import Evaluator, QueryEncoder
     from gatedcir.visual import Visual
 
 # The same as configs/tiny.yaml, which an installed package does not have.
@@ -23,6 +24,13 @@ TRAINING = (
     "--backbone tiny --batch-size 64 --related 4 --learning-rate 1e-3 --save-training --save-best "
     "--model.gated-fusion.start identity"
 ).split()
+_STRATEGY = "--model.gated-fusion.strategy"
+RUNS = {
+    "gated": (_STRATEGY, "gated"),
+    "none": (_STRATEGY, "none"),
+    "taught": (_STRATEGY, "grounded", "--loss-gate", "1"),
+}
+"""What tells the trainings apart, by the last part of their folders' names."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +45,11 @@ class Options:
     val: int = 750
     """Validation triplets."""
     num_epochs: int = 1
-    """Epochs of each of the two trainings."""
+    """Epochs of each of the three trainings."""
     num: int = 8
     """Gate maps to draw."""
+    serve: bool = False
+    """At the end, serve a page to search the demo's validation images with. Only in a terminal."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -47,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, argv, description=COMMANDS["demo"])
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.benchmarks.cirr import CIRR
-    from gatedcir.commands import gates
+    from gatedcir.commands import gates, report
+    from gatedcir.commands.evaluate import DataOfRun
     from gatedcir.evaluation.evaluator import validate
     from gatedcir.evaluation.report import format_table
     from gatedcir.run_folder import checkpoint
@@ -59,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = DataConfig("CIRR", folder)
     pretrained, _ = open_evaluator(Path("tiny"), data, "val")
     evaluator, splits = open_evaluator(runs["gated"], data, "val")
-    rankers = _single_input_rankers(evaluator, options.seed)
+    rankers = _rankers(evaluator, options.seed)
     rows = {
+        "trained, gate taught": checkpoint.load(runs["taught"]).metrics,
         "trained, gated fusion": checkpoint.load(runs["gated"]).metrics,
         "trained, no gating": checkpoint.load(runs["none"]).metrics,
         "not fine-tuned": validate(pretrained, splits),
@@ -70,10 +82,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(format_table(rows, CIRR.headings), "\n")
     maps = options.output / "gate_maps"
     shutil.rmtree(maps, ignore_errors=True)
-    flags = ["--model-path", str(runs["gated"]), "--dataset", "CIRR", "--data-path", str(folder)]
+    flags = ["--model-path", str(runs["taught"]), "--dataset", "CIRR", "--data-path", str(folder)]
     gates.main([*flags, "--num", str(options.num), "--output", str(maps)])
-    print(f"\nruns: {', '.join(map(str, runs.values()))}; gate maps: {maps}")
+    page = options.output / "report.html"
+    shown = report.Options(
+        tuple(runs.values()), page, data=DataOfRun("CIRR", folder), num=options.num
+    )
+    report.write(shown, title="gatedcir demo")
+    print(f"\nruns: {', '.join(map(str, runs.values()))}; gate maps: {maps}; report: {page}")
     print(f"done in {time.perf_counter() - start:.0f} s")
+    if options.serve and sys.stdout.isatty():
+        from gatedcir.commands import serve
+
+        flags = ["--model-path", str(runs["taught"]), "--images", str(folder / "dev")]
+        serve.main([*flags, "--index", str(options.output / "photos.index")])
 
 
 def _draw(options: Options, folder: Path) -> None:
@@ -91,27 +113,26 @@ def _draw(options: Options, folder: Path) -> None:
             print(line)
 
 
-def training(options: Options, folder: Path, strategy: str) -> Config:
-    """The options of the run with one strategy."""
+def training(options: Options, folder: Path, name: str) -> Config:
+    """The options of one of `RUNS`."""
     epochs = str(options.num_epochs)
     flags = ["--dataset", "CIRR", "--data-path", str(folder), *TRAINING]
     flags += ["--num-epochs", epochs, "--validation-frequency", epochs]
-    flags += ["--seed", str(options.seed), "--output", str(options.output / f"run_{strategy}")]
-    # Both runs and all later steps use the features of one pass through the vision tower.
+    flags += ["--seed", str(options.seed), "--output", str(options.output / f"run_{name}")]
+    # All runs and all later steps use the features of one pass through the vision tower.
     flags += ["--cache-features", str(options.output / "features")]
-    return parse(Config, [*flags, "--model.gated-fusion.strategy", strategy], description="")
+    return parse(Config, [*flags, *RUNS[name]], description="")
 
 
 def _train(options: Options, folder: Path) -> dict[str, Path]:
-    """Fine-tune with gated fusion and without it, at the same time. Returns the runs' folders.
+    """Fine-tune all of `RUNS` at the same time. Returns the runs' folders.
 
-    Two small trainings on half of the cores each are faster than one after the other on all cores.
+    Small trainings on a core each are faster than one after the other on all cores.
     """
     from gatedcir.ablation.runs import ERRORS, OUTPUT, Run, execute
 
-    strategies = ("gated", "none")
-    runs = [Run(one, options.seed, training(options, folder, one)) for one in strategies]
-    print(f"fine-tuning twice; {runs[0].path / ERRORS} shows every step")
+    runs = [Run(name, options.seed, training(options, folder, name)) for name in RUNS]
+    print(f"fine-tuning {len(runs)} times; {runs[0].path / ERRORS} shows every step")
     execute(runs, jobs=len(runs))
     for run in runs:
         if reason := run.failure():
@@ -122,24 +143,15 @@ def _train(options: Options, folder: Path) -> dict[str, Path]:
     return {run.cell: run.path for run in runs}
 
 
-def _single_input_rankers(evaluator: "Evaluator", seed: int) -> dict:
-    """Rankers that see only one half of the query, or nothing of it.
-
-    image-only: the mean of the reference's target features. text-only: the text branch that the
-    prompt loss trains. Both are features of the trained model. random: a random direction.
-    """
+def _rankers(evaluator: "Evaluator", seed: int) -> "dict[str, QueryEncoder]":
+    """Rankers that see only one half of the query, or nothing of it: a random direction."""
     import torch
-    import torch.nn.functional as F
 
-    model, generator = evaluator.model, torch.Generator().manual_seed(seed)
+    from gatedcir.evaluation.single_inputs import single_inputs
 
-    def image_only(images: "Visual", texts: list[str]) -> "Tensor":
-        return F.normalize(model.encode_target(images).mean(1), dim=-1)
-
-    def text_only(images: "Visual", texts: list[str]) -> "Tensor":
-        return model.encode_text(evaluator.tokenizer(texts).to(evaluator.device))
+    generator = torch.Generator().manual_seed(seed)
 
     def at_random(images: "Visual", texts: list[str]) -> "Tensor":
-        return torch.randn(len(texts), model.embedding_width, generator=generator)
+        return torch.randn(len(texts), evaluator.model.embedding_width, generator=generator)
 
-    return {"image-only": image_only, "text-only": text_only, "random": at_random}
+    return {**single_inputs(evaluator), "random": at_random}

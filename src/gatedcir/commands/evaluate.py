@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -24,6 +24,12 @@ from gatedcir.options.config import (
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
+from gatedcir.options.recipe_config import RecipeConfig, Rerank
+
+if TYPE_CHECKING:
+    from gatedcir.data.triplets import Split
+    from gatedcir.evaluation.evaluator import Evaluator
+    from gatedcir.evaluation.examined import Examined
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,14 @@ class Options:
     split: MeasuredSplit = "val"
     output: Annotated[Path | None, tyro.conf.arg(aliases=("--json",))] = None
     """JSON file to write metrics and protocol to. Without it: they are only printed."""
+    composition: bool = True
+    """Rank by the image alone and by the text alone too, and print what the model adds."""
+    ranks: Path | None = None
+    """CSV or Parquet file to write the result of every query to: rank, rank in its group, score,
+    target, first 50 images."""
+    trec: Path | None = None
+    """TREC run file to write, and next to it the answers as FILE.qrels."""
+    rerank: Rerank = RecipeConfig.rerank
     device: Device = "auto"
 
 
@@ -56,13 +70,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the report of a checkpoint on a split."""
     description = f"{COMMANDS['evaluate']} {MORE}"
     options = parse(Options, argv, description=description)
-    if options.output is not None:
-        check_file_to_write(options.output, "--output")
-    import torch
-
+    _check_files(options)
     from gatedcir.assemble.evaluator import open_evaluator
-    from gatedcir.evaluation.evaluator import validate_each
-    from gatedcir.evaluation.report import format_report, format_scales
+    from gatedcir.evaluation.examined import examine
+    from gatedcir.evaluation.query_files import rows_of, write_table, write_trec
     from gatedcir.files import write_json
     from gatedcir.models.weights.sources import load, locate
 
@@ -73,31 +84,70 @@ def main(argv: Sequence[str] | None = None) -> None:
         options = parse(Options, argv, description=description, below=below)
     assert options.data.dataset is not None
     evaluator, splits = open_evaluator(
-        options.model_path, options.data, options.split, device=options.device, found=found
+        options.model_path,
+        options.data,
+        options.split,
+        device=options.device,
+        found=found,
+        rerank=options.rerank,
     )
+    check_targets(splits)
+    examined = examine(evaluator, splits, composition=options.composition)
+    source = str(locate(str(options.model_path)))
+    _print(evaluator, examined, title=source)
+    if options.output is not None:
+        about = {"checkpoint": source, "trained_on": evaluator.trained_on}
+        write_json(options.output, {**about, **examined.content})
+    if options.ranks is not None:
+        write_table(options.ranks, rows_of(evaluator.benchmark, examined.rankings))
+    if options.trec is not None:
+        write_trec(options.trec, examined.rankings, tag=evaluator.benchmark.name)
+
+
+def check_targets(splits: "Sequence[Split]") -> None:
+    """UserError if a split publishes no targets."""
     for split in splits:
         if not all(triplet.targets for triplet in split.triplets):
             raise UserError(
                 f"{split.name} has no published targets to compare with; gatedcir submit writes "
                 "the answers for its server."
             )
-    encoders = [evaluator.encode_query]
-    if evaluator.has_gate:  # what it is worth belongs into every report
-        encoders.append(evaluator.encode_without_gate)
-    metrics, *without_gate = validate_each(evaluator, splits, encoders)
-    source = locate(str(options.model_path))
-    print(format_report(metrics, splits, title=str(source)))
+
+
+def _check_files(options: Options) -> None:
+    for flag, file in (
+        ("--output", options.output),
+        ("--ranks", options.ranks),
+        ("--trec", options.trec),
+    ):
+        if file is not None:
+            check_file_to_write(file, flag)
+    if options.ranks is not None:
+        from gatedcir.evaluation.query_files import check_table
+
+        check_table(options.ranks, "--ranks")
+
+
+def _print(evaluator: "Evaluator", examined: "Examined", *, title: str) -> None:
+    import torch
+
+    from gatedcir.evaluation.report import format_composition, format_report, format_scales
+    from gatedcir.evaluation.reranking import format_reranked
+    from gatedcir.evaluation.scale_times import time_scales
+
+    metrics, splits = examined.measured.metrics, [one.split for one in examined.rankings]
+    print(format_report(metrics, splits, title=title, intervals=examined.intervals))
+    if evaluator.reranked:
+        measure = evaluator.benchmark.measure
+        print(format_reranked(evaluator.reranked, measure, top=evaluator.rerank))
     if evaluator.needed:
         model = evaluator.model
-        lengths = [model.backbone.token_count(scale) for scale in model.scales]
+        lengths = [model.level_shape(scale)[0] for scale in model.scales]
         print(format_scales(torch.cat(evaluator.needed), scales=model.scales, lengths=lengths))
-    headline = evaluator.benchmark.headline
-    for closed in without_gate:
-        print(f"recall without the gate: {closed[headline]:.2f} ({headline})")
-    if options.output is not None:
-        protocol = {split.name: split.protocol for split in splits}
-        content: dict[str, Any] = {"checkpoint": str(source), "trained_on": evaluator.trained_on}
-        content |= {"protocol": protocol, "metrics": metrics}
-        if without_gate:
-            content["metrics_without_gate"] = without_gate[0]
-        write_json(options.output, content)
+        if times := time_scales(evaluator, splits):
+            print(times)
+    if examined.without_gate is not None:
+        headline = evaluator.benchmark.headline
+        print(f"recall without the gate: {examined.without_gate[headline]:.2f} ({headline})")
+    if examined.composition is not None:
+        print(format_composition(examined.composition))

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import OF_RUN, options_of
-from gatedcir.options.config import DATASETS, MAY_BE_PATH
+from gatedcir.options.command_line import MAY_BE_PATH, OF_RUN, options_of
+from gatedcir.options.config import DATASETS
 
 if TYPE_CHECKING:
     from gatedcir.models.weights.sources import Pretrained

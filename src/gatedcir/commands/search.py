@@ -10,6 +10,7 @@ from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_file_to_write
 from gatedcir.options.config import Device, ModelPath
 from gatedcir.options.parsing import parse
+from gatedcir.options.recipe_config import RecipeConfig, Rerank
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Options:
     """Show that page in the browser."""
     model_path: ModelPath | None = None
     """The model that made the index, if it has moved since."""
+    rerank: Rerank = RecipeConfig.rerank
     device: Device = "auto"
 
 
@@ -58,7 +60,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         retriever = Retriever.from_pretrained(name, device=options.device)
     gallery = Gallery.open(options.index, retriever, device=options.device)
     hits = gallery.search(
-        options.image, options.text, k=options.k, start=options.start, where=where
+        options.image,
+        options.text,
+        k=options.k,
+        start=options.start,
+        where=where,
+        rerank=options.rerank,
     )
     if options.html is not None or options.open:
         _show(options, hits)

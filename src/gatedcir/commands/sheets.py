@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gatedcir.data.changes import Box, Changes
-    from gatedcir.data.triplets import Split
+    from gatedcir.data.triplets import Split, Triplet
     from gatedcir.evaluation.evaluator import Evaluator
     from gatedcir.evaluation.ranking import Ranking
-    from gatedcir.visualize.gate_figure import Direction, Picture
+    from gatedcir.visualize.gate_figure import Direction, Kind, Picture
 
 _TOP = 5
 _DEVIATIONS = 3.0  # at the ends of the colours of a principal component
@@ -143,10 +143,10 @@ def _query(
             place = names.index(triplet.target) + 1 if triplet.target in names else None
             title = f"found at {place}" if place else f"not in the first {len(names)}"
             found = picture_of(target(), evaluator.transform)
-            yield Picture(found, f"target, {title}", right=True)
+            yield Picture(found, f"target, {title}", "right" if place == 1 else "near")
         for place, name in enumerate(names[:_TOP], 1):
             found = picture_of(_reader(evaluator, split, name)(), evaluator.transform)
-            yield Picture(found, f"retrieved {place}", right=name in triplet.targets)
+            yield Picture(found, *_labels(place, name, triplet))
 
     return Asked(
         evaluator.benchmark.evaluation_text(triplet.captions),
@@ -155,6 +155,15 @@ def _query(
         boxes=evaluator.transform.boxes(boxes, known.size) if known is not None else (),
         others=lambda: list(others()),
     )
+
+
+def _labels(place: int, name: str, triplet: "Triplet") -> "tuple[str, Kind]":
+    """The title of a retrieved image, and its frame."""
+    if name in triplet.targets:
+        return f"retrieved {place}", "right" if place == 1 else "near"
+    if name == triplet.reference:
+        return f"retrieved {place}, the reference", "reference"
+    return f"retrieved {place}", "other"
 
 
 def _reader(evaluator: "Evaluator", split: "Split", name: str) -> "Callable[[], Tensor]":

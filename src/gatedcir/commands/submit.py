@@ -11,11 +11,10 @@ import tyro
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, OfRun, data_of
 from gatedcir.errors import UserError, check_folder_to_write
-from gatedcir.options.command_line import OF_RUN
+from gatedcir.options.command_line import MAY_BE_PATH, OF_RUN
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     DATASETS,
-    MAY_BE_PATH,
     OLD_OUTPUT,
     AnsweredSplit,
     Categories,
@@ -28,6 +27,7 @@ from gatedcir.options.config import (
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
+from gatedcir.options.recipe_config import RecipeConfig, Rerank
 
 _Submitted = Annotated[
     str | None,
@@ -56,6 +56,7 @@ class Options:
     skip_unreadable: OfRun[SkipUnreadable] = False
     limit: Limit = None
     num_workers: NumWorkers = DataConfig.num_workers
+    rerank: Rerank = RecipeConfig.rerank
     device: Device = "auto"
     check: tuple[Path, ...] = ()
     """Only check these files, without the server. No model and no --output is then needed."""
@@ -73,7 +74,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, argv, description=description)
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.benchmarks.registry import benchmark
-    from gatedcir.evaluation.ranking import rank
     from gatedcir.models.weights.sources import load
     from gatedcir.run_folder.claim import check_free
 
@@ -98,7 +98,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if submission is None:
         raise UserError(f"{options.dataset} has no test server that is known; use evaluate.")
     evaluator, splits = open_evaluator(
-        options.model_path, data, options.split, device=options.device, found=found
+        options.model_path,
+        data,
+        options.split,
+        device=options.device,
+        found=found,
+        rerank=options.rerank,
     )
     for split in splits:
         print(f"{split.name}: {split.protocol}")
@@ -107,6 +112,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"the server wants all queries of {split.name}, and {split.skipped} of them need "
                 "an image that cannot be read; replace its file."
             )
-    rankings = [rank(split, *evaluator.encode(split)) for split in splits]
+    rankings = [evaluator.order(split, *evaluator.encode(split)) for split in splits]
     for file in submission(options.output, options.split, rankings):
         print(f"{file}: {file.stat().st_size / 1e6:.2f} MB")

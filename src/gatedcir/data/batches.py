@@ -24,6 +24,7 @@ class Batch(NamedTuple):
     targets: Tensor  # [B], the same for the targets
     texts: list[str]
     target_ids: Tensor  # [B], equal for equal targets, the same way in all batches
+    weights: Tensor | None = None  # [B]. None: each counts once
 
     @classmethod
     def all_different(cls, images: Visual, texts: list[str]) -> "Batch":
@@ -47,8 +48,10 @@ class TripletDataset(Dataset):
         *,
         seed: int,
         text: TrainingText = training_text,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.triplets, self.source, self.seed, self.text = triplets, source, seed, text
+        self.weights = weights
         self.epoch = 0
         self.target_ids: dict[str, int] = {}
         for triplet in triplets:
@@ -66,7 +69,7 @@ class TripletDataset(Dataset):
     def __getitem__(self, indices: list[int]) -> Batch:
         places: dict[str, int] = {}
         references, targets = [], []
-        chosen = [self._target(index) for index in indices]
+        chosen = [self.target_of(index) for index in indices]
         for index, target in zip(indices, chosen, strict=True):
             references.append(places.setdefault(self.triplets[index].reference, len(places)))
             targets.append(places.setdefault(target, len(places)))
@@ -74,15 +77,21 @@ class TripletDataset(Dataset):
             images=default_collate([self.source[name] for name in places]),
             references=torch.tensor(references),
             targets=torch.tensor(targets),
-            texts=[self._text(index) for index in indices],
+            texts=[self.text_of(index) for index in indices],
             target_ids=torch.tensor([self.target_ids[target] for target in chosen]),
+            weights=self._weights(indices),
         )
 
-    def _target(self, index: int) -> str:
+    def _weights(self, indices: list[int]) -> Tensor | None:
+        return None if self.weights is None else torch.tensor([self.weights[i] for i in indices])
+
+    def target_of(self, index: int) -> str:
+        """The target of a triplet in this epoch. Several take turns."""
         targets = self.triplets[index].targets
         start = random.Random(f"{self.seed}/{index}").randrange(len(targets))
         return targets[(start + self.epoch) % len(targets)]
 
-    def _text(self, index: int) -> str:
+    def text_of(self, index: int) -> str:
+        """The text of a triplet in this epoch."""
         rng = random.Random(f"{self.seed}/{self.epoch}/{index}")
         return self.text(self.triplets[index].captions, rng)

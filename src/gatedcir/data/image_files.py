@@ -1,5 +1,6 @@
 """Find the file of an image: the published one, or the only one of its name in a known place."""
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -10,6 +11,8 @@ from gatedcir.errors import UserError
 Index = Mapping[str, list[Path]]
 """Name without ending -> the image files of that name."""
 OTHER_ENDINGS = "with any ending that Pillow reads (.jpg, .jpeg, .JPG, .png, .webp, ...)"
+
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 @cache
@@ -48,7 +51,8 @@ class Listings:
         """The image files in all folders below a folder, by their names without ending."""
         if folder not in self._below:
             found: dict[str, list[Path]] = {}
-            seen, waiting = {os.path.realpath(folder)}, list(self._list(folder)[1])
+            waiting = list(self._list(folder)[1])
+            seen = {os.path.realpath(folder)} if waiting else set()
             while waiting:
                 place = waiting.pop()
                 real = os.path.realpath(place)
@@ -66,7 +70,11 @@ class Listings:
             try:
                 with os.scandir(folder) as scan:
                     entries = list(scan)
-            except (FileNotFoundError, NotADirectoryError):
+            except ValueError:  # half of a character or a zero is in its name
+                entries = []
+            except OSError as error:
+                if error.errno not in _NOT_THERE:
+                    raise
                 entries = []
             folders = sorted(folder / entry.name for entry in entries if _is_folder(entry))
             self._listed[folder] = frozenset(entry.name for entry in entries), folders

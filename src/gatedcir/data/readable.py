@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from gatedcir.data.left_out import count_reasons, shown_with_reasons, write_list
+from gatedcir.data.left_out import MISSING, count_reasons, shown_with_reasons, write_list
 from gatedcir.data.pictures import OtherRangeError
 from gatedcir.data.transforms import open_image
 from gatedcir.errors import UserError
@@ -27,6 +27,12 @@ class UnreadableImageError(UserError):
 
 def why_unreadable(path: Path) -> str | None:
     """Why a file cannot be read as an image, in a few words. None if it can be."""
+    found = picture_or_reason(path)
+    return found if isinstance(found, str) else None
+
+
+def picture_or_reason(path: Path) -> Image.Image | str:
+    """The picture in a file, in full, or why it cannot be read, in a few words."""
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):  # opening a named pipe would wait for ever
@@ -35,16 +41,17 @@ def why_unreadable(path: Path) -> str | None:
             return "empty"
         with path.open("rb") as file:
             start = file.read(_START)
-        open_image(path)
+        return open_image(path)
     except PermissionError:
         return "not permitted"
+    except ValueError:  # half of a character or a zero is in its name
+        return MISSING
     except FileNotFoundError:
-        return "broken link" if path.is_symlink() else "missing"
+        return "broken link" if path.is_symlink() else MISSING
     except OSError as error:  # a link to itself, a failing disk
         return error.strerror or "not readable"
     except UserError as error:
         return _why_refused(error.__cause__, start.lstrip())
-    return None
 
 
 def _why_refused(error: BaseException | None, start: bytes) -> str:

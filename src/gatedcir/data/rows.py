@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, plain
 
 Found = TypeVar("Found")
 Row = dict[str, Any]
@@ -40,14 +40,11 @@ def read_rows(
         UserError: the file is missing or no text, or lines are wrong. It names the first ten.
     """
     found, wrong = [], []
-    for line, row in _rows(file, lists):
-        try:
-            if isinstance(row, ValueError):
-                raise row
-            _check_keys(row, keys)
-            found.append(parse(row, line))
-        except ValueError as error:
-            wrong.append(f"line {line} {error}")
+    for line, made in each_row(file, keys, parse, lists=lists):
+        if isinstance(made, ValueError):
+            wrong.append(f"line {line} {made}")
+        else:
+            found.append(made)
     if wrong:
         lines = "1 wrong line" if len(wrong) == 1 else f"{len(wrong)} wrong lines"
         more = ", ..." if len(wrong) > SHOWN else ""
@@ -56,6 +53,23 @@ def read_rows(
             "docs/data.md describes."
         )
     return found
+
+
+def each_row(
+    file: Path, keys: Collection[str], parse: Callable[[Row, int], Found], *, lists: Collection[str]
+) -> Iterator[tuple[int, Found | ValueError]]:
+    """The number of every line, and what `parse` makes of it or what is wrong with it.
+
+    The arguments are those of `read_rows`. A UserError says that the file is missing or no text.
+    """
+    for line, row in _rows(file, lists):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            _check_keys(row, keys)
+            yield line, parse(row, line)
+        except ValueError as error:
+            yield line, error
 
 
 def text_of(row: Row, key: str) -> str:
@@ -86,7 +100,7 @@ def _check_keys(row: Row, keys: Collection[str]) -> None:
         if key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
             way_out = f"{near[0]} is the nearest" if near else f"the keys are {', '.join(keys)}"
-            raise ValueError(f"has the unknown key {key} ({way_out})")
+            raise ValueError(f"has the unknown key {plain(key)} ({way_out})")
 
 
 def _rows(file: Path, lists: Collection[str]) -> Iterator[tuple[int, Row | ValueError]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from gatedcir.benchmarks.base import Benchmark
 from gatedcir.data.sources import Source, batches
@@ -17,6 +18,7 @@ from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
 from gatedcir.device import CPU, Device
 from gatedcir.evaluation.ranking import Ranking, rank
+from gatedcir.evaluation.reranking import MatchReranker, Reranked, reranked
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.shares import level_shares
@@ -44,6 +46,10 @@ class Evaluator:
     runs_on: Device = CPU
     trained_on: str | None = None
     """The dataset of the model's run. None for weights that were not trained here."""
+    rerank: int = 0
+    """How many of the first images of each query the model's matcher judges again."""
+    reranked: list[Reranked] = field(default_factory=list)
+    """The parts of the last ranking before and after that."""
     needed: list[Tensor] = field(default_factory=list)
     """Which scales the images of the last ranking needed, bool [B, S] each. Empty if the model does
     not choose them."""
@@ -57,6 +63,11 @@ class Evaluator:
     def has_gate(self) -> bool:
         """Whether `explain` gives a gate."""
         return bool(getattr(self.model.fusion, "has_gate", False))
+
+    @property
+    def judges(self) -> bool:
+        """Whether the first images of each query are reranked."""
+        return self.rerank > 0 and self.model.matcher is not None
 
     @property
     def has_visual_fusion(self) -> bool:
@@ -116,6 +127,21 @@ class Evaluator:
                         encoded = encode_query(references, [texts[number] for number in those])
                         found[list(those)] = encoded.float().cpu()
         return index, queries
+
+    def order(self, split: Split, index: TokenIndex, queries: Tensor) -> Ranking:
+        """What the query features [M, E] of a split retrieve, reranked if that is asked for."""
+        ranking = rank(split, index, queries)
+        if not self.judges:
+            return ranking
+        judge = MatchReranker(self.model, self.tokenizer, self.read, self.runs_on)
+        text = self.benchmark.evaluation_text
+        found = reranked(ranking, judge, top=self.rerank, text=text)
+        self.reranked.append(found)
+        return found.ranking
+
+    def read(self, names: Sequence[str]) -> Visual:
+        """Images by name, as the model reads them."""
+        return default_collate([self.source[name] for name in names])
 
     @torch.inference_mode()
     def explain(self, images: Visual, texts: list[str]) -> dict[str, Tensor]:
@@ -193,9 +219,10 @@ def rank_each(
     """What each encoder of queries retrieves, split by split."""
     rankings: list[list[Ranking]] = [[] for _ in encoders]
     evaluator.needed.clear()
+    evaluator.reranked.clear()
     with evaluator.measuring():
         for split in splits:
             index, encoded = evaluator.encode_each(split, encoders)
             for found, queries in zip(rankings, encoded, strict=True):
-                found.append(rank(split, index, queries))
+                found.append(evaluator.order(split, index, queries))
     return rankings

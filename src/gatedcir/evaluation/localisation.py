@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from gatedcir.data.changes import BACKGROUND, Box, Change
 
@@ -88,7 +88,7 @@ def auc(values: Floats, truth: Truth) -> float | None:
     right, wrong = values[truth.right], values[truth.wrong]
     if not len(right) or not len(wrong):
         return None
-    ranks = stats.rankdata(np.concatenate([right, wrong]))[: len(right)]
+    ranks = scipy.stats.rankdata(np.concatenate([right, wrong]))[: len(right)]
     least = len(right) * (len(right) + 1) / 2
     return float((ranks.sum() - least) / (len(right) * len(wrong)))
 

@@ -6,6 +6,7 @@ Shapes: M queries, K kept, S members of an image group, E embedding width.
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from gatedcir.benchmarks.load import check_gallery
@@ -26,14 +27,22 @@ class Ranking:
     images: Indices  # [M, K] gallery indices, best first, with the reference. -1 is none.
     members: Indices  # [M, S] gallery indices of the image group. -1 is none. S = 0 outside CIRR.
     member_similarity: Floats  # [M, S]
+    similarity: Floats  # [M, K]
+    target_similarity: Floats  # [M]. -inf without a target.
 
     def names(self, query: int) -> list[str]:
         """The retrieved images, best first, without the reference if the protocol says so."""
-        triplet = self.split.triplets[query]
-        names = [self.split.gallery[i] for i in self.images[query] if i >= 0]
-        if self.split.reference_removed:
-            names = [name for name in names if name != triplet.reference]
-        return names[:KEPT]
+        return [self.split.gallery[self.images[query, place]] for place in self.places(query)]
+
+    def scores(self, query: int) -> list[float]:
+        """The similarities of `names`."""
+        return self.similarity[query, self.places(query)].tolist()
+
+    def places(self, query: int) -> list[int]:
+        """The columns of `images` that count, best first."""
+        removed = self.references[query] if self.split.reference_removed else -1
+        kept = [n for n, image in enumerate(self.images[query]) if image not in (-1, removed)]
+        return kept[:KEPT]
 
     def group_names(self, query: int) -> list[str]:
         """The image group without the reference, best first, ties by gallery index."""
@@ -52,6 +61,8 @@ class Ranking:
             self.images[queries],
             self.members[queries],
             self.member_similarity[queries],
+            self.similarity[queries],
+            self.target_similarity[queries],
         )
 
     @property
@@ -60,9 +71,14 @@ class Ranking:
         return ranks_in_lists(self.images, self.targets, excluded=self._excluded)
 
     @property
+    def has_group(self) -> npt.NDArray[np.bool_]:
+        """Which queries have an image group: [M]."""
+        return np.any(self.members >= 0, axis=1).reshape(len(self.members))
+
+    @property
     def group_ranks(self) -> Indices:
         """0-based rank of the target in the image group, of every query that has a group."""
-        has = (self.members >= 0).any(axis=1)  # [M]
+        has = self.has_group
         excluded = None if self._excluded is None else self._excluded[has]
         return group_ranks(
             self.member_similarity[has], self.members[has], self.targets[has], excluded=excluded
@@ -88,12 +104,15 @@ def rank(split: Split, index: Index, queries: Tensor) -> Ranking:
         if triplet.target is None or triplet.target in triplet.group:  # else it was left out
             row[: len(triplet.group)] = [places[name] for name in triplet.group]
     # One more than reported: the reference may be among them.
-    _, images = index.search(queries, KEPT + 1)
+    similarity, images = index.search(queries, KEPT + 1)
+    targets = np.array([places.get(triplet.target, -1) for triplet in triplets])
     return Ranking(
         split=split,
         references=np.array([places.get(triplet.reference, -1) for triplet in triplets]),
-        targets=np.array([places.get(triplet.target, -1) for triplet in triplets]),
+        targets=targets,
         images=images,
         members=members,
         member_similarity=index.similarity(queries, members),
+        similarity=similarity,
+        target_similarity=index.similarity(queries, targets[:, None])[:, 0],
     )

@@ -1,18 +1,49 @@
 """Metrics -> the printed and written report. The protocol always stands next to the numbers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gatedcir.data.triplets import Split
+from gatedcir.evaluation.query_statistics import Interval
+from gatedcir.evaluation.single_inputs import IMAGE, TEXT
 
 
-def format_report(metrics: Mapping[str, float], splits: Sequence[Split], *, title: str) -> str:
-    """A block of text: title, each split's protocol, each metric in percent."""
+def format_report(
+    metrics: Mapping[str, float],
+    splits: Sequence[Split],
+    *,
+    title: str,
+    intervals: Mapping[str, Interval] | None = None,
+) -> str:
+    """A block of text: title, each split's protocol, each metric in percent, with its interval."""
     width = max(map(len, metrics))
     lines = [title, *(f"  {split.name}: {split.protocol}" for split in splits)]
-    return "\n".join([*lines, *(f"  {name:<{width}}  {v:6.2f}" for name, v in metrics.items())])
+    for name, value in metrics.items():
+        line = f"  {name:<{width}}  {value:6.2f}"
+        if intervals is not None:
+            line += f"  [{intervals[name].low:.2f}, {intervals[name].high:.2f}]"
+        lines.append(line)
+    if intervals is not None:
+        counts = sorted({found.count for found in intervals.values()})
+        some = str(counts[-1]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        lines.append(f"  [95% interval over {some} queries: Wilson for shares, else bootstrap]")
+    return "\n".join(lines)
+
+
+def format_composition(gap: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the model finds against what one half of the query finds alone."""
+    headings = ["", "model", IMAGE, TEXT, "gap", "one half solves", "model on the rest"]
+    rows = []
+    for name, found in gap.items():
+        rest = "" if found["remainder"] is None else f"{found['remainder']:.2f}"
+        numbers = [f"{found[key]:.2f}" for key in ("model", IMAGE, TEXT)]
+        solved = f"{found['solved_alone']:.1f}%"
+        rest += f" (of {found['remainder_count']})"
+        rows.append([name, *numbers, f"{found['gap']:+.2f}", solved, rest])
+    return table(headings, rows)
 
 
 def format_scales(needed: Tensor, *, scales: Sequence[float], lengths: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 LEVEL = 0.95
 RESAMPLES = 9999
@@ -81,7 +81,7 @@ def _estimate(statistic: Callable[..., Any], *samples: Sequence[float], resample
     value, count = float(statistic(*arrays)), len(arrays[0])
     if count == 1:
         return Estimate(value, None, None, 1)
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         arrays,
         statistic,
         paired=len(arrays) > 1,
@@ -109,4 +109,4 @@ def compare(values: Sequence[float], baseline: Sequence[float]) -> Comparison:
     found = estimate(differences)
     if len(differences) < 2 or math.isclose(min(differences), max(differences), abs_tol=1e-9):
         return Comparison(found, None)
-    return Comparison(found, float(stats.ttest_rel(values, baseline).pvalue))
+    return Comparison(found, float(scipy.stats.ttest_rel(values, baseline).pvalue))

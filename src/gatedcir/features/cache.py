@@ -17,6 +17,7 @@ from gatedcir.errors import UserError
 from gatedcir.features.encode import Encoder, cache_in_memory
 from gatedcir.features.folder import FeatureFolder
 from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models.tower import VisionTower
 from gatedcir.models.weights.tower import hash_weights
 from gatedcir.processes import is_main, say
 from gatedcir.resources import GIB, fits_in_memory
@@ -105,8 +106,8 @@ def feature_folder(
 ) -> FeatureFolder:
     """The folder below `--cache-features` for this model's features of these pixels."""
     assert isinstance(keeping.where, Path)
-    backbone, dtype = model.backbone, keeping.dtype
-    layers = backbone.check_layers(model.layers)
+    dtype = keeping.dtype
+    layers = model.backbone.check_layers(model.layers)
     settings = {
         "format": "1",
         "vision tower": tower_hash(model),
@@ -118,7 +119,12 @@ def feature_folder(
     }
     if model.more_layers:
         settings["layers at scale 1.0 only"] = " ".join(map(str, model.more_layers))
-    shapes = [(length, backbone.vision_width) for length in model.level_lengths()]
+    if model.scale_towers.places:
+        settings["tower and layers of each scale"] = ", ".join(
+            f"{tower_hash(model, tower)} {tower.check_layers(model.layers)}"
+            for tower in map(model.tower, model.scales)
+        )
+    shapes = model.level_shapes()
     return FeatureFolder.below(keeping.where, settings, shapes=shapes, dtype=dtype)
 
 
@@ -141,10 +147,14 @@ def fill_folder(
     )
 
 
-def tower_hash(model: ComposedRetriever) -> str:
-    """A hash of all that the frozen tower's outputs depend on, but for the image."""
-    vision = model.backbone.vision_model
-    sizes = [getattr(model.backbone.config.vision_config, name) for name in _TOWER_SIZES]
+def tower_hash(model: ComposedRetriever, tower: VisionTower | None = None) -> str:
+    """A hash of all that a frozen tower's outputs depend on, but for the image.
+
+    Without a tower, it is the backbone's.
+    """
+    tower = tower or model.backbone
+    vision = tower.vision_model
+    sizes = [getattr(tower.vision_config, name) for name in _TOWER_SIZES]
     weights = {  # the last LayerNorm is trained, and comes after the features
         name: weight
         for name, weight in vision.state_dict().items()

@@ -10,12 +10,16 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.gallery.indexing import Indexing, Report
+from gatedcir.gallery.inputs import Query
 from gatedcir.gallery.place import IndexFolder, read_manifest
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.search.catalogue import Where
+from gatedcir.search.index import Floats
 from gatedcir.visualize.explained import Explanation
 
 
@@ -98,6 +102,7 @@ class Gallery:
         k: int = 10,
         start: int = 0,
         where: Where | None = None,
+        rerank: int = 50,
     ) -> Any:
         """The best images of a query: a list of `Hit`. Of several queries: a list of such lists.
 
@@ -109,6 +114,8 @@ class Gallery:
             start: how many of the best images to leave out, for paging.
             where: conditions on the metadata. Field -> its value, a list of values, or a tuple
                 (low, high) with both ends, of which one may be None.
+            rerank: how many of the best images are read again and put into a better order, for an
+                image with a text. Only a model that was trained with --stage rerank does this.
 
         Raises:
             UserError: neither image nor text, or one that cannot be read; k below 1; no image has
@@ -117,21 +124,42 @@ class Gallery:
         if k < 1 or start < 0:
             raise UserError(f"k is {k} and start {start}; ask for 1 or more, from 0 on.")
         queries, one = self.retriever.queries(image, text)
-        self._read()
-        among = self._among if where is None else self._folder.catalogue.searchable(where)
         if not queries:
             return []
         features = self.retriever.encode_queries(queries)  # [M, P, E]
-        scores, numbers = self._folder.stored.search(features, start + k, among)
+        found = self.ranked(queries, features, k=k, start=start, where=where, rerank=rerank)
+        return found[0] if one else found
+
+    def ranked(
+        self,
+        queries: Sequence[Query],
+        features: Floats,
+        *,
+        k: int,
+        start: int = 0,
+        where: Where | None = None,
+        rerank: int = 0,
+    ) -> list[list[Hit]]:
+        """The best images by the features [M, P, E] of M queries, as `search` gives them."""
+        self._read()
+        among = self._among if where is None else self._folder.catalogue.searchable(where)
+        judges = rerank > 0 and self.retriever.judges
+        wanted = max(start + k, rerank) if judges else start + k
+        scores, numbers = self._folder.stored.search(features, wanted, among)
+        if judges:
+            for query, of_row, images in zip(queries, scores, numbers, strict=True):
+                self._judge(query, of_row[:rerank], images[:rerank], where)
         found = []
         for row, query in enumerate(queries):
             hits = []
-            places = zip(scores[row].tolist(), numbers[row].tolist(), strict=True)
+            places = zip(
+                scores[row, : start + k].tolist(), numbers[row, : start + k].tolist(), strict=True
+            )
             for rank, (score, number) in list(enumerate(places, 1))[start:]:
                 shown = None if number < 0 else self._folder.catalogue.show(number, where)
                 if shown is not None:  # None also if another process has just removed it
 
-                    def explain(query: Any = query, number: int = number) -> Explanation:
+                    def explain(query: Query = query, number: int = number) -> Explanation:
                         [features] = self._folder.stored.features([number])
                         return self.retriever.explain_query(query, features)
 
@@ -139,7 +167,20 @@ class Gallery:
                         Hit(score, shown.path, rank, shown.metadata, shown.duplicates, explain)
                     )
             found.append(hits)
-        return found[0] if one else found
+        return found
+
+    def _judge(self, query: Any, scores: Any, numbers: Any, where: Where | None) -> None:
+        """Put images [N] into the order of the model's matcher, in place.
+
+        Images whose files are gone or cannot be read come last.
+        """
+        if query.image is None or query.text is None:
+            return
+        shown = [None if n < 0 else self._folder.catalogue.show(n, where) for n in numbers.tolist()]
+        paths = [None if one is None else one.path for one in shown]
+        found = self.retriever.judge(query, paths, scores)
+        order = np.lexsort((numbers, -found))
+        scores[:], numbers[:] = found[order], numbers[order]
 
     def add(
         self, *places: str | Path, metadata: str | Path | None = None, skip_broken: bool = False

@@ -27,6 +27,9 @@ class Query:
 
     image: Image.Image | None
     text: Weighted | None
+    strength: float = 1.0
+    """The factor of the fusion's change to the image. With 0, the text leaves the image as it is
+    and only the Q-Former reads it."""
 
 
 def pictures_of(images: Any) -> tuple[list[Image.Image], bool]:

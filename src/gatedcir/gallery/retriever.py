@@ -22,6 +22,7 @@ from gatedcir.data.ahead import ahead
 from gatedcir.data.transforms import Transform
 from gatedcir.device import Device, find_device
 from gatedcir.errors import UserError
+from gatedcir.evaluation.reranking import Asked, Candidate, MatchReranker
 from gatedcir.features.cache import hash_weights
 from gatedcir.gallery.inputs import Query, pictures_of, texts_of
 from gatedcir.models.retriever import ComposedRetriever
@@ -29,6 +30,7 @@ from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.models.weights.sources import load
 from gatedcir.options.parsing import to_dict
 from gatedcir.search.index import Floats, Form
+from gatedcir.start import Aux
 from gatedcir.visual import take
 from gatedcir.visualize.explained import Explained, Explanation, explained
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from gatedcir.gallery.gallery import Gallery
 
 _AT_ONCE = 32  # images or texts of a batch
+_OF_QUERIES = ("query-branch", "matcher")  # options of the model
 
 
 class Retriever:
@@ -74,10 +77,12 @@ class Retriever:
         found = load(str(name))
         model, tokenizer, config = trained_model(found, str(name))
         transform = make_transform(config, model)
+        # The features of images do not depend on what only queries go through.
+        options = {n: v for n, v in to_dict(config)["model"].items() if n not in _OF_QUERIES}
         identity = {
             "weights": hash_weights(model.state_dict()),  # before the tower's precision is chosen
             "transform": repr(transform),
-            "options": hash_weights({}, json.dumps(to_dict(config)["model"], sort_keys=True)),
+            "options": hash_weights({}, json.dumps(options, sort_keys=True)),
         }
         place(model, where, config)
         path = Path(name)
@@ -164,12 +169,43 @@ class Retriever:
         with self.runs_on.autocast():
             if pixels:
                 levels = self.model.levels(torch.stack(pixels).to(self.runs_on.device))
-                each, _ = self.model.encode_query(take(levels, places), tokens)
+                strengths = [queries[row].strength for row in rows]
+                keep = None
+                if any(strength != 1 for strength in strengths):
+                    keep = torch.tensor(strengths, device=self.runs_on.device)[:, None]  # [B, 1]
+                each, _ = self.model.encode_query(take(levels, places), tokens, keep=keep)
             else:
                 each = self.model.encode_text(tokens, prompted=self.has_prompts)
         weighted = each.float().cpu() * torch.tensor(weights)[:, None]
         total = torch.zeros(len(queries), each.shape[1]).index_add_(0, places, weighted)
         return F.normalize(total, dim=-1)[:, None].numpy()
+
+    @property
+    def judges(self) -> bool:
+        """Whether the model has a matcher, which puts the best images into a better order."""
+        return self.model.matcher is not None
+
+    def judge(self, query: Query, paths: Sequence[Path | None], similarity: Floats) -> Floats:
+        """The matcher's scores of files for an image with a text: [N]. Of several texts, the one
+        with the greatest weight counts. -inf where there is no file, or it cannot be read.
+        """
+        read = [None if path is None else self._read(path) for path in paths]
+        known = {str(n): pixels for n, pixels in enumerate(read) if isinstance(pixels, Tensor)}
+        places, scores = list(map(int, known)), np.full(len(paths), -np.inf, np.float32)
+        if not places:
+            return scores
+        assert query.image is not None and query.text is not None
+        known["reference"] = self.transform(query.image)
+        words, _ = max(query.text, key=lambda part: part[1])
+        matcher = MatchReranker(
+            self.model,
+            lambda texts: self._tokens(list(texts)),
+            lambda names: torch.stack([known[name] for name in names]),
+            self.runs_on,
+        )
+        candidates = [Candidate(str(place), float(similarity[place])) for place in places]
+        scores[places] = matcher.rerank(Asked("reference", words), candidates)
+        return scores
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Sequence[Tensor]) -> Floats:
@@ -229,17 +265,25 @@ class Retriever:
         """
         maps = Explained(None, None, [])
         if query.image is not None and query.text is not None:
-            words, _ = max(query.text, key=lambda part: part[1])
-            pixels = self.transform(query.image)[None].to(self.runs_on.device)
-            with self.runs_on.autocast():
-                aux = self.model.encode_query(pixels, self._tokens([words]))[1]
-            with self._lock:
-                places = self._tokenizer.words(words)
-            maps = explained(aux, places)
+            maps = explained(*self.reported(query))
         if features is None:
             return Explanation(maps)
         parts = self.encode_queries([query])[0]  # [P, E]
         return Explanation(maps, (features @ parts.T).mean(1))
+
+    @torch.inference_mode()
+    def reported(self, query: Query) -> tuple[Aux, list[tuple[str, list[int]]]]:
+        """What the fusions report of an image and its text, and the text's words with their places.
+
+        Of several texts, that of the greatest weight.
+        """
+        assert query.image is not None and query.text is not None
+        words, _ = max(query.text, key=lambda part: part[1])
+        pixels = self.transform(query.image)[None].to(self.runs_on.device)
+        with self.runs_on.autocast():
+            aux = self.model.encode_query(pixels, self._tokens([words]))[1]
+        with self._lock:
+            return aux, self._tokenizer.words(words)
 
     def _tokens(self, words: Sequence[str]) -> Tokens:
         with self._lock:

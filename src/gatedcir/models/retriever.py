@@ -6,20 +6,21 @@ T text tokens, D Q-Former width, Dv vision width, E embedding width.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.encoded import Encoded
 from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
+from gatedcir.models.image_reader import ImageReader
+from gatedcir.models.matcher import Matcher
 from gatedcir.models.qformer import project, with_queries
+from gatedcir.models.query_branch import QueryBranch
+from gatedcir.models.scale_towers import ScaleTowers
 from gatedcir.models.text import Tokens
-from gatedcir.models.visual_fusion.chosen import read_chosen
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.start import Aux
 from gatedcir.visual import Visual
@@ -27,7 +28,7 @@ from gatedcir.visual import Visual
 Reads = Literal["embeddings", "qformer"]
 
 
-class ComposedRetriever(nn.Module):
+class ComposedRetriever(ImageReader):
     """Composed image retrieval with the Q-Former and learned sentence-level prompts.
 
     This is SPRC (Bai et al., ICLR 2024) with two fusions in front of the Q-Former. The first fuses
@@ -44,6 +45,9 @@ class ComposedRetriever(nn.Module):
         sequential: in training, keep the tower's activations for one scale at a time.
         each_scale: `forward` also gives features from each scale alone.
         survival: `forward` also gives the gate and what it should be.
+        scale_towers: the towers that read some scales in place of the backbone's.
+        query_branch: a Q-Former of its own that encodes queries.
+        matcher: judges pairs of queries and images.
     """
 
     def __init__(
@@ -58,26 +62,24 @@ class ComposedRetriever(nn.Module):
         sequential: bool = False,
         each_scale: bool = False,
         survival: Survival | None = None,
+        scale_towers: ScaleTowers | None = None,
+        query_branch: QueryBranch | None = None,
+        matcher: Matcher | None = None,
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.layers, self.scales, self.each_scale = tuple(layers), tuple(scales), each_scale
-        self.visual_fusion = (
-            VisualFusion(width=backbone.vision_width) if visual_fusion is None else visual_fusion
+        taught_by = () if survival is None else tuple(survival.layers or layers)
+        super().__init__(
+            backbone,
+            layers=layers,
+            scales=scales,
+            also=taught_by,
+            visual_fusion=visual_fusion,
+            scale_towers=scale_towers or ScaleTowers(),
+            sequential=sequential,
         )
         self.fusion = NoFusion() if fusion is None else fusion
-        self.reads, self.survival, self.sequential = reads, survival, sequential
-        self.single_scale = False
-        """Whether scale 1.0 alone is read, as in a warm-up. As with `train()`, it is not saved."""
-        own = backbone.check_layers(self.layers)
-        taught_by = [] if survival is None else backbone.check_layers(survival.layers or own)
-        # The blocks that only the gate's target needs come after all scales, at scale 1.0.
-        self.more_layers = tuple(layer for layer in taught_by if layer not in own)
-        self._first = first = self.scales.index(1.0) * len(own)  # the place of scale 1.0
-        behind = len(own) * len(self.scales)
-        places = [*range(first, first + len(own)), *range(behind, behind + len(self.more_layers))]
-        place_of = dict(zip([*own, *self.more_layers], places, strict=True))
-        self._taught_by = [place_of[layer] for layer in taught_by]
+        self.reads, self.survival, self.each_scale = reads, survival, each_scale
+        self.query_branch, self.matcher = query_branch, matcher
+        self._taught_by = self.places_of(taught_by) if taught_by else []
         std = backbone.config.qformer_config.initializer_range
         self.prompt_tokens = nn.Parameter(torch.randn_like(backbone.query_tokens) * std)
         self.temp = nn.Parameter(torch.tensor(0.07))
@@ -103,74 +105,6 @@ class ComposedRetriever(nn.Module):
         if not wanted:
             self.fusion = NoFusion()
 
-    def feature_bytes(self, dtype: torch.dtype) -> int:
-        """Size in memory of the output of `levels` for one image."""
-        return sum(self.level_lengths()) * self.backbone.vision_width * dtype.itemsize
-
-    def level_lengths(self) -> list[int]:
-        """L of each output of `levels`."""
-        found = [self.backbone.token_count(scale) for scale in self.scales for _ in self.layers]
-        return found + [self.backbone.token_count()] * len(self.more_layers)
-
-    def levels(self, visual: Visual, *, chosen: bool = False) -> list[Tensor]:
-        """The vision tower's outputs that the model reads, before its last LayerNorm.
-
-        All layers of the first scale come first, then those of the next. The outputs that only the
-        gate's target needs come last. With `single_scale` all scales have the outputs of 1.0.
-        `chosen` skips the scales that an image does not need. Its outputs are then zero, which
-        changes no feature.
-
-        Under autocast they have its type, although the tower's residual stream keeps its own.
-        Outputs that are computed on the fly then equal those that were cached in half the memory.
-        """
-        if not isinstance(visual, Tensor):
-            return visual
-        if self.single_scale:
-            each = [self._tower(visual, 1.0)] * len(self.scales)
-        elif chosen and self.visual_fusion.chooses_scales:
-            length = self.backbone.token_count
-            each = read_chosen(visual, self.scales, self._tower, self._needed, length)
-        else:
-            each = [self._tower(visual, scale) for scale in self.scales]
-        count, main = len(self.layers), each[self.scales.index(1.0)]
-        return [level for of_scale in each for level in of_scale[:count]] + main[count:]
-
-    def _tower(self, pixels: Tensor, scale: float) -> list[Tensor]:
-        """The tower's pass over one scale. With `sequential` the backward pass repeats it."""
-        layers = (*self.layers, *self.more_layers) if scale == 1 else self.layers
-        read = partial(self.backbone.vision_levels, layers=layers, scale=scale)
-        if self.sequential and torch.is_grad_enabled():
-            found = checkpoint(read, pixels, use_reentrant=False)
-        else:
-            found = read(pixels)
-        kind = pixels.device.type
-        if torch.is_autocast_enabled(kind):
-            found = [level.to(torch.get_autocast_dtype(kind)) for level in found]
-        return found
-
-    def scales_needed(self, levels: list[Tensor]) -> Tensor:
-        """Which scales each image needs: the output of `levels` -> bool [B, S]."""
-        return self._needed(levels[self._first :])
-
-    def _needed(self, base: list[Tensor]) -> Tensor:
-        return self.visual_fusion.choose(self._normalised(base[:1])[0])
-
-    def normalised_levels(self, visual: Visual) -> list[Tensor]:
-        """The visual fusion's input: after the last LayerNorm, in the Q-Former's precision.
-
-        With `single_scale` it holds the layers of scale 1.0 alone.
-        """
-        count, first = len(self.layers), self._first if self.single_scale else 0
-        scales = 1 if self.single_scale else len(self.scales)
-        return self._normalised(self.levels(visual)[first : first + count * scales])
-
-    def _normalised(self, levels: list[Tensor]) -> list[Tensor]:
-        return [self.backbone.normalise(level.to(self.temp.dtype)) for level in levels]
-
-    def visual_tokens(self, visual: Visual) -> tuple[Tensor, Aux]:
-        """The one token map that the Q-Former reads: [B, L, Dv], and the visual fusion's aux."""
-        return self.visual_fusion(self.normalised_levels(visual))
-
     def encode_target(self, visual: Visual) -> Tensor:
         """Target features of B images: [B, Q, E], each of norm 1."""
         return self._targets(self.visual_tokens(visual)[0])
@@ -183,9 +117,9 @@ class ComposedRetriever(nn.Module):
         Args:
             visual: the reference images.
             text: how to change them.
-            keep: bool, [B, L] or a shape that expands to it: the tokens that the text may change.
-                The others stay as they are in the image, and aux says what it would say without
-                `keep`.
+            keep: [B, L] or a shape that expands to it. If bool: the tokens that the text may
+                change. The others stay as they are in the image. If float: the factor of each
+                token's change. Aux says what it would say without `keep`.
 
         Returns:
             [B, E] of norm 1, and aux: the fusions', `prompts` [B, Q, D], the outputs of the fusion
@@ -206,21 +140,66 @@ class ComposedRetriever(nn.Module):
         self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
     ) -> tuple[Tensor, Aux]:
         """[B, L, Dv], word embeddings [B, T, D] and their mask [B, T] -> [B, E], and aux."""
+        # Once for both passes: two look-ups would sum the same gradients in another order.
         words = self.backbone.at_positions(words)
+        prompts, aux = self._prompts(tokens, words, text_mask, keep)
+        return self._second_pass(prompts, words, text_mask), aux
+
+    def _prompts(
+        self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
+    ) -> tuple[Tensor, Aux]:
+        """The fusion pass over words at their positions: [B, Q, D], and aux, with them too."""
         text = self._read(words, text_mask)
         image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
-        if keep is not None:
+        if keep is not None and keep.dtype == torch.bool:
             image = torch.where(keep[..., None], image, tokens)
+        elif keep is not None:
+            image = tokens + keep[..., None].to(tokens.dtype) * (image - tokens)
         queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
         count = queries.shape[1]
         mask = with_queries(text_mask, count)
         both = torch.cat([queries, words], 1)
-        prompts = self.backbone.query_pass(both, image=image, mask=mask, kept=slice(0, count))
+        branch = self.query_branch
+        reader = self.backbone if branch is None or not branch.first else branch
+        prompts = reader.query_pass(both, image=image, mask=mask, kept=slice(0, count))
+        return prompts, {**aux, "prompts": prompts, "fused": image}
+
+    def encode_prompts(self, visual: Visual, text: Tokens) -> Tensor:
+        """The outputs of the fusion pass, from which `query_of` makes the query: [B, Q, D]."""
+        return self.prompts_of(self.visual_tokens(visual)[0], text)
+
+    def prompts_of(self, tokens: Tensor, text: Tokens) -> Tensor:
+        """The same of token maps [B, L, Dv]: [B, Q, D]."""
+        return self._prompts(tokens, self._words(text), text.attention_mask)[0]
+
+    def match(self, prompts: Tensor, text: Tokens, tokens: Tensor) -> Tensor:
+        """How well B candidates fit B queries: a logit each, [B].
+
+        Args:
+            prompts: [B, Q, D], of `prompts_of`.
+            text: of the B queries.
+            tokens: [B, L, Dv], the candidates' token maps.
+        """
+        assert self.matcher is not None
+        return self.matcher(prompts, self._words(text), text.attention_mask, tokens)
+
+    def query_of(self, prompts: Tensor, text: Tokens) -> Tensor:
+        """The query of B outputs of `encode_prompts` and their texts: [B, E] of norm 1."""
+        return self._second_pass(prompts, self._words(text), text.attention_mask)
+
+    def _words(self, text: Tokens) -> Tensor:
+        """Word embeddings at their positions: [B, T, D]."""
+        return self.backbone.at_positions(self.backbone.embed_words(text.input_ids))
+
+    def _second_pass(self, prompts: Tensor, words: Tensor, text_mask: Tensor) -> Tensor:
+        """Prompts [B, Q, D], words at their positions [B, T, D] and their mask -> [B, E]."""
+        reader = self.backbone if self.query_branch is None else self.query_branch
+        count = prompts.shape[1]
         # The text's [CLS] comes after the Q prompts.
+        mask = with_queries(text_mask, count)
         second = torch.cat([prompts, words], 1)
-        cls = self.backbone.text_pass(second, mask=mask, kept=slice(count, count + 1))
-        query = project(self.backbone.text_projection, cls[:, 0])
-        return query, {**aux, "prompts": prompts, "fused": image}
+        cls = reader.text_pass(second, mask=mask, kept=slice(count, count + 1))
+        return project(reader.text_projection, cls[:, 0])
 
     def _read(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """What the fusion reads of the words at their positions: [B, T, D] -> [B, T, D]."""

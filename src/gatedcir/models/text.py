@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import BertTokenizer
 
 MAX_WORDS = 50
+MAX_TOKENS = 32
 _PUNCTUATION = re.compile(r"[.!\"()*#:;~]")
 
 
@@ -39,7 +40,7 @@ class Tokenizer:
     """
 
     def __init__(
-        self, wordpiece: BertTokenizer, *, max_length: int = 32, fixed: bool = False
+        self, wordpiece: BertTokenizer, *, max_length: int = MAX_TOKENS, fixed: bool = False
     ) -> None:
         self.wordpiece = wordpiece
         self.max_length = max_length

@@ -13,6 +13,7 @@ from gatedcir.options.command_line import by_name, options_of
 from gatedcir.options.config import BackboneConfig, Config, DataConfig, LossConfig, RunConfig
 from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import to_dict
+from gatedcir.options.recipe_checks import check_recipe
 from gatedcir.plugins import is_path
 
 
@@ -39,6 +40,7 @@ def check_ranges(config: Config) -> None:
     check_scale_warmup(config)
     check_scales_alone(config.loss, config.model.visual_scales)
     check_teaching(config)
+    check_recipe(config)
     if config.loss.loss_itm != 0:
         raise UserError(
             f"--loss-itm {config.loss.loss_itm} has nothing to weigh: "
@@ -122,6 +124,7 @@ def check_visual(options: ModelConfig) -> None:
             raise UserError(
                 f"--model.{fusion_flag} {fusion} has nothing to fuse in {given}; name two or more."
             )
+    check_scale_backbones(options)
     if options.adaptive_scales and len(options.visual_scales) < 2:
         raise UserError(
             "--model.adaptive-scales has one scale only, which every image needs; name two or more "
@@ -134,6 +137,24 @@ def check_visual(options: ModelConfig) -> None:
         read_neck_args(options.neck, options.neck_args)
     except ValueError as error:
         raise UserError(f"{error}; change --model.neck-args.") from None
+
+
+def check_scale_backbones(options: ModelConfig) -> None:
+    """Refuse towers of scales where there is one scale, or another number of scales."""
+    names, scales = options.scale_backbones, options.visual_scales
+    if names is None:
+        return
+    given = f"--model.scale-backbones {' '.join(names)}"
+    if len(scales) < 2:
+        raise UserError(
+            f"{given} has one scale only, whose tower is that of --backbone; name two or more with "
+            "--model.visual-scales, or leave it out."
+        )
+    if len(names) != len(scales):
+        raise UserError(
+            f"{given} has {len(names)} names for --model.visual-scales "
+            f"{' '.join(map(str, scales))}; give one a scale."
+        )
 
 
 def check_layer_weights(options: ModelConfig) -> None:

@@ -9,10 +9,11 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
@@ -20,6 +21,7 @@ import tyro
 from gatedcir.plugins import is_path
 
 FREE_ON_RESUME = "free on resume"  # marks what may change when a run goes on
+MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 SELDOM = "seldom needed"  # marks what --help-all alone shows
 Value = TypeVar("Value")
 Seldom = Annotated[Value, SELDOM]
@@ -181,7 +183,7 @@ def options_of(
     --layers INT [INT ...] False
     --save FLOAT|{no} False
     """
-    kinds, marked = (typing.get_type_hints(options, include_extras=x) for x in (False, True))
+    kinds, marked = _hints(options)
     texts = _texts(options)
     for item in dataclasses.fields(options):
         name, kind = item.name.replace("_", "-"), kinds[item.name]
@@ -211,6 +213,13 @@ def options_of(
                 range=next((mark for mark in marks if isinstance(mark, Range)), None),
                 of_run=OF_RUN in marks,
             )
+
+
+@cache
+def _hints(options: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The types of the fields, without and with what marks them."""
+    kinds, marked = (typing.get_type_hints(options, include_extras=x) for x in (False, True))
+    return kinds, marked
 
 
 def _default(item: dataclasses.Field) -> Any:
@@ -250,9 +259,15 @@ def flag_names(options: type) -> Iterator[str]:
         yield from option.names
 
 
-def by_name(options: type) -> dict[str, Option]:
+def by_name(options: type) -> Mapping[str, Option]:
     """The option of every flag."""
-    return {name: option for option in options_of(options) for name in option.names}
+    return _by_name(options)
+
+
+@cache
+def _by_name(options: type) -> Mapping[str, Option]:
+    found = {name: option for option in options_of(options) for name in option.names}
+    return MappingProxyType(found)
 
 
 def switched_off(flag: str) -> str:

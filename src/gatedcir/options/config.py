@@ -14,15 +14,15 @@ import tyro
 from gatedcir.benchmarks.own import is_own
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import FREE_ON_RESUME, OneOf, Range, Seldom
+from gatedcir.options.command_line import FREE_ON_RESUME, MAY_BE_PATH, OneOf, Range, Seldom
 from gatedcir.options.model_config import ModelConfig
+from gatedcir.options.recipe_config import RecipeConfig
 
 Value = TypeVar("Value")
 Free = Annotated[Value, FREE_ON_RESUME]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 MOST_SEED = 2**32  # NumPy takes less
-MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
 
 # Options that several commands take. Each has the same meaning in all of them.
 DATASETS = OneOf(BENCHMARKS, "my_file:MyData", "triplets.jsonl", is_own)
@@ -257,6 +257,10 @@ class RunConfig:
     split is read. The last state is then saved, because the best one is not known."""
     log_every: Seldom[Free[Annotated[int, Range(0)]]] = 0
     """Steps from one row of train_steps.csv to the next. 0: 1% of an epoch."""
+    tracker: Seldom[Free[tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...]]] = (
+        "tensorboard",
+    )
+    """What shows the training: one or several. Each but tensorboard needs its package."""
     save: Seldom[Free[bool]] = True
     """Keep weights. --no-save, for trials, turns off --save-best and --save-training."""
     save_training: Free[bool] = False
@@ -317,6 +321,7 @@ class Config:
         default_factory=BackboneConfig
     )
     loss: Annotated[LossConfig, tyro.conf.arg(name="")] = field(default_factory=LossConfig)
+    recipe: Annotated[RecipeConfig, tyro.conf.arg(name="")] = field(default_factory=RecipeConfig)
     optim: Annotated[OptimConfig, tyro.conf.arg(name="")] = field(default_factory=OptimConfig)
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

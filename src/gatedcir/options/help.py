@@ -17,6 +17,7 @@ TITLES = {  # a group's field in the options -> its title. Groups with one title
     "model": "model",
     "loss": "losses",
     "optim": "optimiser",
+    "recipe": "recipes",
     "run": "run",
 }
 _TEXTS = {

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gatedcir.models.gated_fusion.strategies import STRATEGIES
-from gatedcir.options.command_line import OneOf, Range, Seldom
+from gatedcir.options.command_line import MAY_BE_PATH, OneOf, Range, Seldom
 
 _STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
 StrategyName = Annotated[
@@ -73,6 +73,9 @@ class ModelConfig:
     """Multiples of the image's size at which the tower reads it, 1.0 among them."""
     scale_fusion: Literal["none", "mean", "concat", "absi", "hierarchical", "deformable"] = "none"
     """How several scales become one map of tokens, layer by layer. none is for one scale."""
+    scale_backbones: Seldom[Annotated[tuple[str, ...] | None, MAY_BE_PATH]] = None
+    """A vision tower for each of the scales: names of weights, as --backbone takes them, or same,
+    which is the tower of --backbone. Another width than that one's gets a learned projection."""
     adaptive_scales: Seldom[bool] = False
     """Learn which scales an image needs. Evaluation skips the others."""
     neck: Literal[
@@ -87,6 +90,12 @@ class ModelConfig:
     """What refines the map after both fusions."""
     neck_args: Seldom[tuple[str, ...]] = ()
     """Arguments of the neck as NAME=VALUE, such as num_levels=3 or pool_sizes=1,2,4."""
+    query_branch: Seldom[Literal["none", "second", "both"]] = "none"
+    """A copy of the Q-Former that encodes queries, while the model's own one encodes images.
+    second: for the pass over prompts and text. both: for the fusion pass too."""
+    matcher: Seldom[Literal["none", "itm"]] = "none"
+    """What judges the first images of a search again. itm: BLIP-2's image-text matching over
+    reference, text and candidate, which a later stage trains."""
     visual_start: Seldom[Literal["identity", "seed"]] = "identity"
     """Start of the layer fusion, the scale fusion and the neck. identity: they change nothing at
     step 0. seed: they start with random weights."""

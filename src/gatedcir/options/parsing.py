@@ -170,7 +170,7 @@ def read_yaml(path: Path, *, examples: str = "configs/") -> dict[str, Any]:
         raise UserError(
             f"the config file {path} cannot be read ({error.strerror}); name a file that can."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = "the file" if mark is None else f"line {mark.line + 1}"
         reason = str(error).splitlines()[0]
@@ -242,7 +242,8 @@ def to_dict(config: Any) -> dict[str, Any]:
             # Only `model` has a prefix. The options of other groups are at the top level.
             result |= {name: nested} if item.name in PREFIXED else nested
         elif isinstance(value, tuple):
-            result[name] = list(value)  # as YAML gives it back
+            # As YAML gives it back.
+            result[name] = [str(one) if isinstance(one, Path) else one for one in value]
         else:
             result[name] = str(value) if isinstance(value, Path) else value
     return result

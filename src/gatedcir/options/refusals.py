@@ -167,6 +167,8 @@ def _wrong_value(given: Given, option: Option | None) -> Iterator[tuple[str, str
 def quietly(kind: Any, words: Sequence[str], **settings: Any) -> Any:
     """What tyro makes of words, or its SystemExit. tyro prints nothing."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        # Help that nobody sees needs no texts, which tyro would look for in the source.
+        settings["config"] = (tyro.conf.HelptextFromCommentsOff,)
         return tyro.cli(kind, args=words, console_outputs=False, **settings)
 
 

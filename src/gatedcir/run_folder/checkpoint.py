@@ -23,7 +23,7 @@ class Checkpoint:
     """A model after some epochs of a run."""
 
     weights: dict[str, torch.Tensor]
-    """State of the `ComposedRetriever`, without a frozen tower if `tower` names it."""
+    """State of the `ComposedRetriever`, without frozen towers if `towers` names them."""
     backbone: dict[str, Any]
     """Dictionary form of the BLIP-2 config."""
     tokenizer: str
@@ -39,8 +39,14 @@ class Checkpoint:
     trainer: dict[str, Any] | None = None
     """Optimiser, schedule, tables, and an epoch that is not done. None if only the model was kept.
     """
-    tower: dict[str, Any] | None = None
-    """The frozen tower that is left out: its `hash`, `dtype`, and `sources`, which have it."""
+    towers: dict[str, Any] | None = None
+    """The frozen towers that are left out, by what the names of their weights begin with: `hash`,
+    `dtype`, and `sources`, which have it."""
+
+    @property
+    def tower_hashes(self) -> list[str]:
+        """Of the towers that are left out."""
+        return [note["hash"] for note in (self.towers or {}).values()]
 
 
 def save(path: Path, checkpoint: Checkpoint, *, before: str | None = None) -> None:
@@ -127,7 +133,7 @@ def parse(content: dict[str, Any], file: Path) -> Checkpoint:
         UserError: parts of it are missing.
     """
     names = {field.name for field in fields(Checkpoint)}
-    values = {"tower": None} | {n: value for n, value in content.items() if n in names}
+    values = {"towers": None} | {n: value for n, value in content.items() if n in names}
     if values.keys() != names:
         raise UserError(f"{file} is an incomplete checkpoint; copy it again, or train it again.")
     for name, kind in get_type_hints(Checkpoint).items():

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,11 @@ from gatedcir.errors import UserError, check_folder_to_write, reason_of
 from gatedcir.files import CONFIG_FILE, room_for, write_json, write_text
 from gatedcir.run_folder.checkpoint import BEFORE, BEST, LAST
 from gatedcir.run_folder.claim import LOCK, Claim
+from gatedcir.run_folder.trackers import Pictures, Trackers
 
 RUNS = Path("runs")  # holds the folders of runs without --output
 CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
+TENSORBOARD = "tensorboard"  # the tracker whose files a run's folder holds
 LOG = ".log"  # files that whatever started the run may keep in its folder
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
 STEPS = "train_steps.csv"
@@ -103,7 +105,15 @@ def _is_bare(path: Path) -> bool:
 class RunFolder:
     """Writes the files of a run. Every file is replaced whole."""
 
-    def __init__(self, path: Path, *, done: int = 0, kept: Tables | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        done: int = 0,
+        kept: Tables | None = None,
+        trackers: Sequence[str] = (TENSORBOARD,),
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         """Open a folder. Rows of epochs after `done` are dropped: resuming makes them again.
 
         Args:
@@ -111,6 +121,8 @@ class RunFolder:
             done: epochs that are done.
             kept: rows of the checkpoint. A table that does not begin with them is written again
                 from them.
+            trackers: names of what shows the figures.
+            config: the run's options, for the trackers.
         """
         self.path = path
         self.tables = rows_until(path, done, kept)
@@ -118,14 +130,25 @@ class RunFolder:
             if rows and not _begins_with(path / name, _text(rows)):
                 print(f"{path / name} is not as training left it: written again from {LAST}")
                 write_text(path / name, _text(rows))
-        self.board = SummaryWriter(str(path / BOARD), purge_step=done)
+        self.board = None
+        if TENSORBOARD in trackers:
+            self.board = SummaryWriter(str(path / BOARD), purge_step=done)
+        step = int(self.tables[STEPS][-1]["step"]) if self.tables[STEPS] else 0
+        self.trackers = Trackers(path, trackers, config or {}, step=step)
 
     @classmethod
-    def create(cls, path: Path, config: dict[str, Any], made_by: dict[str, Any]) -> "RunFolder":
+    def create(
+        cls,
+        path: Path,
+        config: dict[str, Any],
+        made_by: dict[str, Any],
+        *,
+        trackers: Sequence[str] = (TENSORBOARD,),
+    ) -> "RunFolder":
         """Write config and provenance of a new run into a claimed folder."""
         write_json(path / "provenance.json", made_by)
         write_text(path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
-        return cls(path)
+        return cls(path, trackers=trackers, config=config)
 
     @property
     def checkpoints(self) -> Path:
@@ -133,23 +156,29 @@ class RunFolder:
         return self.path / CHECKPOINTS
 
     def add(self, table: str, epoch: int, row: dict[str, float]) -> None:
-        """Append one epoch's row to a table and to TensorBoard."""
+        """Append one epoch's row to a table and to what shows it."""
         rows = self.tables[table]
         rows.append({"epoch": epoch, **row})
         write_text(self.path / table, _text(rows))
         kind = table.removesuffix("_metrics.csv")
+        self.trackers.add(kind, epoch, row, waits=table == TRAIN)
+        if self.board is None:
+            return
         with room_for(self.path / BOARD):
             for name, value in row.items():
                 self.board.add_scalar(f"{kind}/{name}", value, epoch)
             self.board.flush()
 
     def add_steps(self, epoch: int, rows: list[dict[str, float]]) -> None:
-        """Append the rows of an epoch's steps to their table and to TensorBoard.
+        """Append the rows of an epoch's steps to their table and to what shows them.
 
         TensorBoard counts them in steps and not in epochs, so they have a folder of their own.
         """
         self.tables[STEPS] += [{"epoch": epoch, **row} for row in rows]
         write_text(self.path / STEPS, _text(self.tables[STEPS]))
+        self.trackers.add_steps(rows)
+        if self.board is None:
+            return
         board = self.path / BOARD / "steps"
         with (
             room_for(board),
@@ -159,6 +188,21 @@ class RunFolder:
                 for name, value in row.items():
                     if name != "step":
                         writer.add_scalar(f"steps/{name}", value, int(row["step"]))
+
+    def add_pictures(self, epoch: int, pictures: Pictures) -> None:
+        """Show pictures of an epoch."""
+        self.trackers.add_pictures(pictures)
+        if self.board is not None:
+            with room_for(self.path / BOARD):
+                for name, image in pictures.items():
+                    self.board.add_image(name, image, epoch, dataformats="HWC")
+                self.board.flush()
+
+    def close(self) -> None:
+        """End what shows the run."""
+        self.trackers.close()
+        if self.board is not None:
+            self.board.close()
 
 
 def rows_until(path: Path, done: int, kept: Tables | None = None) -> Tables:

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+RECIPES = "recipes"  # the key of lines on the recipes that a run used
+
 
 def provenance() -> dict[str, Any]:
     """Git revision, versions and devices of this machine, as plain values."""

@@ -192,6 +192,16 @@ class Catalogue:
         """The fields of all metadata."""
         return [field for (field,) in self._all("SELECT DISTINCT field FROM facts ORDER BY field")]
 
+    def values(self, field: str, *, most: int) -> list[Any]:
+        """The values of a field, those of many files first."""
+        found = self._all(
+            "SELECT value FROM facts WHERE field = ? GROUP BY value "
+            "ORDER BY count(*) DESC, value LIMIT ?",
+            field,
+            most,
+        )
+        return [value for (value,) in found]
+
     def counts(self) -> dict[str, int]:
         """How many files there are, how many contents they show, and how many are kept besides."""
         [(files, images)] = self._all("SELECT count(*), count(DISTINCT number) FROM files")

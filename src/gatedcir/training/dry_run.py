@@ -3,11 +3,8 @@
 Shapes: B triplets, L visual tokens, Dv vision width.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +17,7 @@ from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.features.cache import ENCODE_BATCH, stored_dtype
 from gatedcir.options.checks import check_negatives, check_ranges
 from gatedcir.options.config import Config
-from gatedcir.resources import GIB, MIB, count_parameters, free_memory, peak_memory
+from gatedcir.resources import GIB, MIB, count_parameters, free_memory, peak_memory, timed
 from gatedcir.training.random_data import random_images, random_texts
 from gatedcir.training.sharding import whole_weights
 from gatedcir.training.step import TrainingStep, check_launch, make_accelerator, make_step
@@ -28,7 +25,6 @@ from gatedcir.visual import Visual, move
 
 _STEPS = 2  # the first one also makes the optimiser's state
 _WORDS = 40  # more than the 32 tokens of a text, fewer than the words that are cut off
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ def measure(step: TrainingStep) -> Measured:
     room = free_memory() // 2  # before the steps, which keep the memory that they free
     if may_cache(config):
         images = make(min(batch, ENCODE_BATCH))
-        levels, seconds = _timed(lambda: _tower(step, images), device)
+        levels, seconds = timed(lambda: _tower(step, images), device)
         kept = stored_dtype(config.optim.cache_dtype, step.runs_on)
         levels = [level.to(kept) for level in levels]
         vision, cached = seconds / len(levels[0]), sum(level[0].nbytes for level in levels)
@@ -99,12 +95,12 @@ def measure(step: TrainingStep) -> Measured:
     step.wrapped.train()
     times = []
     for _ in range(_STEPS):
-        times.append(_timed(lambda: step(triplets), device)[1])
+        times.append(timed(lambda: step(triplets), device)[1])
     model.eval()
     some = make(Evaluator.batch_size)
     with whole_weights(model):
         few = texts[: Evaluator.batch_size]
-        evaluation = _timed(lambda: _evaluate(step, some, few), device)[1]
+        evaluation = timed(lambda: _evaluate(step, some, few), device)[1]
     return Measured(
         device=str(device),
         precision=step.runs_on.name,
@@ -162,12 +158,3 @@ def _evaluate(step: TrainingStep, images: Visual, texts: list[str]) -> None:
     with step.runs_on.autocast():
         step.model.encode_target(images)
         step.model.encode_query(images, step.tokenizer(texts).to(step.device))
-
-
-def _timed(call: Callable[[], Result], device: torch.device) -> tuple[Result, float]:
-    """The result of a call, and the seconds until the device was done with it."""
-    start = time.perf_counter()
-    result = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return result, time.perf_counter() - start

@@ -26,7 +26,9 @@ class StepLosses(NamedTuple):
     contrastive: float
 
 
-def check_progress(now: StepLosses, *, first: StepLosses | None, compared: int, epoch: int) -> None:
+def check_progress(
+    now: StepLosses, *, first: StepLosses | None, compared: int, chance: float, epoch: int
+) -> None:
     """Stop if the model has lost what it knew at the start.
 
     The contrastive term must be that of a model that guesses. It must also be above that of the
@@ -37,13 +39,14 @@ def check_progress(now: StepLosses, *, first: StepLosses | None, compared: int, 
     Args:
         now: medians of an epoch.
         first: of the run's first step, before any update. None if not known.
-        compared: n, the triplets of a step. A model that guesses has the contrastive term log(n).
+        compared: n, the triplets of a step.
+        chance: the contrastive term of a model that guesses.
         epoch: its number.
 
     Raises:
         UserError: the model has lost it.
     """
-    chance, margin = math.log(compared), 4 / math.sqrt(compared)
+    margin = 4 / math.sqrt(compared)
     if first is None or now.contrastive < _NEAR * chance:
         return
     if now.contrastive > first.contrastive + margin or now.total > 2 * first.total + margin:

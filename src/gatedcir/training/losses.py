@@ -4,7 +4,8 @@ Shapes: B triplets of this process, W processes, G images a query is compared wi
 all processes), Q query tokens, D Q-Former width, E embedding width.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,7 @@ from gatedcir.multiscale.pyramids.scale_loss import scale_consistency
 from gatedcir.options.config import LossConfig
 
 AUXILIARY_SCALE = 0.5  # weight of the contrast from a scale other than 1.0, by default
+_LEAST_SHARE = 1e-7  # keeps the logarithm of `complementary` finite
 
 
 def token_similarity(query: Tensor, targets: Tensor) -> Tensor:
@@ -31,8 +33,58 @@ def token_similarity(query: Tensor, targets: Tensor) -> Tensor:
     return products.view(len(query), images, tokens).amax(-1)
 
 
-def contrastive(logits: Tensor, labels: Tensor, target_ids: Tensor) -> Tensor:
-    """Cross-entropy of each query against the images of the batch, in one direction.
+def complementary(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Tensor:
+    """The robust complementary loss: minus the sum of log(1 - p) over the wrong columns.
+
+    A query whose label is wrong cannot make it large, because it never asks for p = 1 at the label.
+    `reduction` is "mean" or "none", as of torch. Of a guess among n columns this is about 1, where
+    cross-entropy is log(n).
+
+    Source: RCL (Hu et al., TPAMI 2023), as TME (CVPR 2025) uses it.
+
+    >>> complementary(torch.zeros(1, 2), torch.tensor([0]))  # p = 1/2, and log 2
+    tensor(0.6931)
+    """
+    shares = logits.softmax(1).clamp(_LEAST_SHARE, 1 - _LEAST_SHARE)  # [B, G]
+    rows = -torch.log1p(-shares).scatter(1, labels[:, None], 0.0).sum(1)  # [B]
+    return rows if reduction == "none" else rows.mean()
+
+
+CONTRASTS: dict[str, Callable[..., Tensor]] = {
+    "itc": F.cross_entropy,
+    "rcl": complementary,
+}
+"""Logits [B, G] and each query's own column [B] -> the mean, or [B] with `reduction="none"`."""
+
+
+def weighted(contrast: str, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    """A contrast's mean over the queries, each [B] times its weight.
+
+    >>> rows = torch.tensor([[0.0, 0.0], [9.0, 0.0]])
+    >>> weighted("itc", rows, torch.tensor([0, 0]), torch.tensor([2.0, 0.0]))
+    tensor(0.6931)
+    """
+    if weights is None:
+        return CONTRASTS[contrast](logits, labels)
+    return (CONTRASTS[contrast](logits, labels, reduction="none") * weights).mean()
+
+
+CHANCES: dict[str, Callable[[int], float]] = {
+    "itc": math.log,
+    "rcl": lambda images: -(images - 1) * math.log1p(-1 / images),
+}
+"""The same of a model that guesses among so many images."""
+
+
+def contrastive(
+    logits: Tensor,
+    labels: Tensor,
+    target_ids: Tensor,
+    *,
+    contrast: str = "itc",
+    weights: Tensor | None = None,
+) -> Tensor:
+    """Contrast of each query with the images of the batch, in one direction.
 
     Other copies of the query's own target are left out, because they are no negatives.
 
@@ -40,10 +92,12 @@ def contrastive(logits: Tensor, labels: Tensor, target_ids: Tensor) -> Tensor:
         logits: [B, G].
         labels: [B], each query's own column.
         target_ids: [G], equal for equal images.
+        contrast: of `CONTRASTS`.
+        weights: [B], of the queries. None: each counts once.
     """
     copies = target_ids[None] == target_ids[labels][:, None]  # [B, G]
     own = F.one_hot(labels, len(target_ids)).bool()
-    return F.cross_entropy(logits.masked_fill(copies & ~own, -torch.inf), labels)
+    return weighted(contrast, logits.masked_fill(copies & ~own, -torch.inf), labels, weights)
 
 
 def composed_losses(
@@ -56,6 +110,8 @@ def composed_losses(
     fusion_mean: Tensor,
     prompt_mean: Tensor,
     temperature: Tensor,
+    contrast: str = "itc",
+    weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The three terms of SPRC (Bai et al., ICLR 2024), unweighted.
 
@@ -71,12 +127,22 @@ def composed_losses(
         fusion_mean: [B, D].
         prompt_mean: [D].
         temperature: a scalar that divides the similarities.
+        contrast: of `CONTRASTS`.
+        weights: [B], of the triplets. None: each counts once.
     """
+    itc, rtc = (token_similarity(each, targets) / temperature for each in (query, text))
     return {
-        "loss_itc": contrastive(token_similarity(query, targets) / temperature, labels, target_ids),
-        "loss_rtc": contrastive(token_similarity(text, targets) / temperature, labels, target_ids),
-        "loss_align": F.mse_loss(fusion_mean, prompt_mean.expand_as(fusion_mean)),
+        "loss_itc": contrastive(itc, labels, target_ids, contrast=contrast, weights=weights),
+        "loss_rtc": contrastive(rtc, labels, target_ids, contrast=contrast, weights=weights),
+        "loss_align": _distance(fusion_mean, prompt_mean.expand_as(fusion_mean), weights),
     }
+
+
+def _distance(found: Tensor, wanted: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean squared distance of [B, D] to [B, D], each row times its weight."""
+    if weights is None:
+        return F.mse_loss(found, wanted)
+    return (F.mse_loss(found, wanted, reduction="none").mean(1) * weights).mean()
 
 
 def losses_of(
@@ -87,12 +153,15 @@ def losses_of(
     scale_weights: Mapping[float, float] | None = None,
     consistent: bool = False,
     shuffled: bool = False,
+    contrast: str = "itc",
+    weights: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The loss terms of a batch. Its queries are contrasted with the targets of all processes.
 
     `scale_weights` are those of the contrasts from each scale alone. Without them, 1.0 counts once
     and the others count half. `consistent` compares the scales. `shuffled` teaches
-    every gate the map of another triplet.
+    every gate the map of another triplet. `contrast` is of `CONTRASTS`.
+    `weights` [B] are those of the triplets, in all terms but that of the gate.
 
     Gradients flow back through the gathered targets. Their average over the processes therefore
     equals the gradient of one process with the whole batch.
@@ -117,6 +186,8 @@ def losses_of(
         fusion_mean=found.fusion_mean,
         prompt_mean=found.prompt_mean,
         temperature=temperature,
+        contrast=contrast,
+        weights=weights,
     )
     if found.by_scale:
         scores = {
@@ -126,7 +197,9 @@ def losses_of(
         losses["loss_scale"] = torch.stack(
             [
                 (AUXILIARY_SCALE ** (scale != 1) if scale_weights is None else scale_weights[scale])
-                * contrastive(of_scale / temperature, labels, target_ids)
+                * contrastive(
+                    of_scale / temperature, labels, target_ids, contrast=contrast, weights=weights
+                )
                 for scale, of_scale in scores.items()
             ]
         ).sum()

@@ -27,12 +27,10 @@ def random_images(
         dtype: of the features.
         generator: of the random numbers.
     """
-    backbone = model.backbone
     if dtype is None:
-        return torch.randn(count, 3, *[backbone.image_size] * 2, generator=generator)
+        return torch.randn(count, 3, *[model.backbone.image_size] * 2, generator=generator)
     return [
-        torch.randn(count, length, backbone.vision_width, generator=generator).to(dtype)
-        for length in model.level_lengths()
+        torch.randn(count, *shape, generator=generator).to(dtype) for shape in model.level_shapes()
     ]
 
 

@@ -2,7 +2,9 @@
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,11 +17,12 @@ from gatedcir.options.config import RunConfig
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEFORE, BEST, LAST, Checkpoint
 from gatedcir.run_folder.folder import VALIDATION, RunFolder
+from gatedcir.training.averaging import AveragedWeights, Measured, better_weights
 from gatedcir.training.so_far import SoFar
 from gatedcir.training.stop import Stop
 
-Check = Callable[[], tuple[dict[str, float], dict[str, float]]]
-"""Gives a validation's metrics, and other figures."""
+Check = Callable[[], Measured]
+"""A validation."""
 _APART = 10  # steps from one agreement of several GPUs to the next, which waits for all of them
 
 
@@ -30,8 +33,8 @@ class Saving:
     options: RunConfig
     accelerator: Accelerator
     stop: Stop
-    take: Callable[[int], Checkpoint]
-    """The run's state after so many epochs, gathered from all processes."""
+    take: Callable[..., Checkpoint]
+    """The run's state after so many epochs, gathered from all processes; see `Trainer.take`."""
     open: Callable[[], RunFolder] | None
     """Opens the run's folder, which is made if it is missing. None on processes that write none."""
     goes_on: bool
@@ -74,7 +77,7 @@ class Saving:
         number, due = self.asked(so_far.steps)
         if due or (number and self.options.save):
             parts = gather_object([so_far.state()])
-            self.write(self.take(epoch), so_far=parts, stops=bool(number))
+            self.write(self.take(epoch, within=True), so_far=parts, stops=bool(number))
         if number:
             raise Stopped(number)
 
@@ -104,13 +107,20 @@ class Saving:
         self.saved = time.monotonic()
 
     def end_epoch(
-        self, taken: Checkpoint | None, check: Check | None, *, epoch: int, headline: str
+        self,
+        taken: Checkpoint | None,
+        check: Check | None,
+        averaged: AveragedWeights | None = None,
+        *,
+        epoch: int,
+        headline: str,
     ) -> None:
         """Validate and save. The state is written once, if nobody stops and no save is overdue.
 
         Args:
             taken: the result of `take`. None if nothing is to be kept.
             check: validates. None if that is not due.
+            averaged: other weights that may be the better ones.
             epoch: its number.
             headline: the metric by which the best model is chosen.
 
@@ -124,17 +134,24 @@ class Saving:
             raise Stopped(number)
         if check is None or self.open is None:
             return
-        try:
-            with self.stop.now():
-                metrics, figures = check()
-        except BaseException as error:
-            # It may be a broken image. The epoch is not lost: a resumed run begins with the
-            # validation that is missing.
-            self.write(taken, stops=isinstance(error, Stopped))
-            raise
-        if self.options.keeps_best and taken is not None and metrics[headline] > self.best:
-            best = replace(taken, metrics=metrics, trainer=None)
-            checkpoint.save(self.open().checkpoints / BEST, best)
+        with ExitStack() as better:
+            try:
+                metrics, figures = better.enter_context(
+                    better_weights(averaged, partial(self._at_once, check), headline=headline)
+                )
+            except BaseException as error:
+                # It may be a broken image. The epoch is not lost: a resumed run begins with the
+                # validation that is missing.
+                self.write(taken, stops=isinstance(error, Stopped))
+                raise
+            if self.options.keeps_best and taken is not None and metrics[headline] > self.best:
+                best = replace(taken, metrics=metrics, trainer=None)
+                checkpoint.save(self.open().checkpoints / BEST, best)
         self.best = max(self.best, metrics[headline])
         self.open().add(VALIDATION, epoch, metrics | figures)
         self.write(taken, metrics)
+
+    def _at_once(self, check: Check) -> Measured:
+        """Validate, and end at once if a signal comes."""
+        with self.stop.now():
+            return check()

@@ -27,6 +27,8 @@ class SoFar:
     """Of each figure."""
     each: list[Tensor] = field(default_factory=list)
     """(loss, contrastive term) of every step."""
+    encoded: Mapping[str, Tensor] = field(default_factory=dict)
+    """What a resumed epoch's first weights encoded; see `TrainingStep.encoded`."""
     random: list[Tensor] | None = None
     """The random states that the next step begins with. None at an epoch's start."""
 
@@ -66,6 +68,7 @@ class SoFar:
             return
         if parts := run.trainer.get("so_far"):  # earlier versions have none
             self._load(parts[process])
+            self.encoded = run.trainer.get("encoded", {})
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self.steps, self.seconds = state["steps"], state["seconds"]

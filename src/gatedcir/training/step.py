@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -21,7 +22,8 @@ from gatedcir.options.config import Config
 from gatedcir.resources import keep_freed_memory
 from gatedcir.start import Aux
 from gatedcir.training.accumulate import Forward, Part, backward_in_chunks, split
-from gatedcir.training.losses import losses_of, total_loss
+from gatedcir.training.averaging import AveragedWeights
+from gatedcir.training.losses import CHANCES, losses_of, total_loss
 from gatedcir.training.optim import make_optimizer
 from gatedcir.training.sharding import (
     average_scalars,
@@ -35,6 +37,7 @@ from gatedcir.visual import Visual, move, take
 
 _FOREIGN = (DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM)
 TEMPERATURES = (0.001, 0.5)  # bounds of the learned temperature, as in ALBEF and BLIP
+LEAST_OF_RCL = 0.01  # below it the complementary loss of a hard triplet has no gradient
 
 
 @dataclass
@@ -49,6 +52,7 @@ class TrainingStep:
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler  # of the loss, for fp16. It changes nothing otherwise.
+    averaged: AveragedWeights | None = None  # over the steps, with --ema
 
     @property
     def device(self) -> torch.device:
@@ -63,9 +67,36 @@ class TrainingStep:
         )  # the fusions' groups are the last ones
         return {"learning_rate": rates[0], "fusion_learning_rate": rates[-1]}
 
+    @property
+    def temperatures(self) -> tuple[float, float]:
+        """Bounds of the temperature."""
+        least, most = TEMPERATURES
+        return (LEAST_OF_RCL if self.config.recipe.loss == "rcl" else least), most
+
+    def chance(self, compared: int) -> float:
+        """The contrastive term of a model that guesses among so many targets of a step."""
+        return CHANCES[self.config.recipe.loss](compared)
+
     def choose_scales(self, epoch: int) -> None:
         """Read one scale or all of them, as the epoch has it."""
         self.model.single_scale = epoch < self.config.optim.scale_warmup_epochs
+
+    @torch.no_grad()
+    def bound_temperature(self) -> None:
+        """Keep the temperature within its bounds."""
+        self.model.temp.clamp_(*self.temperatures)
+
+    def prepare(self, epoch: int, encoded: Mapping[str, Tensor]) -> None:
+        """Get ready for an epoch. Training of the whole model needs nothing.
+
+        Args:
+            epoch: its number.
+            encoded: where a run goes on in the middle of the epoch, the result of `encoded` there.
+        """
+
+    def encoded(self) -> dict[str, Tensor]:
+        """What the weights at the epoch's start have encoded, and later ones cannot."""
+        return {}
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
         """Learn from B triplets.
@@ -80,7 +111,9 @@ class TrainingStep:
         chunks: list[Forward] = [
             partial(self._encode, batch.images, *both) for both in zip(parts, words, strict=True)
         ]
-        loss_of = partial(self._loss_of, batch.target_ids.to(self.device, non_blocking=True))
+        weights = None if batch.weights is None else batch.weights.to(self.device)
+        target_ids = batch.target_ids.to(self.device, non_blocking=True)
+        loss_of = partial(self._loss_of, target_ids, weights)
         self.optimizer.zero_grad()
         if count == 1:
             found = chunks[0]()
@@ -111,19 +144,21 @@ class TrainingStep:
             return self.wrapped(*inputs, texts.to(self.device))
 
     def _loss_of(
-        self, target_ids: Tensor, found: Encoded, temperature: Tensor
+        self, target_ids: Tensor, weights: Tensor | None, found: Encoded, temperature: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.config.loss
-        weights = None
+        of_scales = None
         if isinstance(options.loss_scale, tuple):
-            weights = dict(zip(self.model.scales, options.loss_scale, strict=True))
+            of_scales = dict(zip(self.model.scales, options.loss_scale, strict=True))
         losses = losses_of(
             found,
             target_ids,
             temperature,
-            scale_weights=weights,
+            scale_weights=of_scales,
             consistent=options.loss_consistency > 0,
             shuffled=options.gate_target == "shuffled",
+            contrast=self.config.recipe.loss,
+            weights=weights,
         )
         return total_loss(losses, options), losses
 
@@ -134,8 +169,9 @@ class TrainingStep:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.schedule.step()
-        with torch.no_grad():
-            self.model.temp.clamp_(*TEMPERATURES)
+        self.bound_temperature()
+        if self.averaged is not None:
+            self.averaged.update()
 
     def state(self) -> dict[str, Any]:
         """State other than the model that resuming needs. All processes must call it."""
@@ -143,7 +179,7 @@ class TrainingStep:
             "optimizer": gathered(self.optimizer.state_dict()),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
-        }
+        } | ({} if self.averaged is None else {"averaged": self.averaged.state()})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Load the result of `state`. Other keys are ignored.
@@ -164,6 +200,8 @@ class TrainingStep:
         self.optimizer.load_state_dict(spread(found, self.optimizer))
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state(state["averaged"])
 
 
 def make_accelerator(device: str = "auto") -> Accelerator:
@@ -204,8 +242,12 @@ def make_step(
     tokenizer: Tokenizer,
     *,
     steps_per_epoch: int,
+    module: nn.Module | None = None,
 ) -> TrainingStep:
-    """The step that the config's options make of a model on its device."""
+    """The step that the config's options make of a model on its device.
+
+    `module` is what the step calls instead of the model. It holds the model.
+    """
     device = accelerator.device
     if device.type == "cpu":
         keep_freed_memory()
@@ -214,11 +256,11 @@ def make_step(
         tokenizer = Tokenizer(tokenizer.wordpiece, max_length=tokenizer.max_length, fixed=True)
         model.compile(dynamic=False)
     runs_on = Device.of(config.optim.mixed_precision, device)
-    wrapped: nn.Module = model
+    wrapped: nn.Module = model if module is None else module
     if shards_are_asked_for():
         shard(model, device)
     elif accelerator.num_processes > 1:
-        wrapped = accelerator.prepare_model(model)
+        wrapped = accelerator.prepare_model(wrapped)
     optimizer, schedule = make_optimizer(model, config.optim, steps_per_epoch=steps_per_epoch)
     return TrainingStep(
         config=config,
@@ -229,6 +271,7 @@ def make_step(
         optimizer=optimizer,
         schedule=schedule,
         scaler=torch.amp.GradScaler(device.type, enabled=runs_on.precision == torch.float16),
+        averaged=AveragedWeights(model, ema) if (ema := config.recipe.ema) > 0 else None,
     )
 
 
@@ -238,6 +281,8 @@ def check_launch(config: Config, device: torch.device) -> None:
     for flag, given in (
         ("compile", config.run.compile),
         ("mixed-precision fp16", precision == torch.float16),
+        ("ema", config.recipe.ema > 0),
+        ("stage", config.recipe.stage != "whole"),
     ):
         if given and shards_are_asked_for():
             raise UserError(f"--{flag} does not go with weights in shards (FSDP); leave it out.")

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,27 +15,32 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.patheffects import Stroke
 from matplotlib.ticker import PercentFormatter
 
-from gatedcir.files import whole_file
+from gatedcir.visualize import style
 from gatedcir.visualize.maps import map_numbers, rounded_up
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in fractions of the picture."""
+Kind = Literal["right", "near", "reference", "other"]
 
-_RIGHT, _WRONG = "#1a9850", "#bbbbbb"
 _PANEL, _BAR, _GAP = 1.5, 0.09, 0.48  # inches of a panel, a colour bar, and the bar's numbers
-_SMALL, _LINE, _LETTER = 8, 0.16, 0.07  # points of a small letter, inches of its line and width
+_LINE, _LETTER = 0.16, 0.07  # inches of a small letter's line and width
 _WORDS, _OTHERS = 0.85, 1.15  # inches of the bands below the maps
-# Colour-blind eyes read these three too. The first two are perceptually uniform.
-_GATE, _CHANGE, _DIRECTION = "viridis", "magma", "PuOr"
+_FRAMES = {  # what a picture is -> the colour and the width of its frame, and its line
+    "right": (style.RIGHT, 4.0, "-"),
+    "near": (style.NEAR, 2.5, "--"),
+    "reference": (style.REFERENCE, 2.5, ":"),
+    "other": (style.WRONG, 1.0, "-"),
+}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image [H, W, 3] in [0, 1] with a title. `right` frames it as the answer."""
+    """An image [H, W, 3] in [0, 1] with a title."""
 
     image: npt.ArrayLike
     title: str
-    right: bool = False
+    kind: Kind = "other"
+    """Its frame: the answer in the first place, the answer further down, the query's own image."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,7 @@ def save_gate_figure(path: Path, rows: Sequence[Row], *, change_top: float) -> N
     for part, row, maps, lines in zip(parts, rows, panels, titles, strict=True):
         part.suptitle("\n".join(lines), fontsize=10, weight="bold", parse_math=False)
         _draw_row(part, row, maps, width, top)
-    with whole_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=200)
+    style.save(figure, path)
 
 
 def _bands(row: Row, width: float) -> list[float]:
@@ -124,16 +129,18 @@ def _panels(row: Row, change_top: float) -> list[_Panel]:
     gate = np.asarray(row.gate)
     numbers = map_numbers(gate)
     below = f"{numbers:.2f}, {numbers.over_half:.0%} over 0.5"
-    found = [_Panel(gate, "gate\nmean over channels", below, _heat(_GATE, 0, 1))]
+    found = [_Panel(gate, "gate\nmean over channels", below, _heat(style.GATE, 0, 1))]
     if row.change is not None:
         change = np.asarray(row.change)
         below = f"{map_numbers(change):.2g}"
-        heat = _heat(_CHANGE, 0, change_top)
+        heat = _heat(style.CHANGE, 0, change_top)
         found.append(_Panel(change, "change |α·gate·δ|\nmean over channels", below, heat))
     if row.direction is not None:
         values, most = np.asarray(row.direction.values), row.direction.most
         below = f"{map_numbers(values):.2f}"
-        found.append(_Panel(values, row.direction.title, below, _heat(_DIRECTION, -most, most)))
+        found.append(
+            _Panel(values, row.direction.title, below, _heat(style.DIRECTION, -most, most))
+        )
     return found
 
 
@@ -153,7 +160,7 @@ def _draw_row(
         axes = bands[-1].subplots(1, max(6, len(row.others)), squeeze=False)[0]
         for axis, picture in zip(axes, row.others, strict=False):
             title = picture.title.replace(", ", "\n")
-            show(axis, Picture(picture.image, title, picture.right), size=7)
+            show(axis, Picture(picture.image, title, picture.kind), size=style.SMALL)
         for axis in axes[len(row.others) :]:
             axis.set_axis_off()
 
@@ -176,7 +183,7 @@ def _draw_maps(part: SubFigure, row: Row, panels: Sequence[_Panel]) -> None:
         low, high = heat.get_clim()
         ticks = [low, (low + high) / 2, high]
         bar.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        bar.tick_params(labelsize=7, length=2, pad=1)
+        bar.tick_params(labelsize=style.SMALL, length=2, pad=1)
 
 
 def _finish(
@@ -192,8 +199,8 @@ def _finish(
         corners = [left, right, right, left, left], [top, top, bottom, bottom, top]
         axis.plot(*corners, linestyle=(0, (4, 2)), color="white", path_effects=around)
     axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
-    axis.set_title(title, fontsize=9)
-    axis.set_xlabel(below, fontsize=_SMALL)
+    axis.set_title(title, fontsize=style.TITLE)
+    axis.set_xlabel(below, fontsize=style.TEXT)
 
 
 def _draw_words(
@@ -201,27 +208,30 @@ def _draw_words(
 ) -> None:
     """A bar for each word. They share the scale of the sheet."""
     names, shares = zip(*words, strict=True)
-    drawn = axis.bar(range(len(names)), shares, 0.7, color="#0072B2")
-    axis.bar_label(drawn, [f"{share:.0%}" for share in shares], fontsize=7, padding=1)
-    axis.set_xticks(range(len(names)), names, fontsize=_SMALL, parse_math=False)
+    drawn = axis.bar(range(len(names)), shares, 0.7, color=style.COLOURS[0])
+    axis.bar_label(drawn, [f"{share:.0%}" for share in shares], fontsize=style.SMALL, padding=1)
+    axis.set_xticks(range(len(names)), names, fontsize=style.TEXT, parse_math=False)
     if upright:
         axis.tick_params(axis="x", rotation=90)
     axis.tick_params(length=0)
     axis.set(xlim=(-0.6, max(len(names), 6) - 0.4), ylim=(0, top * 1.25))
     axis.set_yticks([0, top])
     axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.tick_params(axis="y", labelsize=7)
-    axis.set_title("share of the attention by word, mean over cells", fontsize=9, loc="left")
+    axis.tick_params(axis="y", labelsize=style.SMALL)
+    axis.set_title(
+        "share of the attention by word, mean over cells", fontsize=style.TITLE, loc="left"
+    )
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 
 
-def show(axis: Axes, picture: Picture, *, size: int = 9) -> None:
+def show(axis: Axes, picture: Picture, *, size: int = style.TITLE) -> None:
     """The image with its title and frame."""
+    colour, width, line = _FRAMES[picture.kind]
     axis.imshow(picture.image, interpolation="nearest")
-    axis.set_title(picture.title, fontsize=size, color=_RIGHT if picture.right else "black")
+    ink = "black" if picture.kind == "other" else colour
+    axis.set_title(picture.title, fontsize=size, color=ink, parse_math=False)
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
-        spine.set_edgecolor(_RIGHT if picture.right else _WRONG)
-        spine.set_linewidth(4 if picture.right else 1)
+        spine.set(edgecolor=colour, linewidth=width, linestyle=line)

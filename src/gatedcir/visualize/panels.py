@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
 
-from gatedcir.files import whole_file
+from gatedcir.visualize import style
 from gatedcir.visualize.gate_figure import Picture, show
 
 _CELL = 1.9  # inches of a map and its title
@@ -54,8 +54,7 @@ def save_panels(
     _draw_first(first, reference, bars, columns)
     for band, part in zip(maps, rest, strict=True):
         _draw_maps(part, band, columns)
-    with whole_file(path) as unfinished:
-        figure.savefig(unfinished, dpi=100)
+    style.save(figure, path)
 
 
 def _draw_first(part: SubFigure, reference: Picture, bars: Sequence[Bars], columns: int) -> None:

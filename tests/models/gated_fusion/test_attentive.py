@@ -2,25 +2,18 @@
 
 import pytest
 import torch
+from fusion_inputs import HEADS, TEXT_WIDTH, WIDTH, inputs
 
 from gatedcir.models.gated_fusion.attentive import AttentiveFusion
 
-WIDTH, TEXT_WIDTH, HEADS = 8, 12, 2
+__all__ = ["inputs"]  # a fixture of another file
+
 TEXTS = ("tokens", "contextual", "mean")
 
 
 def make(text, *, seed=0, **settings):
     torch.manual_seed(seed)
     return AttentiveFusion(WIDTH, TEXT_WIDTH, text=text, heads=HEADS, **settings).eval()
-
-
-@pytest.fixture
-def inputs():
-    """Image [3, 5, 8], text [3, 4, 12] and its mask, with 4, 2 and 1 tokens that count."""
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randn(3, 5, WIDTH, generator=generator)
-    text = torch.randn(3, 4, TEXT_WIDTH, generator=generator)
-    return image, text, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
 
 
 def test_equals_attention_written_out(inputs):

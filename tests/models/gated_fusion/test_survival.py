@@ -79,7 +79,7 @@ def test_scales_are_compared_at_the_size_that_the_fusion_sees():
     taught = model.backbone.vision_levels(images(), [0, -1])
     expected = gate_target(taught, torch.tensor([0, 1]), torch.tensor([2, 3]), cut=0.3)
     levels = model.levels(images())
-    assert [level.shape[1] for level in levels] == model.level_lengths()
+    assert [level.shape[1:] for level in levels] == model.level_shapes()
     assert model.feature_bytes(torch.float32) == sum(level[0].nbytes for level in levels)
     found = encoded(model, text, levels)
     torch.testing.assert_close(found.gate_target, expected)

@@ -244,7 +244,7 @@ def test_scales_that_an_image_does_not_need_are_not_read(batch, name, monkeypatc
         assert model.scales_needed(everything).all()
         torch.testing.assert_close(model.encode_target(everything), plain.encode_target(images))
         # The half is not needed, and the large scale by two images that differ in a channel.
-        importance = model.visual_fusion._stages.selector.layers[2]
+        importance = model.visual_fusion.stages.selector.layers[2]
         main = model.normalised_levels(everything)[2][:, 1:].mean(1)  # [B, Dv]
         channel = main.std(0).argmax()
         importance.weight[2, channel] = 1.0
@@ -271,7 +271,7 @@ def test_the_choice_of_scales_learns(batch):
     torch.nn.init.constant_(model.visual_fusion.fuse.gain, 0.3)
     found = encode_triplets(model, reference, target, tokenizer(texts))
     losses_of(found, torch.arange(2), model.temp)["loss_itc"].backward()
-    gradient = model.visual_fusion._stages.selector.layers[2].weight.grad
+    gradient = model.visual_fusion.stages.selector.layers[2].weight.grad
     assert gradient[0].any() and not gradient[1].any()  # 1.0 always stays
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from gatedcir.models.gated_fusion.gated import change_figures, masked_mean
+from gatedcir.models.gated_fusion.gated import changed_by_words, masked_mean
 from gatedcir.start import Aux, Start, zero
 
 Text = Literal["tokens", "contextual", "mean"]
@@ -79,14 +79,9 @@ class AttentiveFusion(nn.Module):
         found, attention = self._attend(normed, self._in_context(text, text_mask), text_mask)
         gate = torch.sigmoid(self.gate(torch.cat([normed, found], dim=-1)))  # [B, L, Dv]
         delta = torch.tanh(self.delta_net(found))
-        update = self.alpha * gate * delta
-        aux = {
-            "gate": gate,
-            "alpha": self.alpha.detach(),
-            **change_figures(update, delta),
-            "text_attention": attention.detach(),
-        }
-        return image + update, aux
+        return changed_by_words(
+            image, alpha=self.alpha, gate=gate, delta=delta, attention=attention
+        )
 
     def _in_context(self, text: Tensor, text_mask: Tensor) -> Tensor:
         """The tokens to attend to: [B, T, D]."""

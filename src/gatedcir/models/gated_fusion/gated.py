@@ -23,6 +23,23 @@ def change_figures(update: Tensor, delta: Tensor) -> Aux:
     return {"change": size.mean(), "change_map": size.mean(-1), "delta": delta.detach()}
 
 
+def changed_by_words(
+    image: Tensor, *, alpha: Tensor, gate: Tensor, delta: Tensor, attention: Tensor
+) -> tuple[Tensor, Aux]:
+    """Image + alpha * gate * delta, all [B, L, Dv], and aux.
+
+    aux is what a fusion reports whose places attend to the words, by `attention` [B, L, T].
+    """
+    update = alpha * gate * delta
+    aux = {
+        "gate": gate,
+        "alpha": alpha.detach(),
+        **change_figures(update, delta),
+        "text_attention": attention.detach(),
+    }
+    return image + update, aux
+
+
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
     """Mean over the tokens that count: [B, T, D], [B, T] -> [B, D].
 

@@ -44,6 +44,15 @@ STRATEGIES: dict[str, Strategy] = {
         f"{_HERE}.attentive:to_their_mean",
         "the control of contextual, which is as large and sees only the mean of the words",
     ),
+    "grounded": Strategy(
+        f"{_HERE}.grounded:GroundedFusion",
+        "as gated, but gate and delta come from layers in which the tokens attend to one another "
+        "and to the words",
+    ),
+    "grounded-mean": Strategy(
+        f"{_HERE}.grounded:to_mean_text",
+        "the control of grounded, which is as large and sees only the mean of the words",
+    ),
     "none": Strategy(f"{_HERE}.gated:NoFusion", "no change, the published baseline"),
 }
 

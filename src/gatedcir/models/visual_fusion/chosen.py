@@ -13,7 +13,7 @@ def read_chosen(
     scales: Sequence[float],
     read: Callable[[Tensor, float], list[Tensor]],
     choose: Callable[[list[Tensor]], Tensor],
-    length: Callable[[float], int],
+    shape: Callable[[float], tuple[int, int]],
 ) -> list[list[Tensor]]:
     """The levels of every scale. Scale 1.0 is read for all images, the others for some.
 
@@ -22,7 +22,7 @@ def read_chosen(
         scales: S of them, 1.0 among them.
         read: images at a scale -> their levels, each [B, L, Dv].
         choose: the levels of 1.0 -> [B, S], which scales each image needs.
-        length: L of a scale.
+        shape: L and Dv of a scale.
 
     Returns:
         For each scale its levels. They are zero for the images that do not need it.
@@ -35,10 +35,9 @@ def read_chosen(
             found.append(base)
             continue
         some = needed[:, place]
-        part = read(pixels[some], scale) if some.any() else [base[0][:0, :1]] * len(base)
-        width, rows = base[0].shape[-1], len(pixels)
-        whole = [base[0].new_zeros(rows, length(scale), width) for _ in part]
-        for level, values in zip(whole, part, strict=True):
+        part = read(pixels[some], scale) if some.any() else []
+        whole = [base[0].new_zeros(len(pixels), *shape(scale)) for _ in part or base]
+        for level, values in zip(whole, part, strict=False):
             level[some] = values
         found.append(whole)
     return found

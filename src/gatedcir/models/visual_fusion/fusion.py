@@ -96,14 +96,15 @@ class VisualFusion(nn.Module):
     @property
     def chooses_scales(self) -> bool:
         """Whether not every image needs every scale."""
-        return self._stages.selector is not None
+        return self.stages.selector is not None
 
     def choose(self, main: Tensor) -> Tensor:
         """The main map of B images [B, L, Dv] -> which scales each needs, [B, S]."""
-        return self._stages.choose(main) > 0
+        return self.stages.choose(main) > 0
 
     @property
-    def _stages(self) -> "_Stages":
+    def stages(self) -> "_Stages":
+        """The three stages."""
         stages = self.fuse.module if isinstance(self.fuse, ResidualStart) else self.fuse
         assert isinstance(stages, _Stages)
         return stages

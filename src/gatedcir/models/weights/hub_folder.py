@@ -19,13 +19,13 @@ from tokenizers import Tokenizer as WordPieces
 from gatedcir.errors import UserError, check_new_folder, reason_of
 from gatedcir.files import whole_folder
 from gatedcir.models.weights.model_card import model_card
-from gatedcir.models.weights.names import BACKBONE, FUSIONS
+from gatedcir.models.weights.names import ADDED, BACKBONE
 from gatedcir.models.weights.vocabulary import wordpieces_from_json
 from gatedcir.resources import tensor_bytes
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 _KEY = "gatedcir"  # config.json holds the run's values under it
-_OWN = ("prompt_tokens", "temp", *FUSIONS)
+_OWN = ("prompt_tokens", "temp", *ADDED)
 _PLACES = ("data-path", "output", "output-dir", "resume")  # of the machine that trained
 _CACHED_NOWHERE = ("auto", "memory", "none")  # values of cache-features that are no folder
 _TOKENIZER = "tokenizer.json"
@@ -39,7 +39,7 @@ def write(run: Checkpoint, folder: Path) -> None:
     Raises:
         UserError: the folder is a file, or has content, or there is no room for it.
     """
-    assert run.tower is None, "a folder holds all weights"
+    assert run.towers is None, "a folder holds all weights"
     check_new_folder(folder)
     with whole_folder(folder, size=tensor_bytes(run.weights)) as unfinished:
         weights = {n.removeprefix(BACKBONE): w.contiguous() for n, w in run.weights.items()}
@@ -137,9 +137,10 @@ def _config(run: Checkpoint) -> dict[str, Any]:
     options = {name: None if name in _PLACES else value for name, value in run.config.items()}
     if options.get("cache-features") not in _CACHED_NOWHERE:
         options["cache-features"] = "auto"
-    started_from = Path(str(options["backbone"]))
-    if started_from.is_absolute():
-        options["backbone"] = started_from.name
+    options["backbone"] = _name_of(run.config["backbone"])
+    model = run.config["model"]
+    if towers := model.get("scale-backbones"):
+        options["model"] = {**model, "scale-backbones": list(map(_name_of, towers))}
     own = {
         "options": options,
         "provenance": {name: v for name, v in run.provenance.items() if name != "command"},
@@ -147,3 +148,9 @@ def _config(run: Checkpoint) -> dict[str, Any]:
         "metrics": run.metrics,
     }
     return {**run.backbone, _KEY: own}
+
+
+def _name_of(weights: str) -> str:
+    """A source of weights without the folders of this machine."""
+    path = Path(str(weights))
+    return path.name if path.is_absolute() else weights

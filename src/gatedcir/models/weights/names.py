@@ -45,9 +45,13 @@ _QFORMER_NAMES = (
 )
 _DROPPED = re.compile(r"Qformer\.cls\.|Qformer\.bert\.embeddings\.position_ids$")
 BACKBONE = "backbone."
-FUSIONS = ("fusion.", "visual_fusion.")
+FUSIONS = ("fusion.", "visual_fusion.", "scale_towers.projections.")
 """How the names of a `ComposedRetriever`'s weights begin: of what is pretrained, and of what is
 added to it and starts untrained."""
+TOWERS = "scale_towers.towers."
+"""The same for the pretrained towers of single scales."""
+ADDED = (*FUSIONS, TOWERS, "query_branch.", "matcher.")
+"""The same of all that a model may have in addition to the published one."""
 _OWN = ("prompt_tokens", "temp")
 
 

@@ -5,7 +5,8 @@ content of a file, not at its name, to decide what kind of weights it holds.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from gatedcir.models.weights.names import (
     without_dropped,
 )
 from gatedcir.models.weights.sizes import RANDOM, VIT_G, VIT_L, infer_config
-from gatedcir.models.weights.tower import found_in
+from gatedcir.models.weights.tower import Tower, find_noted, towers_in
 from gatedcir.models.weights.vocabulary import (
     padded,
     read_wordpieces,
@@ -40,6 +41,7 @@ from gatedcir.run_folder.checkpoint import Checkpoint
 SPRC_MODEL = "Blip2QformerCirAlignPrompt"
 # LAVIS leaves a frozen tower out of its files. Tower width -> the file that holds the tower.
 _TOWERS = {1408: ("eva_vit_g.pth", VIT_G), 1024: ("clip_vit_L.pth", VIT_L)}
+_KNOWN = {**RANDOM, **dict.fromkeys(HUB_NAMES, VIT_G), "pretrain_vitL": VIT_L}
 _CROSS_ATTENTION = "Qformer.bert.encoder.layer.0.crossattention.self.key.weight"
 
 
@@ -55,6 +57,11 @@ class Pretrained:
     """`prompt_tokens`, `temp` and the fusion's weights, as far as the source has them."""
     run: Checkpoint | None = None
     """The checkpoint, where it is this project's own."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All of them, in a checkpoint's names."""
+        return {BACKBONE + n: w for n, w in self.backbone.state_dict().items()} | self.own
 
 
 def load(name: str) -> Pretrained:
@@ -90,6 +97,22 @@ def load(name: str) -> Pretrained:
         f"{source} is no checkpoint of this project, LAVIS (`model`) or SPRC (`{SPRC_MODEL}`); "
         "give one of these."
     )
+
+
+def sizes_of(name: str) -> dict[str, Any]:
+    """The sizes of weights by the names of `load`, as `Backbone.without_weights` takes them.
+
+    Published weights are not looked for, because their sizes are known.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if name in _KNOWN:
+        return _KNOWN[name]
+    source = locate(name)
+    if isinstance(source, Path) and source.is_dir() and hub_folder.find(source) is None:
+        return json.loads((source / "config.json").read_bytes())
+    return load(name).backbone.config.to_dict()
 
 
 def from_hub(source: str) -> Pretrained:
@@ -145,11 +168,11 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     """The model of this project's own checkpoint, with its prompts, temperature and fusion.
 
     Raises:
-        UserError: the weights do not fit the checkpoint's own sizes, or the frozen tower that they
-            leave out is nowhere.
+        UserError: the weights do not fit the checkpoint's own sizes, or a frozen tower that
+            it leaves out is nowhere.
     """
-    sources = () if run.tower is None else tuple(run.tower["sources"])
-    run = with_tower(run, file)
+    sources = {prefix: tuple(note["sources"]) for prefix, note in (run.towers or {}).items()}
+    run = with_towers(run, file)
     weights = {
         n.removeprefix(BACKBONE): w for n, w in run.weights.items() if n.startswith(BACKBONE)
     }
@@ -157,7 +180,7 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     if wrong := mismatch(weights, expected):
         raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
     backbone = Backbone.from_state(run.backbone, weights)
-    backbone.sources = sources
+    backbone.sources = sources.get(f"{BACKBONE}vision_model.", ())
     return Pretrained(
         backbone,
         wordpieces_from_json(run.tokenizer),
@@ -167,29 +190,38 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     )
 
 
-def with_tower(run: Checkpoint, file: Path | str) -> Checkpoint:
-    """A checkpoint with the frozen tower that it only names, from the first source that has it.
+def with_towers(run: Checkpoint, file: Path | str) -> Checkpoint:
+    """A checkpoint with the frozen towers that it only names, from the first source of each.
 
     Raises:
         UserError: none has it.
     """
-    if run.tower is None:
-        return run
-    size = run.backbone["vision_config"]["image_size"]
-    for name in run.tower["sources"]:
-        try:
-            backbone = load(name).backbone
-            if backbone.image_size != size:
-                backbone.resize(size)
-        except (UserError, ValueError):
-            continue
-        if (tower := found_in(backbone, run.tower)) is not None:
-            return replace(run, weights={**run.weights, **tower}, tower=None)
-    raise UserError(
-        f"{file} leaves out its frozen vision tower ({run.tower['hash']}), and none of its sources "
-        f"{', '.join(run.tower['sources'])} has it here; bring one back to its place, or train "
-        "with --save-tower, which keeps all in one file."
-    )
+    weights = dict(run.weights)
+    for prefix, note in (run.towers or {}).items():
+        size = run.backbone["vision_config"]["image_size"]
+        towers = (tower for name in note["sources"] for tower in _towers_of(name, size))
+        tower = find_noted(note, towers)
+        if tower is None:
+            raise UserError(
+                f"{file} leaves out its frozen vision tower ({note['hash']}), and none of its "
+                f"sources {', '.join(note['sources'])} has it here; bring one back to its place, "
+                "or train with --save-tower, which keeps all in one file."
+            )
+        weights |= {prefix + name: weight for name, weight in tower.items()}
+    return replace(run, weights=weights, towers=None)
+
+
+def _towers_of(name: str, image_size: int) -> Iterator[Tower]:
+    """The vision towers of weights, and last that of the backbone for another image size."""
+    try:
+        found = load(name)
+    except UserError:
+        return
+    yield from towers_in(found.weights).values()
+    if found.backbone.image_size != image_size:
+        with suppress(ValueError):  # not for this size
+            found.backbone.resize(image_size)
+            yield from towers_in(found.weights).values()
 
 
 def from_nowhere(name: str) -> Pretrained:

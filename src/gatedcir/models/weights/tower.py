@@ -1,46 +1,69 @@
-"""The frozen vision tower, which a checkpoint names by its hash and does not hold.
+"""The frozen vision towers, which a checkpoint names by their hashes and does not hold.
 
 A frozen tower is that of the weights a run began with, and makes up most of a large checkpoint.
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gatedcir.models.backbone import Backbone
-from gatedcir.models.weights.names import BACKBONE
-
-_TOWER = f"{BACKBONE}vision_model."
-_TRAINED = f"{_TOWER}post_layernorm."  # the tower's last LayerNorm always trains
-
-
-def tower_names(weights: Mapping[str, Any]) -> list[str]:
-    """Which of a model's weights are those of the tower that fine-tuning freezes."""
-    return [n for n in weights if n.startswith(_TOWER) and not n.startswith(_TRAINED)]
+Tower = dict[str, Tensor]
+"""The frozen weights of a tower, by their names in it."""
+# The last LayerNorm of a tower always trains.
+_FROZEN = re.compile(
+    r"((?:backbone|scale_towers\.towers\.\d+)\.vision_model\.)(?!post_layernorm\.)(.+)"
+)
 
 
-def note_of(weights: Mapping[str, Tensor], sources: tuple[str, ...]) -> dict[str, Any]:
-    """What a checkpoint says of the tower that it leaves out.
+def towers_in(weights: Mapping[str, Tensor]) -> dict[str, Tower]:
+    """The towers that fine-tuning freezes, by what all names of their weights begin with.
+
+    >>> towers_in({"backbone.vision_model.encoder.x": 1, "temp": 2})
+    {'backbone.vision_model.': {'encoder.x': 1}}
+    """
+    found: dict[str, Tower] = {}
+    for name, weight in weights.items():
+        if match := _FROZEN.fullmatch(name):
+            found.setdefault(match[1], {})[match[2]] = weight
+    return found
+
+
+def without_towers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that are no frozen tower's."""
+    return {name: weight for name, weight in weights.items() if not _FROZEN.fullmatch(name)}
+
+
+def names_of(source: str) -> tuple[str, ...]:
+    """A name of weights, and if it is a path, the same from the root on."""
+    path = Path(source)
+    return tuple(dict.fromkeys([source, *([str(path.resolve())] if path.exists() else [])]))
+
+
+def note_of(tower: Tower, sources: Sequence[str]) -> dict[str, Any]:
+    """What a checkpoint says of a tower that it leaves out.
 
     Args:
-        weights: of the whole model.
+        tower: all of its weights are of one type.
         sources: names of weights with this tower, as --backbone takes them.
     """
-    tower = {name: weights[name] for name in tower_names(weights)}
     [dtype] = {weight.dtype for weight in tower.values()}
     name = str(dtype).removeprefix("torch.")
     return {"hash": hash_weights(tower), "dtype": name, "sources": list(sources)}
 
 
-def found_in(backbone: Backbone, note: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """The tower that a checkpoint's note names, if it is this backbone's."""
-    weights = {BACKBONE + name: weight for name, weight in backbone.state_dict().items()}
+def find_noted(note: Mapping[str, Any], towers: Iterable[Tower]) -> Tower | None:
+    """The one of some towers that a checkpoint's note names. None if none of them is."""
     dtype = getattr(torch, note["dtype"])
-    tower = {name: weights[name].to(dtype) for name in tower_names(weights)}
-    return tower if hash_weights(tower) == note["hash"] else None
+    for tower in towers:
+        found = {name: weight.to(dtype) for name, weight in tower.items()}
+        if hash_weights(found) == note["hash"]:
+            return found
+    return None
 
 
 def hash_weights(weights: Mapping[str, Tensor], start: str = "") -> str:

@@ -1,0 +1,70 @@
+"""Average the weights of several runs: parse, load, compare, write."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gatedcir.commands.evaluate import DataOfRun
+from gatedcir.commands.main import COMMANDS
+from gatedcir.errors import UserError, check_new_folder
+from gatedcir.options.config import Device, NewFolder, TransformConfig
+from gatedcir.options.parsing import parse, to_dict
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which runs, and where the mean goes."""
+
+    runs: tuple[Path, ...]
+    """The runs, two or more. They may stand first, without the flag."""
+    output: NewFolder
+    data: Annotated[DataOfRun, tyro.conf.arg(name="")] = field(default_factory=DataOfRun)
+    device: Device = "auto"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the mean of runs. With --dataset, only if it validates better than each of them."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and not words[0].startswith("-"):
+        words = ["--runs", *words]
+    description = (
+        f"{COMMANDS['average']} With --dataset it is written only if it validates better than each."
+    )
+    options = parse(Options, words, description=description)
+    if len(options.runs) < 2:
+        raise UserError(f"{options.runs[0]} alone has no mean; name two runs or more.")
+    check_new_folder(options.output, "--output")
+    from gatedcir.run_folder import checkpoint, mixture
+
+    loaded = [checkpoint.load(run) for run in options.runs]
+    if any(run.tower_hashes != loaded[0].tower_hashes for run in loaded):
+        from gatedcir.models.weights.sources import with_towers
+
+        loaded = list(map(with_towers, loaded, options.runs))
+    alike = ("model", *to_dict(TransformConfig()))
+    mean = mixture.mean_of(loaded, options.runs, alike=alike)
+    if options.data.dataset is not None:
+        from gatedcir.assemble.evaluator import open_evaluator
+        from gatedcir.evaluation.evaluator import validate
+        from gatedcir.models.weights.sources import from_run
+
+        scores = []
+        for run, name in zip([*loaded, mean], [*options.runs, options.output], strict=True):
+            found = from_run(run, name)
+            evaluator, splits = open_evaluator(
+                name, options.data, "val", device=options.device, found=found
+            )
+            headline = evaluator.benchmark.headline
+            scores.append(validate(evaluator, splits)[headline])
+            print(f"{scores[-1]:6.2f}  {headline}  {'mean' if run is mean else name}")
+        if scores[-1] <= max(scores[:-1]):
+            raise UserError(
+                f"the mean does not help ({scores[-1]:.2f}, and {max(scores[:-1]):.2f} without "
+                "it), and is not written; leave --dataset out to write it all the same."
+            )
+    mixture.write(mean, options.output)
+    print(f"run: {options.output}")

@@ -1,0 +1,40 @@
+"""The options that a later stage of training takes from the run that it goes on with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gatedcir.errors import UserError
+from gatedcir.files import CONFIG_FILE
+from gatedcir.options.command_line import split
+from gatedcir.options.config import DataConfig, TransformConfig
+from gatedcir.options.parsing import read_yaml, to_dict
+from gatedcir.options.paths import expand
+
+_TAKEN = {"model", *to_dict(DataConfig("CIRR")), *to_dict(TransformConfig())}
+_NEEDS = {"bank": {"query-branch": "second"}, "rerank": {"matcher": "itm"}}
+"""The parts of the model that a stage trains."""
+
+
+def below_flags(words: Sequence[str]) -> dict[str, Any]:
+    """Options of the run that `--from` names, as `parse` takes them below the flags.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    given = {one.flag: one.values for one in split(words)}
+    named = given.get("--from") or given.get("--from-run")
+    if not named:
+        return {}
+    run = Path(expand(named[0]))
+    if not (run / CONFIG_FILE).is_file():
+        raise UserError(f"there is no run at {run} to start from; name a run's folder.")
+    found = {name: v for name, v in read_yaml(run / CONFIG_FILE).items() if name in _TAKEN}
+    found = {name: value for name, value in found.items() if value is not None}
+    [stage] = given.get("--stage") or ["whole"]
+    model = found.get("model", {})
+    for name, value in _NEEDS.get(stage, {}).items():
+        if model.get(name, "none") == "none":
+            model = {**model, name: value}
+    model = {name: value for name, value in model.items() if value is not None}
+    return {**found, "model": model, "backbone": str(run)}

@@ -1,0 +1,66 @@
+"""Options of recipes that can be parsed but make no sense, alone or together."""
+
+from gatedcir.errors import UserError
+from gatedcir.options.config import Config
+from gatedcir.options.recipe_config import RecipeConfig
+
+_UNTRAINED = ("tiny", "pretrain", "coco", "pretrain_vitL")
+_OF_STAGES = ("bank_temperature", "bank_hardest", "rerank_negatives")
+
+
+def check_recipe(config: Config) -> None:
+    """Refuse options of recipes that have no effect, and a stage that cannot start."""
+    recipe, default = config.recipe, RecipeConfig()
+    if recipe.ema > 0 and not config.run.validates:
+        raise UserError(
+            f"--ema {recipe.ema} needs a validation to show whether it helps; leave "
+            "--validation-frequency 0 out."
+        )
+    if recipe.from_run is not None and config.backbone.backbone != str(recipe.from_run):
+        raise UserError(
+            f"--from {recipe.from_run} takes that run's weights, and --backbone "
+            f"{config.backbone.backbone} names others; leave one of them out."
+        )
+    if not recipe.extra_captions and recipe.extra_weight != default.extra_weight:
+        raise UserError(
+            f"--extra-weight {recipe.extra_weight} has no triplets to weigh; name a file with "
+            "--extra-captions."
+        )
+    if recipe.stage != "whole":
+        _check_stage(config)
+        return
+    for name in _OF_STAGES:
+        if getattr(recipe, name) != getattr(default, name):
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} belongs to a later stage; pass --stage, or leave it out.")
+
+
+def _check_stage(config: Config) -> None:
+    recipe = config.recipe
+    for flag, given in (
+        ("dry-run", config.run.dry_run),
+        ("compile", config.run.compile),
+        ("train-vision", config.backbone.train_vision),
+        ("extra-captions", recipe.stage == "rerank" and bool(recipe.extra_captions)),
+    ):
+        if given:
+            raise UserError(
+                f"--{flag} does not go with --stage {recipe.stage}, which trains a small part; "
+                "leave it out."
+            )
+    if config.backbone.backbone in _UNTRAINED:
+        raise UserError(
+            f"--stage {recipe.stage} goes on with a trained model; name its run with --from RUN."
+        )
+    if recipe.stage != "rerank":
+        return
+    if config.model.matcher == "none":
+        raise UserError(
+            "--stage rerank has no matcher to train; name the run with --from RUN, or pass "
+            "--model.matcher itm."
+        )
+    if recipe.rerank < recipe.rerank_negatives:
+        raise UserError(
+            f"--rerank-negatives {recipe.rerank_negatives} are more than the --rerank "
+            f"{recipe.rerank} images that they are drawn from; give fewer."
+        )

@@ -1,0 +1,182 @@
+"""The page's server: its addresses, its limits, and what it never serves."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gatedcir.errors import UserError
+from gatedcir.page.asked import MOST_BYTES, Asked, from_link
+from gatedcir.page.shelf import SIDE, too_large
+from gatedcir.page.site import Site
+
+LOCAL = ["localhost", "127.0.0.1", "[::1]", "testserver"]
+_MOST_BODY = 2 * MOST_BYTES  # a picture in base64, and some words
+_SIDES = (96, SIDE)
+# Parts of Gradio that read, keep or fetch files. The page has no use for them.
+_CLOSED = ("upload", "upload_progress", "file", "proxy", "stream", "runs", "run-history", "dev")
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class _TooLargeError(Exception):
+    """More bytes have come than any request needs."""
+
+
+class Guard:
+    """Refuses bodies that are too large and closed addresses, and tells browsers to stay here."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if is_closed(scope["path"]):
+            await JSONResponse({"error": "there is nothing here."}, 404)(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        try:
+            size = int(headers.get(b"content-length", b"0"))
+        except ValueError:
+            size = 0
+        if size > _MOST_BODY:
+            await JSONResponse({"error": too_large(size)}, 413)(scope, receive, send)
+            return
+        read, has_begun = 0, False
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > _MOST_BODY:
+                raise _TooLargeError
+            return message
+
+        async def guarded(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            if message["type"] == "http.response.start":
+                known = {name.lower() for name, _ in message["headers"]}
+                for name, value in _HEADERS.items():
+                    if name.lower().encode() not in known:
+                        message["headers"].append((name.lower().encode(), value.encode()))
+            await send(message)
+
+        try:
+            await self.app(scope, counted, guarded)
+        except _TooLargeError:
+            if not has_begun:
+                await JSONResponse({"error": too_large(read)}, 413)(scope, receive, send)
+
+
+def is_closed(path: str) -> bool:
+    """Whether an address is one of Gradio's that the page closes.
+
+    >>> is_closed("/gradio_api/file=/etc/passwd"), is_closed("/gradio_api/queue/join")
+    (True, False)
+    """
+    _, api, rest = path.partition("/gradio_api/")
+    return bool(api) and rest.replace("=", "/").split("/")[0] in _CLOSED
+
+
+def make_app(site: Site, *, local: bool = True) -> FastAPI:
+    """The page and its addresses. With `local`, only requests to this machine's own names."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the first import
+    import gradio
+
+    from gatedcir.page.layout import CSS, make_page
+
+    app = FastAPI(title="gatedcir", docs_url=None, redoc_url=None, openapi_url=None)
+
+    async def answered(work: Callable[[], Response]) -> Response:
+        try:
+            return await run_in_threadpool(work)
+        except UserError as error:
+            return JSONResponse({"error": str(error)}, 400)
+
+    def asked_in(request: Request) -> Asked:
+        return from_link(parse_qsl(request.url.query, max_num_fields=100))
+
+    @app.get("/picture/{picture}")
+    async def picture(picture: str, side: int = SIDE) -> Response:
+        if side not in _SIDES:
+            return JSONResponse({"error": f"a side is one of {_SIDES}."}, 400)
+
+        def work() -> Response:
+            try:
+                content = site.thumbnail(picture, side)
+            except UserError as error:
+                return JSONResponse({"error": str(error)}, 404)
+            return Response(
+                content, media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"}
+            )
+
+        return await answered(work)
+
+    @app.get("/query.json")
+    async def query(request: Request) -> Response:
+        return await answered(lambda: JSONResponse(site.values(asked_in(request))))
+
+    @app.get("/sheet.png")
+    async def sheet(request: Request) -> Response:
+        return await answered(
+            lambda: Response(site.sheet(asked_in(request)), media_type="image/png")
+        )
+
+    @app.post("/upload")
+    async def upload(request: Request) -> Response:
+        content = bytearray()
+        async for part in request.stream():
+            content += part
+            if len(content) > MOST_BYTES:
+                return JSONResponse({"error": too_large(len(content))}, 413)
+        return await answered(lambda: JSONResponse({"picture": site.upload(bytes(content))}))
+
+    page = make_page(site)
+    page.queue(default_concurrency_limit=8, max_size=500, api_open=True)
+    fonts = ["system-ui", "sans-serif"]
+    mono = ["ui-monospace", "monospace"]
+    theme: Any = gradio.themes.Default(primary_hue="blue", font=fonts, font_mono=mono)
+    theme.set(  # more contrast than Gradio's own
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+    )
+    gradio.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        theme=theme,
+        css=CSS,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        show_error=True,
+        max_file_size=MOST_BYTES,
+    )
+    app.add_middleware(Guard)
+    if local:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOCAL)
+    return app

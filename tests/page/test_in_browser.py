@@ -1,0 +1,183 @@
+"""The page in a real browser, and its addresses over HTTP."""
+
+import base64
+import io
+import threading
+from shutil import which
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("gradio", reason="the page needs the extra 'page'")
+CHROMIUM = which("chromium") or which("chromium-headless-shell")
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """The page's address, served by a thread of this process."""
+    import uvicorn
+
+    from gatedcir.page.server import make_app
+
+    server = uvicorn.Server(uvicorn.Config(make_app(site), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        thread.join(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def client(site):
+    from fastapi.testclient import TestClient
+
+    from gatedcir.page.server import make_app
+
+    with TestClient(make_app(site), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_the_page_in_chromium(address, photos, tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here; install Debian's chromium")
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+        )
+        page = browser.new_page(viewport={"width": 900, "height": 600})
+        page.set_default_timeout(30_000)
+        outside, errors = [], []
+        page.on("request", lambda one: outside.append(one.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        text = page.get_by_label("How to change it")
+        text.wait_for()
+        page.wait_for_selector(".gc-examples img")
+
+        text.press("Enter")  # nothing to search for
+        page.get_by_text("Give a picture, a text, or both").wait_for()
+        choose = page.locator("input[type=file]")
+        choose.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no image"})
+        page.get_by_text("is no picture that can be read").wait_for()
+        with (tmp_path / "a.png").open("wb") as large:
+            large.truncate(30_000_000)
+        choose.set_input_files(tmp_path / "a.png")
+        page.get_by_text("has 30.0 MB; give a picture of at most 10 MB").wait_for()
+
+        choose.set_input_files(photos / "p3.png")
+        page.wait_for_selector(".gc-drop img")
+        page.wait_for_selector(".gc-card")
+        text.fill("make it red")
+        text.press("Enter")
+        page.wait_for_selector(".gc-map")
+        assert page.locator(".gc-card").count() == 12
+        page.wait_for_function(
+            "[...document.querySelectorAll('.gc-card img')].slice(0, 4).every(i => i.naturalWidth)"
+        )
+        assert "text=make+it+red" in page.url and "ref=" in page.url
+        _has_no_barriers(page)
+
+        page.locator(".gc-open").nth(2).click()
+        page.wait_for_selector(".gc-trail li:nth-child(2)")
+        assert text.input_value() == ""
+        page.locator(".gc-trail button").first.click()
+        page.wait_for_selector(".gc-trail", state="detached")
+        assert text.input_value() == "make it red"
+
+        page.get_by_label("parity").click()
+        page.get_by_role("option", name="odd").click()
+        page.wait_for_function("document.querySelectorAll('.gc-card').length == 5")
+        page.reload()  # the address is the query
+        page.wait_for_selector(".gc-card")
+        assert page.locator(".gc-card").count() == 5 and text.input_value() == "make it red"
+        page.goto(f"{address}/?k=x")
+        page.get_by_text("which is no number").wait_for()
+        browser.close()
+    assert not errors
+    assert {url for url in outside if not url.startswith((address, "data:", "blob:"))} == set()
+
+
+def _has_no_barriers(page):
+    """Labels, alternative texts, contrast and the like, by the rules of axe."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page, options={"runOnly": ["wcag2a", "wcag2aa"]}).response["violations"]
+    wrong = {
+        rule["id"]: [node["html"][:150] for node in rule["nodes"]]
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    }
+    assert wrong == {}
+
+
+def test_no_file_but_the_gallerys_pictures_is_served(client, photos):
+    [picture] = {client.get("/query.json?text=a&k=1").json()["results"].popitem()[1][0]["picture"]}
+    assert client.get(f"/picture/{picture}").headers["content-type"] == "image/jpeg"
+    secret = photos.parent / "secret.txt"
+    secret.write_text("the secret")
+    for path in (
+        "/picture/../secret.txt",
+        "/picture/..%2F..%2Fsecret.txt",
+        f"/picture/{secret}",
+        f"/picture/{str(secret).replace('/', '%2F')}",
+        "/picture/0123456789abcdef",
+        f"/gradio_api/file={secret}",
+        f"/gradio_api/file={photos / 'p1.png'}",
+        "/gradio_api/file=../../etc/passwd",
+        "/gradio_api//file=/etc/passwd",
+        "/gradio_api/proxy=https://example.org/",
+        f"/file={secret}",
+        f"/static/{'../' * 12}etc/passwd",
+        f"/assets/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2f..{secret}",
+    ):
+        answer = client.get(path)
+        assert answer.status_code in (400, 403, 404, 405), path
+        assert "the secret" not in answer.text and "root:" not in answer.text, path
+    assert client.post("/gradio_api/upload", files={"files": b"x"}).status_code == 404
+
+
+def test_limits_are_one_sentence_without_a_trace(client):
+    for path, status, words in (
+        ("/query.json", 400, "give a picture, a text, or both"),
+        ("/query.json?text=a&k=0", 400, "k is 0; ask for 1 to 240"),
+        ("/query.json?text=a&where=%7B%22x%22:%5B1%5D%7D", 400, "no image has the field 'x'"),
+        ("/query.json?text=" + "a+" * 150, 400, "shorten it to 100"),
+        ("/sheet.png?ref=0123456789abcdef", 400, "not here any more"),
+        ("/picture/0123456789abcdef?side=7", 400, "a side is one of"),
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, answer.json().keys()) == (status, {"error"}), path
+        assert words in answer.json()["error"] and "Traceback" not in answer.text
+    many = client.post("/upload", content=(bytes(1_000_000) for _ in range(30)))
+    assert many.status_code == 413 and "at most 10 MB" in many.json()["error"]
+    told = client.post("/upload", content=bytes(25_000_000))
+    assert told.status_code == 413 and "25.0 MB" in told.json()["error"]
+    wrong = client.post("/upload", content=b"<html>", headers={"Content-Type": "text/html"})
+    assert wrong.status_code == 400 and "is no picture" in wrong.json()["error"]
+    answer = client.post("/gradio_api/run/search", json={"data": ["ref=../x", ""]})
+    assert "is no id of a picture" in answer.text and "Traceback" not in answer.text
+    assert client.get("/query.json?text=a", headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_the_interface_gives_what_the_page_shows(client, site, photos):
+    content = (photos / "p3.png").read_bytes()
+    data = ["text=make+it+red&k=3", base64.b64encode(content).decode()]
+    [found] = client.post("/gradio_api/run/search", json={"data": data}).json()["data"]
+    picture = client.post("/upload", content=content).json()["picture"]
+    asked = f"ref={picture}&text=make+it+red&k=3"
+    assert client.get(f"/query.json?{asked}").json()["results"] == found["results"]
+    sheet = client.get(f"/sheet.png?{asked}")
+    assert Image.open(io.BytesIO(sheet.content)).format == "PNG"
+    wrong = client.post("/gradio_api/run/search", json={"data": ["text=a", "é"]})
+    assert "is no base64" in wrong.text
+
+
+def test_nothing_is_told_to_others(client):
+    page = client.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+    assert '"analytics_enabled":false' in page.text.replace(" ", "")
+    assert "fonts.googleapis" not in page.text + client.get("/theme.css").text

@@ -1,0 +1,120 @@
+"""The recipes, by small runs: they do what they say, and say so in every report."""
+
+import json
+
+import pytest
+import torch
+from conftest import SHORT, bad
+
+import blip_fine_tune_2
+import blip_validate
+from gatedcir.data.extra import read_extra
+from gatedcir.data.noise import shuffled, shuffled_count
+from gatedcir.data.triplets import Triplet
+from gatedcir.errors import UserError
+from gatedcir.training.losses import CONTRASTS, weighted
+
+
+def triplets(count):
+    return [Triplet(str(i), f"r{i}", (f"t{i}",), (f"text {i}",)) for i in range(count)]
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.04, 0), (0.2, 5), (0.99, 25)])
+def test_noise_exchanges_the_targets_of_a_share_and_loses_none(share, count):
+    clean = triplets(25)
+    found = shuffled(clean, share, seed=3)
+    moved = [(a, b) for a, b in zip(clean, found, strict=True) if a.targets != b.targets]
+    assert len(moved) == shuffled_count(25, share) == count
+    assert sorted(t.targets for t in found) == sorted(t.targets for t in clean)
+    assert all(a.reference == b.reference and a.captions == b.captions for a, b in moved)
+    assert found == shuffled(clean, share, seed=3)
+    assert not count or found != shuffled(clean, share, seed=4)
+
+
+def test_reports_name_the_loss_and_the_noise_of_a_run(home, tmp_path, capsys):
+    run, report = tmp_path / "run", tmp_path / "report.json"
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    flags += ["--num-epochs", "1", "--loss", "rcl", "--noise", "0.25", "--output", str(run)]
+    blip_fine_tune_2.main(flags)
+    noise = "6 of 24 training triplets are shuffled on purpose (--noise 0.25)"
+    assert noise in capsys.readouterr().out
+    said = json.loads((run / "provenance.json").read_text())["recipes"]
+    assert said[0] == "--loss rcl" and noise in said[1]
+    blip_validate.main(["--model-path", str(run), "--output", str(report)])
+    assert noise in capsys.readouterr().out
+    assert noise in json.loads(report.read_text())["trained_on"]
+
+
+CIRR_FORM = {"pairid": 7, "reference": "a", "target_hard": "b", "caption": "is red"}
+FASHION_FORM = {"candidate": "b", "target": "c", "captions": ["is red", "is blue"]}
+
+
+def written(folder, content, name="extra.json"):
+    file = folder / name
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_further_captions_are_read_in_both_published_forms(tmp_path):
+    elsewhere = {**CIRR_FORM, "target_hard": "far"}
+    found = read_extra([written(tmp_path, [CIRR_FORM, FASHION_FORM, elsewhere])], "abc")
+    assert [(t.reference, t.target, t.captions) for t in found.triplets] == [
+        ("a", "b", ("is red",)),
+        ("b", "c", ("is red",)),
+        ("b", "c", ("is blue",)),
+    ]
+    assert found.shares == [1, 0.5, 0.5] and (found.entries, found.left_out) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([{**CIRR_FORM, "caption": " "}], "needs a caption"),
+        ([{"candidate": "a", "captions": ["is red"]}], "lacks the key 'target'"),
+        ([{**CIRR_FORM, "reference": "far"}], "no triplet of images that training shows"),
+        ({}, "must hold a list"),
+    ],
+)
+def test_a_wrong_file_of_captions_is_refused(tmp_path, content, words):
+    with pytest.raises(UserError, match=words):
+        read_extra([written(tmp_path, content)], "abc")
+
+
+def test_a_weight_counts_like_repetition_and_zero_like_absence():
+    logits, labels = torch.randn(3, 5), torch.tensor([0, 4, 2])
+    for name, contrast in CONTRASTS.items():
+        rows = contrast(logits, labels, reduction="none")
+        assert contrast(logits, labels).item() == pytest.approx(rows.mean().item())
+        found = weighted(name, logits, labels, torch.tensor([2.0, 0.0, 1.0]))
+        assert found.item() == pytest.approx(((2 * rows[0] + rows[2]) / 3).item(), rel=1e-5)
+
+
+def test_further_captions_are_trained_on_and_counted(home, tmp_path, capsys):
+    captions = json.loads((home / "cirr_dataset/cirr/captions/cap.rc2.train.json").read_text())
+    file = written(tmp_path, captions[:8], "more.json")
+    run = tmp_path / "run"
+    flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
+    flags += ["--num-epochs", "1", "--extra-captions", str(file), "--extra-weight", "0.5"]
+    blip_fine_tune_2.main([*flags, "--validation-frequency", "0", "--output", str(run)])
+    said = "8 further triplets with the weight 0.5 from more.json (--extra-captions)"
+    assert said in capsys.readouterr().out
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["recipes"] == [said] and "extra captions more.json" in str(provenance)
+    steps = (run / "train_steps.csv").read_text().splitlines()
+    assert len(steps) == 1 + 4  # 32 triplets in batches of 8
+
+
+@pytest.mark.parametrize(
+    ("caption", "words"), [("is " * 400, "400 words; shorten it"), ("is \ud800", "half of a char")]
+)
+def test_a_further_caption_that_is_no_sentence_is_refused(caption, words, home, tmp_path):
+    captions = json.loads((home / "cirr_dataset/cirr/captions/cap.rc2.train.json").read_text())
+    file = written(tmp_path, [{**captions[0], "caption": caption}], "more.json")
+    flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
+    bad(blip_fine_tune_2, [*flags, "--extra-captions", file, "--output", tmp_path / "run"], words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_weight_without_captions_is_refused():
+    refusal = ["--dataset", "CIRR", "--extra-weight", "2"]
+    bad(blip_fine_tune_2, refusal, "no triplets to weigh", "--extra-captions")
