@@ -10,7 +10,8 @@ from conftest import SHORT, bad
 import blip_fine_tune_2
 from gatedcir.assemble.data import keeping, load_data, make_pixels
 from gatedcir.assemble.evaluator import place
-from gatedcir.assemble.model import build, checkpoint_of, restore
+from gatedcir.assemble.kept import checkpoint_of
+from gatedcir.assemble.model import build, restore
 from gatedcir.device import CPU
 from gatedcir.features.cache import feature_folder
 from gatedcir.models.backbone import Backbone

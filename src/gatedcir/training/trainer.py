@@ -20,7 +20,8 @@ from gatedcir.assemble.data import (
     with_workers_that_fit,
 )
 from gatedcir.assemble.evaluator import LARGEST_BATCH, make_evaluator, place
-from gatedcir.assemble.model import build, checkpoint_of, towers_left_out, with_own_towers
+from gatedcir.assemble.kept import checkpoint_of, towers_left_out, with_own_towers
+from gatedcir.assemble.model import build
 from gatedcir.data.ahead import ahead
 from gatedcir.data.changes import Changes, known_changes
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS

@@ -9,7 +9,8 @@ from conftest import bad
 
 import blip_fine_tune_2
 from gatedcir.assemble.evaluator import place
-from gatedcir.assemble.model import build, checkpoint_of, restore, towers_left_out, with_own_towers
+from gatedcir.assemble.kept import checkpoint_of, towers_left_out, with_own_towers
+from gatedcir.assemble.model import build, restore
 from gatedcir.errors import UserError
 from gatedcir.models.weights.tower import towers_in
 from gatedcir.options.config import Config
