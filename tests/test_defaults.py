@@ -109,6 +109,7 @@ CONFIG = {
     "RunConfig.validation_frequency": 1,
     "RunConfig.tracker": ("tensorboard",),
     "RunConfig.save_training": False,
+    "RunConfig.on_nan": "stop",
     "RunConfig.save_every_minutes": 10.0,
     "RunConfig.save_every_steps": 0,
     "RunConfig.save_tower": False,

@@ -194,7 +194,7 @@ def test_gradients_that_are_not_finite_do_not_replace_a_good_state(home, tmp_pat
         clip(parameters, norm)
 
     monkeypatch.setattr(step, "clip_gradients", poisoned)
-    bad(blip_fine_tune_2, flags_of(home, run, "--save-training"), "not finite after epoch 1")
+    bad(blip_fine_tune_2, flags_of(home, run, "--save-training"), "not finite in epoch 1")
     monkeypatch.undo()
     found = checkpoint.load(run / "checkpoints" / "last.pt")
     assert found.epoch == 1 and all(w.isfinite().all() for w in found.weights.values())

@@ -261,6 +261,9 @@ class RunConfig:
         "tensorboard",
     )
     """What shows the training: one or several. Each but tensorboard needs its package."""
+    on_nan: Seldom[Free[Literal["stop", "skip"]]] = "stop"
+    """What to do where a step's loss is not finite. stop: end the run. skip: leave the step out and
+    count it. Both name its triplets in the run's folder."""
     save: Seldom[Free[bool]] = True
     """Keep weights. --no-save, for trials, turns off --save-best and --save-training."""
     save_training: Free[bool] = False

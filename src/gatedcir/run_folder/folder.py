@@ -174,6 +174,8 @@ class RunFolder:
 
         TensorBoard counts them in steps and not in epochs, so they have a folder of their own.
         """
+        if not rows:
+            return
         self.tables[STEPS] += [{"epoch": epoch, **row} for row in rows]
         write_text(self.path / STEPS, _text(self.tables[STEPS]))
         self.trackers.add_steps(rows)

@@ -108,5 +108,5 @@ class LaterStep(TrainingStep):
             share = self.part_loss(batch, part, text) * (len(part) / total)
             self.scaler.scale(share).backward()
             loss += share.detach()
-        self._update()
+        self._update(loss)
         return loss, {"loss_itc": loss}, {}

@@ -26,7 +26,11 @@ class SoFar:
     sums: dict[str, Tensor] = field(default_factory=dict)
     """Of each figure."""
     each: list[Tensor] = field(default_factory=list)
-    """(loss, contrastive term) of every step."""
+    """(loss, contrastive term) of every step that was not skipped."""
+    skipped: int = 0
+    """Steps that were skipped, because their loss was not finite."""
+    unseen: list[tuple[int, Tensor]] = field(default_factory=list)
+    """Steps since the last look at their losses, and these."""
     encoded: Mapping[str, Tensor] = field(default_factory=dict)
     """What a resumed epoch's first weights encoded; see `TrainingStep.encoded`."""
     random: list[Tensor] | None = None
@@ -44,7 +48,23 @@ class SoFar:
             self.sums[name] = self.sums.get(name, 0) + value.detach().float()
         self.rows.add(self.steps, {**figures, "temp": temperature}, rates)
         self.each.append(torch.stack([figures["loss"], figures["loss_itc"]]).detach().float())
+        self.unseen.append((self.steps, self.each[-1][0]))
         self.steps += 1
+
+    def skip(self) -> None:
+        """Count a step without its figures."""
+        self.skipped += 1
+        self.steps += 1
+
+    def look(self) -> list[tuple[int, float]]:
+        """Numbers and losses of the steps since the last look. This waits for the device."""
+        steps, losses = [step for step, _ in self.unseen], [loss for _, loss in self.unseen]
+        self.unseen = []
+        return list(zip(steps, torch.stack(losses).tolist(), strict=True)) if losses else []
+
+    def means(self) -> dict[str, Tensor]:
+        """Of each figure over the steps that were not skipped."""
+        return {name: value / len(self.each) for name, value in self.sums.items()}
 
     def medians(self) -> StepLosses:
         """Of the steps' losses."""
@@ -56,7 +76,8 @@ class SoFar:
             "steps": self.steps,
             "seconds": self.seconds,
             "sums": {name: value.cpu() for name, value in self.sums.items()},
-            "each": torch.stack(self.each).cpu(),
+            "each": torch.stack(self.each).cpu() if self.each else torch.empty(0, 2),
+            "skipped": self.skipped,
             "random": random_state(self.device),
             "names": self.rows.names,
             "rows": [(step, rates, values.cpu()) for step, rates, values in self.rows.kept],
@@ -74,6 +95,7 @@ class SoFar:
         self.steps, self.seconds = state["steps"], state["seconds"]
         self.sums = {name: value.to(self.device) for name, value in state["sums"].items()}
         self.each = list(state["each"].to(self.device))
+        self.skipped = state["skipped"]
         self.random = state["random"]
         self.rows.names = list(state["names"])
         self.rows.kept = [(n, rates, values.to(self.device)) for n, rates, values in state["rows"]]

@@ -34,7 +34,8 @@ from gatedcir.progress import bar
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.provenance import RECIPES, provenance
-from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
+from gatedcir.training.health import StepLosses, check_progress, check_weights
+from gatedcir.training.loss_watch import LossWatch
 from gatedcir.training.resume import check_same_data, remarks
 from gatedcir.training.saving import Saving
 from gatedcir.training.sharding import gathered
@@ -58,6 +59,10 @@ class Trainer:
     resumed: Checkpoint | None
     towers: dict[str, Any] | None
     """Names the frozen towers, which checkpoints leave out."""
+    folder: Path
+    """The run's."""
+    watch: LossWatch | None = None
+    """On the losses of the present epoch."""
     first_losses: StepLosses | None = None
     """Of the run's first step, which no update has changed."""
 
@@ -71,7 +76,10 @@ class Trainer:
         steps = len(self.loader)
         rows = StepRows(first=epoch * steps, every=every(steps, config.run.log_every))
         found = SoFar(rows, self.accelerator.device)
-        found.resume(self.resumed, epoch, self.accelerator.process_index)
+        process = self.accelerator.process_index
+        found.resume(self.resumed, epoch, process)
+        watch = LossWatch(epoch, found, self.loader, self.folder, process, saving.open)
+        self.watch = watch
         self.step.choose_scales(epoch)
         self.step.prepare(epoch, found.encoded)
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
@@ -89,16 +97,20 @@ class Trainer:
             found.begin()
             rates = self.step.rates
             loss, losses, aux = self.step(batch)
-            found.add({"loss": loss, **losses, **fusion_figures(aux)}, model.temp, rates)
+            if self.step.was_skipped:
+                watch.note(step, loss.item())
+                found.skip()
+            else:
+                found.add({"loss": loss, **losses, **fusion_figures(aux)}, model.temp, rates)
             del aux  # the gates are large, and the next step needs the memory
             # Reading a loss waits for the device, so we do not read it at every step.
             if step % 10 == 0 or step + 1 == steps:
-                check_loss(loss.item(), epoch=epoch, where=f"step {step}")
+                watch.check()
                 shown.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
             found.seconds = time.perf_counter() - start
             if step + 1 < steps:  # the end of the epoch saves by itself
                 saving.after_step(epoch, found)
-        check_loss(found.sums["loss"].item(), epoch=epoch, where="the sum of its steps")
+        watch.end()
         check_weights(model, epoch=epoch)
         if epoch == 0:
             self.first_losses = StepLosses(*found.each[0].tolist())
@@ -110,21 +122,28 @@ class Trainer:
             chance=self.step.chance(compared),
             epoch=epoch,
         )
-        means = {name: value / steps for name, value in found.sums.items()}
         row = {
-            **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
+            **{n: v.item() for n, v in self.accelerator.reduce(found.means(), "mean").items()},
             "temp": model.temp.item(),
             "learning_rate": self.step.schedule.get_last_lr()[0],
             "triplets_per_second": steps * compared / found.seconds,
             "peak_memory_gib": peak_memory(self.accelerator.device) / GIB,
         }
+        if config.run.on_nan == "skip":
+            row["skipped_steps"] = found.skipped
         return row, rows.read(self.accelerator)
 
     def take(self, epochs: int, *, within: bool = False) -> Checkpoint:
         """The state after so many epochs, without metrics. All processes must call it.
 
         `within` adds what only the middle of an epoch needs.
+
+        Raises:
+            UserError: losses or weights in the middle of an epoch are not finite.
         """
+        if within and self.watch is not None:
+            self.watch.check()
+            check_weights(self.step.model, epoch=epochs)
         found = checkpoint_of(
             self.step.model,
             self.step.tokenizer,
@@ -218,6 +237,7 @@ def prepare(
         },
         resumed=resumed,
         towers=towers,
+        folder=folder,
     )
     return trainer, splits
 

@@ -13,7 +13,7 @@ from gatedcir.assemble.model import build, open_trained
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.models.weights import locations, sources, vocabulary
+from gatedcir.models.weights import beside, locations, sources, vocabulary
 from gatedcir.models.weights.names import from_sprc
 from gatedcir.models.weights.sizes import VIT_G
 from gatedcir.models.weights.sources import load
@@ -164,7 +164,7 @@ def test_the_frozen_tower_that_lavis_leaves_out(tmp_path, sprc, monkeypatch):
     tower = {n.removeprefix(prefix): weights.pop(n) for n in list(weights) if n.startswith(prefix)}
     file = write_file(tmp_path, {"model": weights})
     refused(file, "no vision tower")
-    monkeypatch.setitem(sources._TOWERS, 48, ("eva.pth", golden_config()))
+    monkeypatch.setitem(beside._TOWERS, 48, ("eva.pth", golden_config()))
     refused(file, "eva.pth", "download", str(tmp_path))
     torch.save(
         {**tower, "head.weight": torch.ones(3), "blocks.4.norm1.bias": torch.ones(3)},
