@@ -125,7 +125,8 @@ CONFIG = {
 }
 
 # Options of single commands.
-MODULES = {name: name for name in ("bench_page", "pretrain_tiny", "mutate_inputs")}  # of scripts
+SCRIPTS = ("bench_page", "pretrain_tiny", "mutate_inputs", "chaos")
+MODULES = {name: name for name in SCRIPTS}
 OPTIONS = {
     "submit.split": "test",
     "submit.device": "auto",
@@ -155,6 +156,7 @@ OPTIONS = {
     "pictures.num": 8,
     "pictures.device": "auto",
     "mutate_inputs.inputs": 10_000,
+    "chaos.kills": 20,
     "pretrain_tiny.share": 1.0,
     "synthetic.train": 8000,
     "synthetic.val": 600,

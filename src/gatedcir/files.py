@@ -22,6 +22,7 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
+UNFINISHED = ".unfinished"  # ends what is being written next to its place
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NO_DISK = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN)
 # Errors without a number: of torch, and of SQLite.
@@ -95,6 +96,12 @@ def whole_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
         _rename(unfinished, path)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder, which nobody writes now."""
+    for left in folder.glob(f"*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def room_for(path: Path, *, size: int = 0) -> Iterator[None]:
     """Turn every library's error of a full or broken disk into one that names the file.
@@ -163,7 +170,7 @@ def _next_to(path: Path) -> Iterator[Path]:
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=f"{target.name[:50]}.", suffix=".unfinished"
+        dir=target.parent, prefix=f"{target.name[:50]}.", suffix=UNFINISHED
     ) as folder:
         yield Path(folder) / target.name
 

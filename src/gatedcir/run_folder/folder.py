@@ -14,7 +14,7 @@ from pandas.api.types import is_integer_dtype, is_numeric_dtype
 from torch.utils.tensorboard import SummaryWriter
 
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
-from gatedcir.files import CONFIG_FILE, room_for, write_json, write_text
+from gatedcir.files import CONFIG_FILE, remove_unfinished, room_for, write_json, write_text
 from gatedcir.run_folder.checkpoint import BEFORE, BEST, LAST
 from gatedcir.run_folder.claim import LOCK, Claim
 from gatedcir.run_folder.trackers import Pictures, Trackers
@@ -57,6 +57,9 @@ def claimed(*, output: Path | None, resume: Path | None, name: str) -> Iterator[
     path = claim.folder
     started = finished = False
     try:
+        if claim.was_left:
+            remove_unfinished(path)
+            remove_unfinished(path / CHECKPOINTS)
         again = claim.was_left and _is_bare(path)
         if resume is None and not again:
             _check_new(path)
@@ -146,8 +149,8 @@ class RunFolder:
         trackers: Sequence[str] = (TENSORBOARD,),
     ) -> "RunFolder":
         """Write config and provenance of a new run into a claimed folder."""
+        write_text(path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))  # makes it a run
         write_json(path / "provenance.json", made_by)
-        write_text(path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
         return cls(path, trackers=trackers, config=config)
 
     @property
