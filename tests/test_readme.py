@@ -19,6 +19,7 @@ from gatedcir.ablation.cells import read_grid
 from gatedcir.commands import demo
 from gatedcir.commands.main import main
 from gatedcir.errors import UserError
+from gatedcir.evaluation import interventions
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
 
@@ -98,6 +99,7 @@ def forked_command(command, *, env):
 def test_command(page, line, workplace, monkeypatch):
     program, *words = shlex.split(line)
     monkeypatch.chdir(workplace)
+    monkeypatch.setattr(interventions, "_RESAMPLES", 99)
     if program == "accelerate":
         monkeypatch.setattr(sys, "argv", ["accelerate launch", "--cpu", *words[1:], *ONE_EPOCH])
         monkeypatch.setattr(subprocess, "Popen", forked_command)

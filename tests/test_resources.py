@@ -1,10 +1,17 @@
 """What a process takes."""
 
+import os
 import platform
-import subprocess
+import runpy
 import sys
+from types import SimpleNamespace
 
+import forked
+import psutil
 import pytest
+import torch
+
+from gatedcir import resources
 
 FAULTS = """
 import resource, sys
@@ -30,23 +37,13 @@ print(min(use() for _ in range(16)))
 def test_freed_memory_is_used_again():
     command = [sys.executable, "-c", FAULTS]
     kept, given_back = (
-        int(subprocess.run([*command, how], check=True, capture_output=True).stdout)
-        for how in ("keep", "not")
+        int(forked.call([*command, how], {**os.environ}).stdout) for how in ("keep", "not")
     )
     assert kept < 10 < given_back
 
 
-WITHOUT_RESOURCE = """
-import sys
-import psutil, torch
-from types import SimpleNamespace
-sys.modules["resource"] = None  # as on Windows
-psutil.Process.memory_info = lambda self: SimpleNamespace(peak_wset=4096)
-from gatedcir.resources import peak_memory
-print(peak_memory(torch.device("cpu")))
-"""
-
-
-def test_peak_memory_is_known_on_windows_too():
-    command = [sys.executable, "-c", WITHOUT_RESOURCE]
-    assert subprocess.run(command, check=True, capture_output=True).stdout.split() == [b"4096"]
+def test_peak_memory_is_known_on_windows_too(monkeypatch):
+    memory = SimpleNamespace(peak_wset=4096)
+    monkeypatch.setitem(sys.modules, "resource", None)  # which Windows lacks
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: memory)
+    assert runpy.run_path(resources.__file__)["peak_memory"](torch.device("cpu")) == 4096

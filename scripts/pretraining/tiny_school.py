@@ -80,8 +80,9 @@ class School:
             self.device
         )
         self.pictures = {
-            kind: draw(kind, "train", groups=self._part(groups, least=30), seed=options.seed)
+            kind: draw(kind, "train", groups=self._part(groups, least=least), seed=options.seed)
             for kind, groups in DRAWN.items()
+            if (least := max(lesson.groups.get(kind, 0) for lesson in (NAMING, *READING)))
         }
         self.tests = {
             (kind, split): draw(kind, split, groups=self._part(_TESTED // GROUP, least=2), seed=1)

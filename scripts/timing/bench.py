@@ -52,8 +52,11 @@ def limits(
     *,
     side: int | None = None,
     repeats: int = 5,
+    copied: int = 1 << 26,
 ) -> Limits:
-    """The rate of a square matrix product of a type, and of a copy larger than any cache.
+    """The rate of a square matrix product of a type, and of a copy of so many numbers.
+
+    By default the copy is larger than any cache.
 
     `side` is the side of the matrices. Without it: 1,536 on a CPU, and 8,192 on a GPU, because
     smaller matrices do not keep a GPU busy.
@@ -61,7 +64,7 @@ def limits(
     side = side or (1536 if device.type == "cpu" else 8192)
     one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     product = seconds(lambda: torch.mm(one, other), repeats=repeats)
-    source = torch.zeros(1 << 26, device=device)
+    source = torch.zeros(copied, device=device)
     target = torch.zeros_like(source)
     copy = seconds(lambda: target.copy_(source), repeats=repeats)
     return Limits(2 * side**3 / product, 2 * source.nbytes / copy)

@@ -32,6 +32,8 @@ class Options:
     """As for training, but without gated fusion by default. No dataset is read."""
     repeats: int = 3
     """Timed steps of each kind, after one that is not timed. The shortest counts."""
+    profile: bool = False
+    """Also say where the time of this project's step goes, by kind of work."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

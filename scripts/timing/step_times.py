@@ -7,13 +7,14 @@ from unittest.mock import patch
 import torch
 from accelerate import Accelerator
 from bench import GIGA, limits, operations, seconds
-from torch import Tensor, nn
+from step_profile import profiled
 
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
 from gatedcir.data.batches import Batch
 from gatedcir.evaluation.report import table
 from gatedcir.features.cache import stored_dtype
+from gatedcir.models.qformer import whole_pass
 from gatedcir.models.text import Tokenizer
 from gatedcir.options.checks import check_ranges
 from gatedcir.options.config import Config
@@ -43,7 +44,7 @@ def report(options: "Options") -> None:
     print(f"{own.backbone.backbone}, batch of {batch}, fusion {own.model.gated_fusion.strategy}")
     # One after the other, so that a process' peak memory tells them apart.
     found = {"cached, this project": measure(own, options.repeats, accelerator, published=False)}
-    with patch("gatedcir.models.backbone.qformer_pass", every_row):
+    with patch("gatedcir.models.backbone.qformer_pass", whole_pass):
         for title, one, as_published in (
             ("cached, all rows of the Q-Former", own, False),
             ("uncached, as published", published, True),
@@ -67,6 +68,10 @@ def report(options: "Options") -> None:
     print(table(head, rows))
     epoch = CIRR_TRIPLETS / batch * min(one.seconds for one in found.values())
     print(f"an epoch of CIRR's {CIRR_TRIPLETS:,} triplets: {epoch / 60:.1f} minutes at best")
+    if options.profile:
+        run = ready(own, options.repeats, accelerator, published=False)
+        run()
+        print(profiled(run, seconds=seconds(run, repeats=options.repeats), device=run.step.device))
 
 
 @dataclass(frozen=True)
@@ -80,21 +85,26 @@ class Measured:
     memory: int  # bytes
 
 
-def measure(config: Config, repeats: int, accelerator: Accelerator, *, published: bool) -> Measured:
-    """Train on random data with this project's step, or with the published one."""
+def ready(config: Config, repeats: int, accelerator: Accelerator, *, published: bool) -> "Run":
+    """A step on random data: of this project, or the published one."""
     model, tokenizer = build(config)
     place(model, accelerator.device, config)
     words = Tokenizer(tokenizer.wordpiece, fixed=published)
-    step = make_step(config, accelerator, model, words, steps_per_epoch=repeats + 2)
+    step = make_step(config, accelerator, model, words, steps_per_epoch=2 * repeats + 4)
     if published:
         model.backbone.set_attention("eager")
         for group in step.optimizer.param_groups:
             group["fused"] = None
     batch = config.optim.batch_size
     texts = random_texts(tokenizer, batch, words=WORDS)
-    precision = step.runs_on.precision or torch.float32
     dtype = None if published else stored_dtype(config.optim.cache_dtype, step.runs_on)
-    run = Run(step, Batch.all_different(random_images(model, 2 * batch, dtype=dtype), texts))
+    return Run(step, Batch.all_different(random_images(model, 2 * batch, dtype=dtype), texts))
+
+
+def measure(config: Config, repeats: int, accelerator: Accelerator, *, published: bool) -> Measured:
+    """Train on random data with this project's step, or with the published one."""
+    run = ready(config, repeats, accelerator, published=published)
+    step, precision = run.step, run.step.runs_on.precision or torch.float32
     before = limits(accelerator.device, precision)
     count = operations(run)  # also makes the optimiser's state
     run()  # compiles, if it is to
@@ -103,25 +113,6 @@ def measure(config: Config, repeats: int, accelerator: Accelerator, *, published
     print(f"{step.runs_on.name}, before: {before}; after: {after.product / GIGA:.0f} GFLOP/s")
     limit = max(before.product, after.product)
     return Measured(step.runs_on.name, count, time, limit, peak(step))
-
-
-def every_row(
-    qformer: nn.Module,
-    sequence: Tensor,
-    *,
-    queries: int,
-    mask: Tensor | None = None,
-    image: Tensor | None = None,
-    kept: slice = slice(None),
-) -> Tensor:
-    """Transformers' own pass instead of `qformer_pass`, including padding."""
-    found = qformer(
-        query_embeds=sequence,
-        query_length=queries,
-        attention_mask=mask,
-        encoder_hidden_states=image,
-    )
-    return found.last_hidden_state[:, kept]
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,8 @@ def test_copies_for_another_transform_are_refused(tmp_path):
 
 def test_drafts_are_a_transform_of_their_own(home, tmp_path):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--image-size", "32"]
-    resize_images.main([*flags, "--draft", "--output", str(tmp_path / "copy")])
+    more = ["--draft", "--num-workers", "0", "--output", str(tmp_path / "copy")]
+    resize_images.main([*flags, *more])
     check_note(tmp_path / "copy", make_transform("targetpad", size=32, draft=True))
     with pytest.raises(UserError, match=r"for another draft mode \(True, not False\);"):
         check_note(tmp_path / "copy", make_transform("targetpad", size=32))

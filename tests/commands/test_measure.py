@@ -6,6 +6,7 @@ import pytest
 from conftest import bad
 
 from gatedcir.commands import gates
+from gatedcir.evaluation import interventions
 
 KEYS = {
     "gate_auc", "gate_auc_within", "change_auc_within", "text_place_share", "text_swap",
@@ -14,7 +15,8 @@ KEYS = {
 
 
 @pytest.fixture
-def flags(home, cirr_run):
+def flags(home, cirr_run, monkeypatch):
+    monkeypatch.setattr(interventions, "_RESAMPLES", 99)
     data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
     return ["--measure", "--model-path", str(cirr_run), *data]
 

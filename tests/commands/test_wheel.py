@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked_demo
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +50,8 @@ def test_make_demo_runs_with_the_wheel(installed, tmp_path):
     for done in (".runtime", ".page"):
         (tmp_path / ".venv" / done).touch()
     short = "--train 64 --val 6 --num 1"
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@" {short}\n')
+    forks = Path(forked_demo.__file__)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{forks}" "$@" {short}\n')
     python.chmod(0o755)
     printed = run(installed, tmp_path, "make", "demo")
     trained = ("trained, gate taught", "trained, gated fusion", "trained, no gating")
@@ -58,7 +60,7 @@ def test_make_demo_runs_with_the_wheel(installed, tmp_path):
     assert "R@50" in printed and "(R@5+Rs@1)/2" in printed
     assert len(list((tmp_path / "demo" / "gate_maps").iterdir())) == 1
     assert "Queries of run_none" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
-    for name in ("run_taught", "run_gated", "run_none"):  # trained by processes that were started
+    for name in ("run_taught", "run_gated", "run_none"):  # one by a process that was started
         made_by = json.loads((tmp_path / "demo" / name / "provenance.json").read_text())
         assert made_by["git"] == "unknown"  # this checkout has a revision
         assert made_by["command"][:2] == ["gatedcir", "train"]

@@ -1,9 +1,10 @@
 """The design document "Gated Fusion Mechanism", section by section, as its reader types it."""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import torch
 
@@ -119,15 +120,15 @@ def test_turning_it_off():
 
 
 @pytest.mark.parametrize("folder", [TESTS.parent, TESTS], ids=["root", "tests"])
-def test_the_check_runs_without_pytest(folder):
+def test_the_check_runs_without_pytest(folder, monkeypatch):
     """Section "Use", 3: `python test_gated_fusion.py`."""
     code = (
         "import runpy, sys; sys.modules['pytest'] = None; "
         "runpy.run_path('test_gated_fusion.py', run_name='__main__')"
     )
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
-    )
+    monkeypatch.chdir(folder)
+    found = forked.call([sys.executable, "-c", code], {**os.environ})
+    assert found.returncode == 0, found.stderr
     for line in ("Parameters: 2,953,729", "Gate - mean: 0.5", "Fusion diff: 0.0", "checks passed"):
         assert line in found.stdout
 

@@ -58,6 +58,11 @@ class Started:
         self._process = process
 
     @property
+    def pid(self) -> int | None:
+        """The number of the process."""
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         """The exit status, or minus the signal that ended it. None while it runs."""
         return self._process.exitcode
@@ -70,9 +75,13 @@ class Started:
         """Ask it to end."""
         self._process.terminate()
 
-    def wait(self) -> int | None:
-        """Wait for its end."""
-        self._process.join()
+    def kill(self) -> None:
+        """End it."""
+        self._process.kill()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Wait for its end, at most so many seconds."""
+        self._process.join(timeout)
         return self._process.exitcode
 
 

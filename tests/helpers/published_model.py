@@ -5,11 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
-
-from gatedcir.assemble.model import open_trained
-from gatedcir.models.text import Tokens
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SPRC = "Blip2QformerCirAlignPrompt"
@@ -17,6 +12,8 @@ SPRC = "Blip2QformerCirAlignPrompt"
 
 def golden_weights(name="sprc_tiny"):
     """Weights in the published names, without the inputs that lie beside them."""
+    from safetensors.torch import load_file
+
     weights = load_file(FIXTURES / f"{name}.safetensors")
     return {key: w for key, w in weights.items() if not key.startswith("input.")}
 
@@ -51,6 +48,8 @@ def golden_config():
 
 def write_file(folder, content, *, name="model.pt", config=None, vocabulary=True):
     """A file as it is published, with its sizes and vocabulary beside it."""
+    import torch
+
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(content, folder / name)
     (folder / "config.json").write_text(json.dumps(config or golden_config()))
@@ -66,6 +65,9 @@ def sprc_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def golden():
+    import torch
+    from safetensors.torch import load_file
+
     torch.set_num_threads(1)
     return load_file(FIXTURES / "sprc_tiny_expected.safetensors")
 
@@ -73,6 +75,11 @@ def golden():
 @pytest.fixture
 def published(sprc_file):
     """The model as the public loader gives it, and the inputs of the golden numbers."""
+    from safetensors.torch import load_file
+
+    from gatedcir.assemble.model import open_trained
+    from gatedcir.models.text import Tokens
+
     model, _, config = open_trained(str(sprc_file))
     assert config.model.gated_fusion.strategy == "none"
     inputs = load_file(FIXTURES / "sprc_tiny.safetensors")

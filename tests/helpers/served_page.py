@@ -1,13 +1,6 @@
 """A page over twelve pictures and the run of two epochs, for its logic and for a browser."""
 
-import numpy as np
 import pytest
-from PIL import Image
-
-from gatedcir.gallery.retriever import Retriever
-from gatedcir.page.engine import Engine
-from gatedcir.page.shelf import UPLOADS, Kept
-from gatedcir.page.site import Site
 
 EVIL = "<b>${1+1}{{value}}'\".png"
 
@@ -15,6 +8,9 @@ EVIL = "<b>${1+1}{{value}}'\".png"
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
     """Twelve pictures, one with a name of markup, and a table."""
+    import numpy as np
+    from PIL import Image
+
     folder = tmp_path_factory.mktemp("page") / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -29,6 +25,11 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def site(photos, cirr_run):
+    from gatedcir.gallery.retriever import Retriever
+    from gatedcir.page.engine import Engine
+    from gatedcir.page.shelf import UPLOADS, Kept
+    from gatedcir.page.site import Site
+
     retriever = Retriever.from_pretrained(cirr_run)
     index = photos.parent / "index"
     retriever.index(photos, to=index, metadata=photos / "table.csv").close()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from gatedcir.models.qformer import qformer_pass
+from gatedcir.models.qformer import qformer_pass, whole_pass
 
 BATCH, QUERIES, WORDS, WIDTH, VISION = 3, 4, 6, 16, 10
 FEW, MANY = 5, 12  # visual tokens; projecting these few is less work than projecting the queries
@@ -99,6 +99,15 @@ def test_queries_and_words_with_an_image(qformer, lengths, kept):
 @pytest.mark.parametrize("kept", [slice(None), slice(0, 1), slice(QUERIES, QUERIES + 1)])
 def test_words_alone(qformer, lengths, kept):
     same(qformer, lengths, queries=0, with_image=False, kept=kept)
+
+
+@pytest.mark.parametrize("kept", [slice(None), slice(0, QUERIES)])
+def test_the_pass_of_gpus_is_the_same(qformer, kept):
+    sequence, image, mask = inputs(LENGTHS["ragged"])
+    options = {"queries": QUERIES, "mask": mask, "image": image, "kept": kept}
+    found, expected = (run(qformer, sequence, **options) for run in (whole_pass, qformer_pass))
+    counts = mask[:, kept].bool()
+    torch.testing.assert_close(found[counts], expected[counts], atol=2e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("tokens", [FEW, MANY])

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import re
 import typing
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -158,11 +159,14 @@ def test_the_names_of_flags_are_those_of_the_parser():
     old = {"--skip-missing", "--output-dir", "--model.visual-fusion", "--from"}
     expected = {flag for _, _, flag in leaves()} | old
     assert {flag for flag in flag_names(Config) if "no-" not in flag} == expected
+    lines = defaultdict(list)  # the first names of all options, the second names, and so on
     for option in options_of(Config):
         named = re.findall(r"\{(\w+)", option.usage)  # of the values that it takes, the first
         values = [] if option.kind is bool else [*named, "1"][:1]
-        for name in option.names:  # the parser knows each
-            quietly(Config, ["--dataset", "CIRR", name, *values])
+        for place, name in enumerate(option.names):
+            lines[place] += [name, *values]
+    for line in lines.values():  # the parser knows each
+        quietly(Config, ["--dataset", "CIRR", *line])
     with pytest.raises(SystemExit):
         quietly(Config, ["--dataset", "CIRR", "--nothing", "1"])
 

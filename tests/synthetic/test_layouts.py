@@ -20,7 +20,13 @@ from gatedcir.data.left_out import check_files
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes
 from gatedcir.synthetic.edits import broken_parts
-from gatedcir.synthetic.layouts import _draw_families, _draw_queries, write_cirr, write_fashioniq
+from gatedcir.synthetic.layouts import (
+    _draw_families,
+    _draw_queries,
+    _in_parallel,
+    write_cirr,
+    write_fashioniq,
+)
 from gatedcir.synthetic.scene_families import sample_family
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +79,16 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process(written, layout, 
     again = contents(tmp_path / "again")
     assert len(again) > 100
     assert again == contents(written[layout])
+
+
+def process_of(task):
+    return os.getpid()
+
+
+def test_many_tasks_are_shared_out_and_few_are_done_here():
+    own = os.getpid()
+    assert _in_parallel(process_of, range(3), at_a_time=3) == [own] * 3
+    assert own not in _in_parallel(process_of, range(3), at_a_time=2)
 
 
 @pytest.mark.parametrize("layout", WRITE)

@@ -2,19 +2,22 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
+from threading import Timer
 
 import data_parallel
 import forked
 import pandas as pd
-import psutil
 import pytest
 import torch
 from conftest import SHORT
+from torch.distributed import run as torchrun
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
 import blip_fine_tune_2
 import blip_validate
@@ -29,22 +32,33 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": next(iter(_NAMES), "lo")}
 
 
 def launch(script: str | Path, *arguments: object, limit: int) -> subprocess.CompletedProcess[str]:
-    """Run a script on two processes under torchrun; past `limit` seconds all of them are killed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+    """Run a script on two processes of torchrun, forked; past `limit` seconds both are killed."""
+    command = "--nproc-per-node 2 --rdzv-backend c10d --rdzv-endpoint 127.0.0.1:0".split()
     command += ["--local-addr", "127.0.0.1", str(script), *map(str, arguments)]
-    environment = {**os.environ, **LOOPBACK, "PYTHONPATH": str(Path(COMMAND).parent)}
-    with tempfile.TemporaryFile("w+") as output:  # a pipe would stay open in what was started
-        process = psutil.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+    started = []
+
+    def start(_: SubprocessHandler, words: tuple, environment: dict[str, str]) -> forked.Started:
+        words = [word for word in words if word != "-u"]
+        started.append(forked.start(words, environment, stdout=output, stderr=output))
+        return started[-1]
+
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    with tempfile.NamedTemporaryFile("rb") as output, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SubprocessHandler, "_popen", start)
+        patch.setattr(SubprocessHandler, "close", lambda *_, **__: [one.kill() for one in started])
+        patch.setattr(os, "environ", {**os.environ, **LOOPBACK})  # torchrun writes into it
+        late = Timer(limit, lambda: [one.kill() for one in started])
+        late.start()
         try:
-            process.wait(limit)
-        except psutil.TimeoutExpired:
-            for each in [*process.children(recursive=True), process]:
-                each.kill()
-            output.write(f"\nkilled after {limit} s")
-        code = process.wait()
-        output.seek(0)
-        return subprocess.CompletedProcess(command, code, output.read())
+            torchrun.run(torchrun.parse_args(command))
+        except ChildFailedError as error:
+            return subprocess.CompletedProcess(command, 1, f"{output.read().decode()}\n{error}")
+        finally:
+            late.cancel()
+            for number, handler in handlers.items():
+                if handler != signal.getsignal(number):
+                    signal.signal(number, handler)
+        return subprocess.CompletedProcess(command, 0, output.read().decode())
 
 
 def fork(

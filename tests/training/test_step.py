@@ -1,6 +1,7 @@
 """A compiled training step learns what the plain one does."""
 
-from functools import partialmethod
+import re
+from functools import partial, partialmethod
 
 import pytest
 import torch
@@ -83,10 +84,26 @@ def test_what_does_not_go_with_shards_is_refused(monkeypatch, flags):
         check_launch(config, torch.device("cuda"))
 
 
-def test_the_benchmark_measures_three_steps(capsys):
+def test_the_benchmark_measures_three_steps(capsys, monkeypatch):
     import bench_step
+    import step_times
 
-    bench_step.main(["--batch-size", "2", "--repeats", "1"])
+    small = partial(step_times.limits, side=64, copied=2**12)
+    monkeypatch.setattr(step_times, "limits", small)
+    bench_step.main(["--batch-size", "2", "--repeats", "1", "--profile"])
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if line.startswith("| ") and "float" in line]
     assert len(rows) == 3 and "as published, float32" in rows[-1]
+    parts = dict(re.findall(r"^\| (\w[^|]*?) +\| +[\d.]+ \| +(\d+)% \|", printed, re.MULTILINE))
+    assert {"matrix products", "optimiser", "casts"} < set(parts)
+    assert abs(sum(map(int, parts.values())) - 100) <= len(parts)  # each is rounded
+
+
+def test_operations_have_kinds():
+    from step_profile import kind_of
+
+    kinds = {"aten::addmm": "matrix products", "aten::add_": "element by element"}
+    kinds |= {"aten::_softmax_backward_data": "softmax, norms, activations"}
+    assert {name: kind_of(name) for name in kinds} == kinds
+    assert kind_of("aten::copy_", "aten::_to_copy") == "casts" == kind_of("aten::_to_copy")
+    assert kind_of("aten::copy_", "aten::contiguous") == "copies and look-ups"

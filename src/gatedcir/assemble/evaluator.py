@@ -15,9 +15,11 @@ from gatedcir.assemble.data import (
 )
 from gatedcir.assemble.model import open_trained, trained_model
 from gatedcir.benchmarks.registry import benchmark
+from gatedcir.data.pictures import open_image
 from gatedcir.data.sources import Source
 from gatedcir.data.triplets import Split
 from gatedcir.device import Device, find_device
+from gatedcir.evaluation.cross_encoder import CrossEncoderReranker, load_cross_encoder
 from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.features.cache import ENCODE_BATCH
 from gatedcir.models.retriever import ComposedRetriever
@@ -84,6 +86,7 @@ def open_evaluator(
     device: str = "auto",
     found: Pretrained | None = None,
     rerank: int | None = None,
+    reranker: str | None = None,
 ) -> tuple[Evaluator, list[Split]]:
     """A model and a dataset's split, ready to be evaluated together.
 
@@ -96,11 +99,13 @@ def open_evaluator(
         device: as `--device` has it.
         found: the earlier result of `load` for this path.
         rerank: how many images are reranked. None: as many as in training.
+        reranker: the cross-encoder that reranks in place of the model's matcher.
 
     Raises:
         UserError: as `open_checkpoint` and the readers do.
     """
     where = find_device(device)
+    encoder = None if reranker is None else load_cross_encoder(reranker, str(where))
     [splits] = load_data(data, split, ranked=True)
     found = found or load(str(path))
     model, tokenizer, config = trained_model(found, str(path))
@@ -116,7 +121,11 @@ def open_evaluator(
     source = make_source(config, model, splits, may_write=False)
     evaluator = make_evaluator(config, model, tokenizer, source)
     most = evaluator.rerank if rerank is None else rerank
-    return replace(evaluator, trained_on=trained_on, rerank=most), splits
+    judge = None
+    if encoder is not None:
+        paths = {name: path for one in splits for name, path in one.paths.items()}
+        judge = CrossEncoderReranker(encoder, lambda name: open_image(paths[name]))
+    return replace(evaluator, trained_on=trained_on, rerank=most, judge=judge), splits
 
 
 def _dataset_of(run: Checkpoint | None) -> str | None:

@@ -24,7 +24,7 @@ from gatedcir.options.config import (
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
-from gatedcir.options.recipe_config import RecipeConfig, Rerank
+from gatedcir.options.recipe_config import RecipeConfig, Rerank, RerankedBy
 
 if TYPE_CHECKING:
     from gatedcir.data.triplets import Split
@@ -63,6 +63,7 @@ class Options:
     trec: Path | None = None
     """TREC run file to write, and next to it the answers as FILE.qrels."""
     rerank: Rerank = RecipeConfig.rerank
+    reranker: RerankedBy = None
     device: Device = "auto"
 
 
@@ -90,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         device=options.device,
         found=found,
         rerank=options.rerank,
+        reranker=options.reranker,
     )
     check_targets(splits)
     examined = examine(evaluator, splits, composition=options.composition)

@@ -27,7 +27,7 @@ from gatedcir.options.config import (
     SkipUnreadable,
 )
 from gatedcir.options.parsing import parse
-from gatedcir.options.recipe_config import RecipeConfig, Rerank
+from gatedcir.options.recipe_config import RecipeConfig, Rerank, RerankedBy
 
 _Submitted = Annotated[
     str | None,
@@ -57,6 +57,7 @@ class Options:
     limit: Limit = None
     num_workers: NumWorkers = DataConfig.num_workers
     rerank: Rerank = RecipeConfig.rerank
+    reranker: RerankedBy = None
     device: Device = "auto"
     check: tuple[Path, ...] = ()
     """Only check these files, without the server. No model and no --output is then needed."""
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         device=options.device,
         found=found,
         rerank=options.rerank,
+        reranker=options.reranker,
     )
     for split in splits:
         print(f"{split.name}: {split.protocol}")

@@ -18,7 +18,7 @@ from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
 from gatedcir.device import CPU, Device
 from gatedcir.evaluation.ranking import Ranking, rank
-from gatedcir.evaluation.reranking import MatchReranker, Reranked, reranked
+from gatedcir.evaluation.reranking import MatchReranker, Reranked, Reranker, reranked
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.shares import level_shares
@@ -47,7 +47,9 @@ class Evaluator:
     trained_on: str | None = None
     """The dataset of the model's run. None for weights that were not trained here."""
     rerank: int = 0
-    """How many of the first images of each query the model's matcher judges again."""
+    """How many of the first images of each query are judged again."""
+    judge: Reranker | None = None
+    """What judges them. None: the model's matcher, if it has one."""
     reranked: list[Reranked] = field(default_factory=list)
     """The parts of the last ranking before and after that."""
     needed: list[Tensor] = field(default_factory=list)
@@ -67,7 +69,7 @@ class Evaluator:
     @property
     def judges(self) -> bool:
         """Whether the first images of each query are reranked."""
-        return self.rerank > 0 and self.model.matcher is not None
+        return self.rerank > 0 and (self.judge or self.model.matcher) is not None
 
     @property
     def has_visual_fusion(self) -> bool:
@@ -133,7 +135,9 @@ class Evaluator:
         ranking = rank(split, index, queries)
         if not self.judges:
             return ranking
-        judge = MatchReranker(self.model, self.tokenizer, self.read, self.runs_on)
+        judge = self.judge
+        if judge is None:
+            judge = MatchReranker(self.model, self.tokenizer, self.read, self.runs_on)
         text = self.benchmark.evaluation_text
         found = reranked(ranking, judge, top=self.rerank, text=text)
         self.reranked.append(found)

@@ -1,9 +1,10 @@
 """The Q-Former's pass, without arithmetic whose results are not used.
 
 The pass of transformers computes every row of every layer. Here the weights and the numbers are
-the same, with less work. The last layer computes only the rows that are asked for. On CPUs padded
-words have no rows. The projections of an image's tokens are applied to the queries instead, where
-these are fewer.
+the same, with less work. The last layer computes only the rows that are asked for. Padded words
+have no rows. The projections of an image's tokens are applied to the queries instead, where these
+are fewer. GPUs take transformers' pass, because the many small kernels that save arithmetic take
+longer there than the arithmetic (docs/performance.md).
 Legend of shapes: B batch, Q query tokens, T text tokens, S = Q + T, K rows that are asked for,
 N rows that count, L visual tokens, H heads, D width, Dv vision width.
 """
@@ -40,6 +41,8 @@ def qformer_pass(
     Returns:
         [B, K, D]. The values are arbitrary where a token does not count.
     """
+    if sequence.is_cuda:
+        return whole_pass(qformer, sequence, queries=queries, mask=mask, image=image, kept=kept)
     hidden = qformer.dropout(qformer.layernorm(sequence))
     if image is not None:
         image = image.to(hidden.dtype)
@@ -54,6 +57,25 @@ def qformer_pass(
         part = layout.part(kept, wanted.shape[1])
         asked = part.rows_of(wanted)
     return part.spread(_layer(last, rows, layout, asked=asked, part=part, image=image))
+
+
+def whole_pass(
+    qformer: Any,  # a Blip2QFormerModel
+    sequence: Tensor,
+    *,
+    queries: int,
+    mask: Tensor | None = None,
+    image: Tensor | None = None,
+    kept: slice = slice(None),
+) -> Tensor:
+    """The pass of transformers itself. Arguments and result as in `qformer_pass`."""
+    found = qformer(
+        query_embeds=sequence,
+        query_length=queries,
+        attention_mask=mask,
+        encoder_hidden_states=image,
+    )
+    return found.last_hidden_state[:, kept]
 
 
 @dataclass(frozen=True)
@@ -73,8 +95,7 @@ class _Layout:
         if mask is None:
             return cls(batch, queries, length - queries, None)
         index = None
-        # On a GPU the program would wait for the count of rows, and compile again for each count.
-        if mask.device.type == "cpu" and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():  # it would compile again for each count of rows
             index = mask[:, queries:].flatten().nonzero()[:, 0]
         return cls(batch, queries, length - queries, mask[:, None, None].bool(), index)
 

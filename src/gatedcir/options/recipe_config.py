@@ -17,6 +17,16 @@ Rerank = Annotated[
     ),
 ]
 
+RerankedBy = Annotated[
+    str | None,
+    tyro.conf.arg(
+        name="reranker",
+        metavar="NAME",
+        help="A cross-encoder of sentence-transformers that reads images and texts, by its name on "
+        "the hub or its folder. It orders the first images in place of the model's own matcher.",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class RecipeConfig:

@@ -4,7 +4,7 @@ import itertools
 import json
 import random
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -253,7 +253,10 @@ def _draw_all(save: Any, tasks: list[Any]) -> None:
     _in_parallel(save, tasks, at_a_time=200)
 
 
-def _in_parallel(call: Callable[[Any], Any], tasks: Iterable[Any], *, at_a_time: int) -> list:
+def _in_parallel(call: Callable[[Any], Any], tasks: Sequence[Any], *, at_a_time: int) -> list:
+    """The results of all tasks. So few that one process would do them all are done in this one."""
+    if len(tasks) <= at_a_time:
+        return list(map(call, tasks))
     with workers() as pool:
         return list(pool.map(call, tasks, chunksize=at_a_time))
 
