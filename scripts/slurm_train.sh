@@ -2,7 +2,7 @@
 # Fine-tune under Slurm, and go on after a preemption or the time limit:
 #   sbatch scripts/slurm_train.sh runs/cirr --config configs/cirr.yaml --batch-size 64
 # The first argument is the run's folder, the rest are flags of training. The state is saved after
-# every epoch; at most the epoch that was cut off is trained again.
+# every epoch and every ten minutes; at most ten minutes are trained again.
 #SBATCH --job-name=gatedcir
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -97,6 +97,14 @@ def encode_triplets(model, references, targets, text):
     return model(images, *torch.arange(2 * len(text.input_ids)).chunk(2), text)
 
 
+def whole_checkpoint(path: Path):
+    """A run's checkpoint, with the frozen towers that its file only names."""
+    from gatedcir.models.weights.sources import with_towers
+    from gatedcir.run_folder import checkpoint
+
+    return with_towers(checkpoint.load(path), path)
+
+
 @pytest.fixture(scope="session")
 def cirr_run(home) -> Path:
     """A run of two epochs on the small CIRR folder, all checkpoints kept."""

@@ -109,6 +109,10 @@ CONFIG = {
     "RunConfig.validation_frequency": 1,
     "RunConfig.tracker": ("tensorboard",),
     "RunConfig.save_training": False,
+    "RunConfig.on_nan": "stop",
+    "RunConfig.save_every_minutes": 10.0,
+    "RunConfig.save_every_steps": 0,
+    "RunConfig.save_tower": False,
     "RunConfig.save": True,
     "RunConfig.save_best": True,
     "RunConfig.save_memory": False,
@@ -121,7 +125,8 @@ CONFIG = {
 }
 
 # Options of single commands.
-MODULES = {name: name for name in ("bench_page", "pretrain_tiny", "mutate_inputs")}  # of scripts
+SCRIPTS = ("bench_page", "pretrain_tiny", "mutate_inputs", "chaos")
+MODULES = {name: name for name in SCRIPTS}
 OPTIONS = {
     "submit.split": "test",
     "submit.device": "auto",
@@ -151,6 +156,7 @@ OPTIONS = {
     "pictures.num": 8,
     "pictures.device": "auto",
     "mutate_inputs.inputs": 10_000,
+    "chaos.kills": 20,
     "pretrain_tiny.share": 1.0,
     "synthetic.train": 8000,
     "synthetic.val": 600,

@@ -39,7 +39,7 @@ def test_a_folder_appears_at_the_end(tmp_path):
 
 
 @pytest.mark.parametrize("whole", [whole_file, whole_folder])
-@pytest.mark.parametrize("error", [OSError(5, "a failing disk"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [ValueError("a defect"), KeyboardInterrupt()])
 def test_an_error_leaves_nothing_and_takes_nothing(tmp_path, whole, error):
     others = [tmp_path / name for name in ("mine.unfinished", ".mine.unfinished", "mine.tmp")]
     for folder in others:
@@ -160,7 +160,34 @@ def test_a_full_disk_and_a_quota_are_told_apart(tmp_path, code):
         raise OSError(code, "in any words")
 
 
+@pytest.mark.parametrize("code", [errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_leaves_the_old_file(tmp_path, monkeypatch, code):
+    path = tmp_path / "good"
+    write_text(path, "good")
+
+    def fails(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync" if code == errno.EIO else "mkdir", fails)
+    told = rf"^{path} could not be .* it needs 2\.0 MB, and its disk does not take it"
+    with (
+        pytest.raises(UserError, match=told),
+        whole_file(path, size=2_000_000) as unfinished,
+    ):
+        unfinished.write_text("new")
+    monkeypatch.undo()
+    assert path.read_text() == "good" and list(tmp_path.iterdir()) == [path]
+
+
+def test_free_space_is_looked_at_before(tmp_path):
+    told = r"it needs 1000000000000\.0 MB, and"
+    with pytest.raises(UserError, match=told), whole_file(tmp_path / "a", size=10**18):
+        pytest.fail("it was begun")
+
+
 def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(OSError, match="an image"), room_for(tmp_path / "a"):
+        raise OSError(errno.EIO, "of a file that is read", "/elsewhere/an image")
     with pytest.raises(RuntimeError, match="a defect"), room_for(tmp_path / "a"):
         raise RuntimeError("a defect")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import SHORT
+from conftest import SHORT, whole_checkpoint
 from published_model import golden_weights
 
 import blip_fine_tune_2
@@ -14,7 +14,6 @@ from gatedcir.errors import UserError
 from gatedcir.models.weights import hub_folder
 from gatedcir.models.weights.names import from_sprc
 from gatedcir.pretrained import TrainedRetriever
-from gatedcir.run_folder import checkpoint
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def features(retriever):
 def test_a_saved_folder_gives_the_same_model(cirr_run, retriever, tmp_path):
     retriever.save_pretrained(tmp_path / "hub")
     found = TrainedRetriever.from_pretrained(str(tmp_path / "hub"))
-    same(found.model.state_dict(), checkpoint.load(cirr_run).weights)
+    same(found.model.state_dict(), whole_checkpoint(cirr_run).weights)
     assert not found.model.training
     assert all(map(torch.equal, features(found), features(retriever)))
     assert (found.epoch, found.metrics) == (retriever.epoch, retriever.metrics)
@@ -83,7 +82,7 @@ def test_training_goes_on_from_a_saved_folder(home, cirr_run, retriever, tmp_pat
     printed = capsys.readouterr().out
     assert f"weights: {tmp_path / 'hub'} after {retriever.epoch} epochs" in printed
     assert "prompts, temperature and fusion are taken along\n" in printed
-    same(checkpoint.load(tmp_path / "run").weights, checkpoint.load(cirr_run).weights)
+    same(whole_checkpoint(tmp_path / "run").weights, whole_checkpoint(cirr_run).weights)
 
 
 class FakeApi:

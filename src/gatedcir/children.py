@@ -15,7 +15,11 @@ from multiprocessing.context import BaseContext
 from threading import Thread
 from typing import Any
 
+ASKS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+"""Signals that ask a process to end: Ctrl-C, the end of a job, and Slurm's warning before it.
+Windows has no SIGUSR1."""
 _FLAG = "GATEDCIR_ENDS_WITH_STDIN"
+_GRACE = 30  # seconds that a loading process lives on after SIGTERM
 
 
 @contextmanager
@@ -45,6 +49,18 @@ def end_with_starter() -> None:
     if os.environ.pop(_FLAG, None):
         # Not sys.stdin, whose lock the thread would hold when the process ends.
         Thread(target=_end_after, args=(os.read, 0, 1), daemon=True).start()
+
+
+def outlive_signals(worker: int) -> None:
+    """Let a loading process of torch go on until a training that is to end has done its step.
+
+    Signals often reach all processes of a command. This one ends when the training says so, and
+    when the training is gone.
+    """
+    for number in ASKS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
 
 
 def _begin_worker() -> None:

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,17 @@ _WAYS_OUT = {
 
 class UserError(Exception):
     """Bad input. The message is one sentence that names the thing and the way out."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to end, and it did so in good order."""
+
+    def __init__(self, number: int, message: str = "") -> None:
+        """Its number, and a line that says how to go on."""
+        super().__init__(message)
+        self.number = number
+        self.status = 130 if number == signal.SIGINT else 0
+        """The exit status. A scheduler sends other signals than Ctrl-C, and has what it wants."""
 
 
 def reason_of(error: Exception) -> str:
@@ -100,8 +112,9 @@ def run_command(command: Callable[[], None]) -> None:
 
     Errors of the file system end the same way, such as a full disk or a folder without write
     permission, and also a lack of memory or of shared memory. Ctrl-C ends with one line too, and
-    with status 130. If the reader of the output has left, as in `| head`, nothing is said. If
-    another command started this one, this one ends when the other does.
+    with status 130. After another signal, a training that saved itself ends with status 0. If the
+    reader of the output has left, as in `| head`, nothing is said. If another command started this
+    one, this one ends when the other does.
     """
     end_with_starter()
     try:
@@ -123,7 +136,7 @@ def run_command(command: Callable[[], None]) -> None:
         raise
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(stop.status if isinstance(stop, Stopped) else 130)
 
 
 def _reader_has_left() -> bool:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
+UNFINISHED = ".unfinished"  # ends what is being written next to its place
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+_NO_DISK = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN)
 # Errors without a number: of torch, and of SQLite.
 _SAYS_NO_ROOM = (
     "unexpected pos",
@@ -94,43 +96,62 @@ def whole_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
         _rename(unfinished, path)
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder, which nobody writes now."""
+    for left in folder.glob(f"*{UNFINISHED}"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 @contextmanager
 def room_for(path: Path, *, size: int = 0) -> Iterator[None]:
-    """Turn every library's error of a full disk into one that names the file and the room.
+    """Turn every library's error of a full or broken disk into one that names the file.
 
     Args:
         path: what the block writes.
         size: the bytes that it needs, if they are known.
 
     Raises:
-        UserError: the disk is full, a quota is used up, or a limit on file sizes is reached.
+        UserError: the disk is full, a quota is used up, or a limit on file sizes is reached; or the
+            disk does not answer, or may not be written.
     """
+    there = next(place for place in path.resolve().parents if place.is_dir())
     try:
+        if size > shutil.disk_usage(there).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
     except Exception as error:
-        reason = _why_no_room(error)
-        if reason is None:
-            raise
-        there = next(place for place in path.resolve().parents if place.is_dir())
-        free = shutil.disk_usage(there).free
         needs = f"it needs {size / _MB:.1f} MB, and " if size else ""
-        raise UserError(
-            f"{path} could not be written ({reason}): {needs}{free / _MB:.1f} MB are free on its "
-            f"disk{_limit()}; make room, or write to another disk."
-        ) from error
+        if reason := _words(error, _NO_ROOM, _SAYS_NO_ROOM):
+            free = f"{shutil.disk_usage(there).free / _MB:.1f} MB are free on its disk{_limit()}"
+            way_out = "make room, or write to another disk"
+        elif _is_of(error, there) and (reason := _words(error, _NO_DISK)):
+            free, way_out = "its disk does not take it", "mend that, or write to another disk"
+        else:
+            raise
+        raise UserError(f"{path} could not be written ({reason}): {needs}{free}; {way_out}.") from (
+            error
+        )
 
 
-def _why_no_room(error: BaseException | None) -> str | None:
-    """The system's words if an error, or its cause, is a lack of room."""
+def _is_of(error: Exception, folder: Path) -> bool:
+    """Whether an error of the file system names no file elsewhere, which was only read."""
+    name = getattr(error, "filename", None)
+    return isinstance(error, OSError) and (name is None or folder in Path(name).resolve().parents)
+
+
+def _words(
+    error: BaseException | None, codes: Collection[int], signs: Collection[str] = ()
+) -> str | None:
+    """The system's words if an error, or its cause, has one of the codes or says a sign of it."""
+    says = False
     while error is not None:
-        for code in _NO_ROOM:
+        for code in codes:
             number = error.errno if isinstance(error, OSError) else None
             if number == code or f"(os error {code})" in str(error):  # the form in Rust's libraries
                 return os.strerror(code)
-        if any(sign in str(error) for sign in _SAYS_NO_ROOM):
-            return "no room for it"
+        says = says or any(sign in str(error) for sign in signs)
         error = error.__cause__ or error.__context__
-    return None
+    return "no room for it" if says else None
 
 
 def _limit() -> str:
@@ -149,7 +170,7 @@ def _next_to(path: Path) -> Iterator[Path]:
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=f"{target.name[:50]}.", suffix=".unfinished"
+        dir=target.parent, prefix=f"{target.name[:50]}.", suffix=UNFINISHED
     ) as folder:
         yield Path(folder) / target.name
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from gatedcir.assemble.model import checkpoint_of, trained_model
+from gatedcir.assemble.kept import checkpoint_of
+from gatedcir.assemble.model import trained_model
 from gatedcir.errors import UserError, check_new_folder
 from gatedcir.files import whole_files
 from gatedcir.models.retriever import ComposedRetriever

@@ -261,6 +261,21 @@ def test_processes_that_fail_do_not_stop_the_others(tmp_path, monkeypatch):
     assert (runs[3].path / "output.log").read_text() == "threads 3\n"
 
 
+def test_a_stopped_run_goes_on_from_its_own_state(tmp_path, monkeypatch):
+    runs = runs_of(grid_of(tmp_path, CELLS), tmp_path)[:2]
+    started = []
+    monkeypatch.setattr(runs_module, "start", lambda command, *_, **__: started.append(command))
+    last = runs[0].path / "checkpoints" / "last.pt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    (runs[0].path / FAILURE).write_text("killed")
+    for run in runs:
+        runs_module._start(run, {})
+    assert started[0] == [*runs_module.TRAINER, "--resume", str(runs[0].path)]
+    assert started[1] == command_of(runs[1].config)
+    assert last.exists() and not (runs[0].path / FAILURE).exists()
+
+
 @pytest.mark.parametrize(
     ("log", "state"),
     [

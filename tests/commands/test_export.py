@@ -6,6 +6,7 @@ from dataclasses import replace
 import export_weights
 import pytest
 import torch
+from conftest import whole_checkpoint
 from published_model import FIXTURES, SPRC, golden_weights, write_file
 
 from gatedcir.assemble.model import open_trained
@@ -15,7 +16,6 @@ from gatedcir.models.weights import hub_folder
 from gatedcir.models.weights.names import without_dropped
 from gatedcir.models.weights.sources import load
 from gatedcir.pretrained import TrainedRetriever, _without_fusion
-from gatedcir.run_folder import checkpoint
 
 
 def export(model, output, kind, *more):
@@ -104,7 +104,7 @@ def test_a_clip_tower_goes_out_and_in(tmp_path, out, sprc_file, monkeypatch):
 
 def test_a_hub_folder_has_the_run(cirr_run, out):
     folder = export(cirr_run, out / "hub", "hub")
-    same(hub_folder.read(folder).weights, checkpoint.load(cirr_run).weights)
+    same(hub_folder.read(folder).weights, whole_checkpoint(cirr_run).weights)
 
 
 @pytest.mark.parametrize("kind", ["lavis", "sprc"])
@@ -119,7 +119,7 @@ def test_a_fusion_is_not_lost_in_silence(cirr_run, out, kind):
     [("visual-layers", [-4], "other layers"), ("neck", "unet", "unet neck")],
 )
 def test_a_visual_fusion_is_not_lost_in_silence(cirr_run, option, value, words):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     model = run.config["model"] | {"gated-fusion": {"strategy": "none"}}
     plain = replace(run, config=run.config | {"model": model})
     assert "fusion.alpha" not in _without_fusion(plain, "it", "sprc", allowed=False).weights
@@ -130,7 +130,7 @@ def test_a_visual_fusion_is_not_lost_in_silence(cirr_run, option, value, words):
 
 def test_a_fusion_may_be_dropped_aloud(cirr_run, out):
     file = export(cirr_run, out / "model.pt", "sprc", "--drop-fusion")
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     rest = {name: w.clone() for name, w in run.weights.items() if not name.startswith("fusion.")}
     for name, weight in rest.items():
         if name.endswith("self_attn.qkv.bias"):

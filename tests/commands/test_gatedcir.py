@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import SHORT, bad
+from conftest import SHORT, bad, whole_checkpoint
 
 from gatedcir.assemble.data import load_data
 from gatedcir.commands import demo, describe, evaluate, gates, main, resize, submit, train
@@ -45,7 +45,7 @@ PUBLISHED = {
 TOOLS = (  # scripts that are no commands
     *("bench_step", "bench_cache", "bench_reading", "bench_evaluation"),
     *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall", "compare_runs"),
-    "mutate_inputs",
+    *("mutate_inputs", "chaos"),
 )
 HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 
@@ -284,7 +284,7 @@ def test_output_had_another_name(yaml_file, cirr_run, tmp_path, capsys):
 def test_a_description_counts_all_parameters(cirr_run, capsys):
     describe.main(["--model-path", str(cirr_run)])
     printed = capsys.readouterr().out
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     own = load(str(cirr_run)).own
     count = sum(weight.numel() for weight in run.weights.values())
     [total] = re.findall(r"^  all +([\d,]+) ", printed, re.MULTILINE)

@@ -10,14 +10,17 @@ from conftest import SHORT, bad
 import blip_fine_tune_2
 from gatedcir.assemble.data import keeping, load_data, make_pixels
 from gatedcir.assemble.evaluator import place
-from gatedcir.assemble.model import build, checkpoint_of, restore
+from gatedcir.assemble.kept import checkpoint_of
+from gatedcir.assemble.model import build, restore
 from gatedcir.device import CPU
 from gatedcir.features.cache import feature_folder
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.weights.locations import TINY
+from gatedcir.models.weights.tower import towers_in
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
 from gatedcir.pretrained import TrainedRetriever
+from gatedcir.run_folder import checkpoint
 from gatedcir.training.optim import parameter_groups
 from gatedcir.training.trainer import Trainer
 
@@ -191,16 +194,21 @@ def test_a_run_is_resumed_from_kept_features(home, narrow, tmp_path, monkeypatch
     blip_fine_tune_2.main([*flags, "--output", str(whole)])
     train_epoch = Trainer.train_epoch
 
-    def cut_off(self, epoch):
+    def cut_off(self, epoch, saving):
         if epoch == 1:
             raise KeyboardInterrupt
-        return train_epoch(self, epoch)
+        return train_epoch(self, epoch, saving)
 
     with monkeypatch.context() as patched, pytest.raises((KeyboardInterrupt, SystemExit)):
         patched.setattr(Trainer, "train_epoch", cut_off)
         blip_fine_tune_2.main([*flags, "--output", str(cut)])
     blip_fine_tune_2.main(["--resume", str(cut), *flags])
     pd.testing.assert_frame_equal(table(cut), table(whole))
+    saved = checkpoint.load(cut)
+    assert not towers_in(saved.weights)
+    assert [note["sources"] for note in saved.towers.values()] == [["tiny"], [str(narrow), "tiny"]]
+    again, one = restore(saved)[0].state_dict(), restore(checkpoint.load(whole))[0].state_dict()
+    assert all(torch.equal(weight, one[name]) for name, weight in again.items())
     config = parse(Config, flags, description="")
     [train] = load_data(config.data, "train")
     places = []

@@ -1,8 +1,10 @@
 """Checkpoints survive crashes and refuse what is none."""
 
+import errno
 import json
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,45 @@ def test_a_crash_leaves_the_old_file(tmp_path, monkeypatch):
     save(path, make(epoch=3))
     assert load(path).epoch == 3
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_the_file_before_is_kept(tmp_path, monkeypatch):
+    path, before = tmp_path / "last.pt", tmp_path / "before_last.pt"
+    for epoch in (1, 2, 3):
+        save(path, make(epoch=epoch), before=before.name)
+        assert load(path).epoch == epoch
+        assert before.exists() == (epoch > 1)
+    assert load(before).epoch == 2
+
+    def no_links(*_):
+        raise OSError(errno.EPERM, "not on this disk")
+
+    monkeypatch.setattr(os, "link", no_links)
+    save(path, make(epoch=4), before=before.name)
+    assert (load(path).epoch, load(before).epoch) == (4, 3)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["before_last.pt", "last.pt"]
+
+
+def test_a_changed_bit_is_refused_or_changes_nothing(tmp_path):
+    path = tmp_path / "best.pt"
+    save(path, make())
+    content = path.read_bytes()
+    [place] = [m.start() for m in re.finditer(re.escape(make_weight(path)), content)]
+    for where in (place, *range(0, len(content), 97)):
+        changed = bytearray(content)
+        changed[where] ^= 4
+        path.write_bytes(changed)
+        try:
+            found = load(path)
+        except UserError:
+            continue
+        assert where != place
+        path.write_bytes(content)
+        assert str(found) == str(load(path))
+
+
+def make_weight(path):
+    return load(path).weights["a.weight"].numpy().tobytes()
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])

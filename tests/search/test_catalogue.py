@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -160,3 +161,25 @@ def test_a_database_that_another_writes_is_said(catalogue):
 
 def test_sqlite_may_be_used_by_several_threads():
     assert sqlite3.threadsafety == 3
+
+
+def test_a_reader_takes_back_what_a_killed_process_left_half_written(tmp_path):
+    """The files of a process in the middle of a change are those that kill -9 leaves."""
+    catalogue = Catalogue(tmp_path / "c.sqlite", writable=True)
+    catalogue.add_images({1: "a"})
+    left = tmp_path / "left"
+    left.mkdir()
+    catalogue._database.execute("PRAGMA cache_size = 1")  # changes go to the file at once
+    with pytest.raises(KeyboardInterrupt), catalogue.writing():
+        catalogue._database.executemany(
+            "INSERT INTO images VALUES (?, ?)", [(n, "x" * 500 + str(n)) for n in range(2, 500)]
+        )
+        for file in tmp_path.glob("c.sqlite*"):
+            shutil.copy(file, left)
+        raise KeyboardInterrupt
+    assert (left / "c.sqlite-journal").stat().st_size > 0
+    assert (left / "c.sqlite").stat().st_size > 100_000
+    found = Catalogue(left / "c.sqlite")
+    assert found.images() == {"a": 1}
+    with pytest.raises(UserError, match="readonly"), found.writing():
+        found._database.execute("DELETE FROM images")

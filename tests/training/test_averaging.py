@@ -5,7 +5,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from conftest import SHORT, bad
+from conftest import SHORT, bad, whole_checkpoint
+from cut_runs import assert_goes_on, interrupted
 from torch import nn
 
 import blip_fine_tune_2
@@ -46,9 +47,10 @@ def test_averages_are_kept_only_where_they_are_better(scores, kept, figure):
     assert found == ({"r": max(scores)}, {"averaged": figure}) and model.weight.item() == 2.0
 
 
-def test_a_run_with_averages_resumes_and_keeps_the_better_weights(home, tmp_path):
+def test_a_run_with_averages_resumes_and_keeps_the_better_weights(home, tmp_path, monkeypatch):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "1", "--learning-rate", "1e-3", "--ema", "0.5", "--save-training"]
+    flags += ["--accumulate", "2", "--noise", "0.3", "--loss", "rcl"]
     blip_fine_tune_2.main([*flags, "--output", str(tmp_path / "run")])
     last, best = (checkpoint.load(tmp_path / "run/checkpoints" / n) for n in ("last.pt", "best.pt"))
     [row] = pd.read_csv(tmp_path / "run/validation_metrics.csv").to_dict("records")
@@ -58,6 +60,9 @@ def test_a_run_with_averages_resumes_and_keeps_the_better_weights(home, tmp_path
     expected = averages if row["averaged"] else last.weights
     assert torch.equal(best.weights[name], expected[name])
     assert best.metrics.items() <= row.items()
+    flags += ["--save-every-steps", "1", "--output", str(tmp_path / "cut")]
+    interrupted(monkeypatch, flags, step=2)
+    assert_goes_on(tmp_path / "cut", epoch=0, steps=1, whole=tmp_path / "run")
 
 
 def test_the_mean_of_runs_is_that_of_their_weights(cirr_run, tmp_path, capsys):
@@ -72,6 +77,14 @@ def test_the_mean_of_runs_is_that_of_their_weights(cirr_run, tmp_path, capsys):
         expected = 2 * weight if weight.is_floating_point() else weight
         torch.testing.assert_close(found.weights[name], expected)
     assert found.provenance["recipes"] == [f"the mean of {cirr_run}, {other}"]
+
+
+def test_the_mean_holds_a_tower_that_not_all_runs_name(cirr_run, tmp_path):
+    whole = tmp_path / "whole.pt"
+    checkpoint.save(whole, whole_checkpoint(cirr_run))
+    average.main([str(cirr_run), str(whole), "--output", str(tmp_path / "mean")])
+    found = checkpoint.load(tmp_path / "mean")
+    assert found.towers is None and found.weights.keys() == checkpoint.load(whole).weights.keys()
 
 
 def test_a_mean_that_does_not_help_is_not_written(cirr_run, home, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import SHORT
+from cut_runs import assert_goes_on, interrupted
 
 import blip_fine_tune_2
 from gatedcir.assemble.model import restore
@@ -80,10 +81,14 @@ def test_a_store_is_a_file_without_a_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def flags_of(run, output, *flags):
+    given = ["--stage", "bank", "--from", str(run), *SHORT[2:], "--learning-rate", "1e-3"]
+    return [*given, "--num-epochs", "1", *flags, "--output", str(output)]
+
+
 def stage(run, output, *flags):
     """A bank stage of one epoch from a run."""
-    given = ["--stage", "bank", "--from", str(run), *SHORT[2:], "--learning-rate", "1e-3"]
-    blip_fine_tune_2.main([*given, "--num-epochs", "1", *flags, "--output", str(output)])
+    blip_fine_tune_2.main(flags_of(run, output, *flags))
     return output
 
 
@@ -142,25 +147,18 @@ def test_every_weight_that_is_trained_is_used(cirr_run, first):
     assert lacking == []
 
 
-def test_a_stage_that_was_stopped_goes_on_as_if_it_had_not(
-    cirr_run, bank_run, tmp_path, monkeypatch
+@pytest.mark.parametrize("branch", ["second", "none"])
+def test_a_stage_that_was_stopped_within_an_epoch_goes_on_as_if_it_had_not(
+    cirr_run, bank_run, tmp_path, monkeypatch, branch
 ):
-    prepare, calls = bank_stage.BankStep.prepare, []
-
-    def stopped(self, epoch):
-        calls.append(epoch)
-        if epoch == 1:
-            raise KeyboardInterrupt
-        prepare(self, epoch)
-
-    monkeypatch.setattr(bank_stage.BankStep, "prepare", stopped)
+    """Without a branch, the bank is of the weights at the epoch's start."""
+    flags = ["--num-epochs", "2", "--save-training", "--model.query-branch", branch]
+    whole = bank_run if branch == "second" else stage(cirr_run, tmp_path / "whole", *flags)
     run = tmp_path / "run"
-    with pytest.raises(KeyboardInterrupt):
-        stage(cirr_run, run, "--num-epochs", "2", "--save-training")
-    monkeypatch.undo()
-    blip_fine_tune_2.main(["--resume", str(run)])
-    expected = weights_of(bank_run)
-    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(run).items())
+    interrupted(monkeypatch, flags_of(cirr_run, run, *flags, "--save-every-steps", "1"), step=4)
+    kept = checkpoint.load(run / "checkpoints" / "last.pt").trainer["encoded"]
+    assert ("bank" in kept) == (branch == "none")
+    assert_goes_on(run, epoch=1, steps=1, whole=whole)
 
 
 def test_parts_of_a_batch_give_the_same_step(cirr_run, tmp_path):

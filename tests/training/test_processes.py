@@ -105,6 +105,7 @@ def run_of_two(_reach, home, tmp_path_factory):
     """
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
     flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training"]
+    flags += ["--batch-size", "6"]  # two steps an epoch
     flags += ["--model.gated-fusion.dropout", "0", "--model.gated-fusion.reads", "qformer"]
     flags += ["--loss-gate", "1", "--gate-target-layers", "0", "-1"]
     folder = tmp_path_factory.mktemp("two")
@@ -125,7 +126,7 @@ def test_the_command_trains_on_two_processes(run_of_two):
 def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of_two, tmp_path):
     two, flags = run_of_two
     one = tmp_path / "one"
-    alone = ["--batch-size", "16", "--cache-features", "none", "--num-workers", "1"]
+    alone = ["--batch-size", "12", "--cache-features", "none", "--num-workers", "1"]
     blip_fine_tune_2.main([*map(str, flags), *alone, "--output", str(one)])
     found, expected = (pd.read_csv(run / "train_metrics.csv") for run in (two, one))
     for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "loss_gate", "gate_mean", "alpha"):
@@ -161,8 +162,9 @@ def test_two_processes_resume_exactly(run_of_two, tmp_path):
     expected, flags = run_of_two
     run = tmp_path / "run"
     cut = HELPERS / "cut_off.py"
-    assert fork(cut, *flags, "--output", run).returncode != 0
-    assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
+    assert fork(cut, *flags, "--save-every-steps", "1", "--output", run).returncode != 0
+    kept = checkpoint.load(run / "checkpoints" / "last.pt")
+    assert kept.epoch == 1 and [part["steps"] for part in kept.trainer["so_far"]] == [1, 1]
     done = fork(COMMAND, "--resume", run)
     assert done.returncode == 0, done.stdout[-2000:]
     found, whole = (checkpoint.load(r / "checkpoints" / "last.pt") for r in (run, expected))
@@ -177,7 +179,7 @@ def run_in_shards(run_of_two, tmp_path_factory):
     _, flags = run_of_two
     run = tmp_path_factory.mktemp("shards") / "run"
     cut = HELPERS / "cut_off.py"
-    flags = [*flags, "--save-best", "--output", run]
+    flags = [*flags, "--save-best", "--save-every-steps", "1", "--output", run]
     assert fork(cut, *flags, shards=True).returncode != 0
     assert checkpoint.load(run / "checkpoints" / "last.pt").epoch == 1
     done = fork(COMMAND, "--resume", run, shards=True)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import SHORT, bad
+from cut_runs import assert_goes_on, interrupted
 
 import blip_fine_tune_2
 import blip_validate
@@ -93,12 +94,17 @@ def test_the_table_names_gain_and_ceiling():
     assert "recall_at1    0.00  100.00" in text and "0.00% among its first 2" in text
 
 
+def flags_of(cirr_run, output, *more):
+    flags = ["--stage", "rerank", "--from", str(cirr_run), *SHORT[2:], "--learning-rate", "1e-3"]
+    flags += ["--num-epochs", "1", "--rerank", "5", "--rerank-negatives", "3", "--limit", "12"]
+    flags += ["--batch-size", "4", "--accumulate", "2", "--save-training", *more]
+    return [*flags, "--output", str(output)]
+
+
 @pytest.fixture(scope="module")
 def rerank_run(cirr_run, tmp_path_factory):
     output = tmp_path_factory.mktemp("rerank") / "run"
-    flags = ["--stage", "rerank", "--from", str(cirr_run), *SHORT[2:], "--learning-rate", "1e-3"]
-    flags += ["--num-epochs", "1", "--rerank", "5", "--rerank-negatives", "3", "--limit", "8"]
-    blip_fine_tune_2.main([*flags, "--accumulate", "2", "--output", str(output)])
+    blip_fine_tune_2.main(flags_of(cirr_run, output))
     return output
 
 
@@ -109,6 +115,14 @@ def test_only_the_matcher_is_trained(cirr_run, rerank_run):
     assert added and all(name.startswith("matcher.") for name in added)
     head = "matcher.head.weight"
     assert not torch.equal(after[head], before["backbone.itm_head.weight"])
+
+
+def test_a_stage_that_was_stopped_within_an_epoch_goes_on_as_if_it_had_not(
+    cirr_run, rerank_run, tmp_path, monkeypatch
+):
+    flags = flags_of(cirr_run, tmp_path / "run", "--save-every-steps", "1")
+    interrupted(monkeypatch, flags, step=2)
+    assert_goes_on(tmp_path / "run", epoch=0, steps=1, whole=rerank_run)
 
 
 def test_evaluation_reranks_and_names_the_ceiling(cirr_run, rerank_run, home, tmp_path, capsys):

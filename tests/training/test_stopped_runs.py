@@ -171,7 +171,8 @@ def test_training_without_a_validation_split(home, tmp_path, capsys):
     train(home, whole, "--save-training")
     train(home, run, "--data-path", data, "--validation-frequency", 0)
     assert "no validation (--validation-frequency 0)" in capsys.readouterr().out
-    assert [path.name for path in (run / "checkpoints").iterdir()] == ["last.pt"]
+    kept = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert kept == ["before_last.pt", "last.pt"]
     assert not (run / VALIDATION).exists()
     found, expected = (checkpoint.load(r / "checkpoints" / "last.pt") for r in (run, whole))
     assert found.epoch == 2 and found.metrics == {}
@@ -193,7 +194,7 @@ def test_gradients_that_are_not_finite_do_not_replace_a_good_state(home, tmp_pat
         clip(parameters, norm)
 
     monkeypatch.setattr(step, "clip_gradients", poisoned)
-    bad(blip_fine_tune_2, flags_of(home, run, "--save-training"), "not finite after epoch 1")
+    bad(blip_fine_tune_2, flags_of(home, run, "--save-training"), "not finite in epoch 1")
     monkeypatch.undo()
     found = checkpoint.load(run / "checkpoints" / "last.pt")
     assert found.epoch == 1 and all(w.isfinite().all() for w in found.weights.values())

@@ -20,6 +20,7 @@ from gatedcir.data.batches import TripletDataset
 from gatedcir.data.sources import FeatureSource, PixelSource
 from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
+from gatedcir.models.weights.tower import without_towers
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.command_line import options_of
 from gatedcir.options.config import Config, DataConfig
@@ -177,9 +178,10 @@ def test_an_option_of_a_group_with_a_new_name_is_the_same_option():
 
 def test_what_may_change_when_a_run_goes_on_is_marked():
     free = {option.flag for option in options_of(Config) if option.free_on_resume}
-    named = "output resume device validation-frequency save save-training save-best save-memory "
-    named += "cache-features cache-device compile dry-run data-path num-workers log-every "
-    named += "gradient-checkpointing scales-sequential tracker"
+    named = "output resume device validation-frequency save save-training save-best save-tower "
+    named += "save-every-minutes save-every-steps save-memory cache-features cache-device compile "
+    named += "dry-run data-path num-workers log-every gradient-checkpointing scales-sequential "
+    named += "tracker on-nan"
     assert free == {f"--{name}" for name in named.split()}
 
 
@@ -222,7 +224,9 @@ def test_a_run_is_not_overwritten(home, cirr_run):
 def test_a_checkpoint_carries_all_that_evaluation_needs(cirr_run):
     saved = checkpoint.load(cirr_run)
     model, tokenizer, config = restore(saved)
-    assert all(torch.equal(v, saved.weights[n]) for n, v in model.state_dict().items())
+    weights = model.state_dict()
+    assert all(torch.equal(weights[n], w) for n, w in saved.weights.items())
+    assert weights.keys() - saved.weights.keys() == weights.keys() - without_towers(weights).keys()
     assert config.model.gated_fusion.strategy == "gated"
     assert saved.provenance["versions"]["torch"] == torch.__version__
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]

@@ -25,8 +25,9 @@ from gatedcir.options.checks import changed_flags
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import flags_of, read_yaml, to_dict
 from gatedcir.progress import bar
+from gatedcir.run_folder.checkpoint import LAST
 from gatedcir.run_folder.claim import LOCK, in_use
-from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
+from gatedcir.run_folder.folder import CHECKPOINTS, TRAIN, VALIDATION, read_table
 
 TRAINER = (sys.executable, "-m", "gatedcir", "train")
 OUTPUT, ERRORS, FAILURE = "output.log", "errors.log", "failure.txt"
@@ -124,7 +125,8 @@ def command_of(config: Config) -> list[str]:
 def execute(runs: Sequence[Run], *, jobs: int) -> None:
     """Run all, `jobs` at a time. A failed run leaves the reason in its folder, and others go on.
 
-    Files of unfinished runs are removed first. The processes share the cores that one would use.
+    Unfinished runs go on from the state that they saved. The files of others are removed first. The
+    processes share the cores that one would use.
 
     Raises:
         UserError: a folder is in use by another process, before anything is removed.
@@ -162,9 +164,13 @@ def execute(runs: Sequence[Run], *, jobs: int) -> None:
 
 
 def _start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
-    shutil.rmtree(run.path, ignore_errors=True)
-    run.path.mkdir(parents=True)
-    command = command_of(run.config)
+    if (run.path / CHECKPOINTS / LAST).is_file():
+        command = [*TRAINER, "--resume", str(run.path)]
+        (run.path / FAILURE).unlink(missing_ok=True)
+    else:
+        shutil.rmtree(run.path, ignore_errors=True)
+        run.path.mkdir(parents=True)
+        command = command_of(run.config)
     with (run.path / OUTPUT).open("wb") as output, (run.path / ERRORS).open("wb") as errors:
         return start(command, environment, stdout=output, stderr=errors)
 

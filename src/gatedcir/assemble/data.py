@@ -11,6 +11,7 @@ from gatedcir.benchmarks.base import Choice
 from gatedcir.benchmarks.load import load_splits
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.benchmarks.resized import check_note
+from gatedcir.children import outlive_signals
 from gatedcir.data import transforms
 from gatedcir.data.batches import TripletDataset
 from gatedcir.data.changes import MARK
@@ -197,5 +198,6 @@ def make_loader(config: Config, dataset: TripletDataset) -> DataLoader:
         batch_size=None,  # the dataset makes the batches
         sampler=order,
         num_workers=config.data.num_workers if dataset.reads_files else 0,
+        worker_init_fn=outlive_signals,
         pin_memory=torch.cuda.is_available() and not dataset.source.on_gpu,
     )

@@ -16,12 +16,13 @@ from gatedcir.models.gated_fusion.survival import Survival
 from gatedcir.models.matcher import Matcher
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.models.scale_towers import KEY, ScaleTowers
+from gatedcir.models.scale_towers import ScaleTowers
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.neck_args import read_neck_args
 from gatedcir.models.weights.names import ADDED, BACKBONE, mismatch
 from gatedcir.models.weights.sources import Pretrained, from_run, load
+from gatedcir.models.weights.tower import names_of
 from gatedcir.multiscale.scale_sizes import warn_of_equal_sizes
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import BackboneConfig, Config, DataConfig, TransformConfig
@@ -47,6 +48,7 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     say(f"weights: {found.description}")
     resize(found.backbone, config.backbone.image_size)
     torch.manual_seed(config.optim.seed)
+    found.backbone.sources = (*names_of(config.backbone.backbone), *found.backbone.sources)
     model = assemble(found.backbone, config, named_towers(config, found.backbone))
     taken = _own_that_fits(_of_same_towers(found, config), model)
     if found.own:
@@ -89,35 +91,12 @@ def trained_model(found: Pretrained, name: str) -> tuple[ComposedRetriever, Toke
 
 
 def restore(checkpoint: Checkpoint) -> tuple[ComposedRetriever, Tokenizer, Config]:
-    """The model, tokenizer and config of a checkpoint. Nothing else is read.
+    """The model, tokenizer and config of a checkpoint. Only towers that it names are read too.
 
     Raises:
-        UserError: the weights do not fit the checkpoint's own config.
+        UserError: the weights do not fit the checkpoint's own config, or a tower is nowhere.
     """
     return _restore(from_run(checkpoint, "the checkpoint"), checkpoint)
-
-
-def checkpoint_of(
-    model: ComposedRetriever,
-    tokenizer: Tokenizer,
-    config: Config,
-    *,
-    epoch: int,
-    metrics: dict[str, float],
-    provenance: dict[str, Any],
-) -> Checkpoint:
-    """The checkpoint of a model, without a trainer's state. `restore` is the inverse."""
-    sizes = model.backbone.config.to_dict()
-    sizes.pop(KEY, None)  # of the run that the backbone came from
-    return Checkpoint(
-        weights=model.state_dict(),
-        backbone={**sizes, **model.scale_towers.sizes()},
-        tokenizer=tokenizer.wordpiece.backend_tokenizer.to_str(),
-        config=to_dict(config),
-        provenance=provenance,
-        epoch=epoch,
-        metrics=metrics,
-    )
 
 
 def _restore(

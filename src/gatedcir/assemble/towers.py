@@ -8,6 +8,7 @@ from gatedcir.models.backbone import Backbone
 from gatedcir.models.scale_towers import KEY, ScaleTowers
 from gatedcir.models.tower import VisionTower
 from gatedcir.models.weights.sources import load
+from gatedcir.models.weights.tower import names_of
 from gatedcir.options.config import Config
 from gatedcir.processes import say
 
@@ -32,7 +33,9 @@ def named_towers(config: Config, backbone: Backbone) -> ScaleTowers:
         except UserError as error:
             raise UserError(f"--model.scale-backbones {name}: {error}") from None
         say(f"vision tower: {found.description}")
-        towers.append(VisionTower(found.backbone.vision_model, found.backbone.vision_config))
+        tower = VisionTower(found.backbone.vision_model, found.backbone.vision_config)
+        tower.sources = (*names_of(name), *found.backbone.sources)
+        towers.append(tower)
     return ScaleTowers(towers, places, width=backbone.vision_width)
 
 

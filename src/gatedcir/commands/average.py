@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.run_folder import checkpoint, mixture
 
     loaded = [checkpoint.load(run) for run in options.runs]
+    if any(run.tower_hashes != loaded[0].tower_hashes for run in loaded):
+        from gatedcir.models.weights.sources import with_towers
+
+        loaded = list(map(with_towers, loaded, options.runs))
     alike = ("model", *to_dict(TransformConfig()))
     mean = mixture.mean_of(loaded, options.runs, alike=alike)
     if options.data.dataset is not None:

@@ -40,6 +40,8 @@ class TripletBatches(Sampler[list[int]]):
         self.process, self.processes = process, processes
         self.count = len(triplets) // (batch_size * processes)
         self.epoch = 0
+        self.start = 0
+        """Batches at the beginning that are left out, because a resumed run has done them."""
         pools: dict[str, list[int]] = defaultdict(list)
         for index, triplet in enumerate(triplets):
             pools[triplet.pool if related > 1 else str(index)].append(index)
@@ -56,6 +58,6 @@ class TripletBatches(Sampler[list[int]]):
             runs += [drawn[i : i + self.related] for i in range(0, len(drawn), self.related)]
         rng.shuffle(runs)
         order = [index for run in runs for index in run]
-        for number in range(self.count):
+        for number in range(self.start, self.count):
             start = (number * self.processes + self.process) * self.batch_size
             yield order[start : start + self.batch_size]

@@ -4,9 +4,7 @@ The cache holds the output of `ComposedRetriever.levels`: the chosen layers at t
 before the tower's last LayerNorm, which is trained.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from gatedcir.features.encode import Encoder, cache_in_memory
 from gatedcir.features.folder import FeatureFolder
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.tower import VisionTower
+from gatedcir.models.weights.tower import hash_weights
 from gatedcir.processes import is_main, say
 from gatedcir.resources import GIB, fits_in_memory
 
@@ -162,15 +161,6 @@ def tower_hash(model: ComposedRetriever, tower: VisionTower | None = None) -> st
         if not name.startswith("post_layernorm.")
     }
     return hash_weights(weights, json.dumps([*sizes, model.backbone.image_size]))
-
-
-def hash_weights(weights: Mapping[str, Tensor], start: str = "") -> str:
-    """A hash of names, types, shapes and values, and of the text `start`."""
-    found = hashlib.sha256(start.encode())
-    for name, weight in sorted(weights.items()):
-        found.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        found.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()[:16]
 
 
 def _encoder(keeping: Keeping, model: ComposedRetriever) -> Encoder:

@@ -27,6 +27,7 @@ class VisionTower(nn.Module):
         self.vision_model: Any = vision_model
         self.vision_config = config
         self.recompute = False  # the activations of the blocks, in the backward pass
+        self.sources: tuple[str, ...] = ()  # names of weights that have this tower
 
     def resize(self, image_size: int) -> None:
         """Take images of another size: patch positions are interpolated, the CLS token's kept.

@@ -261,12 +261,23 @@ class RunConfig:
         "tensorboard",
     )
     """What shows the training: one or several. Each but tensorboard needs its package."""
+    on_nan: Seldom[Free[Literal["stop", "skip"]]] = "stop"
+    """What to do where a step's loss is not finite. stop: end the run. skip: leave the step out and
+    count it. Both name its triplets in the run's folder."""
     save: Seldom[Free[bool]] = True
     """Keep weights. --no-save, for trials, turns off --save-best and --save-training."""
     save_training: Free[bool] = False
-    """Save the state after every epoch, so that --resume can go on."""
+    """Save the state after every epoch and within it, so that --resume can go on."""
+    save_every_minutes: Seldom[Free[Annotated[float, Range(0)]]] = 10.0
+    """Save that state within an epoch too, when so many minutes have passed since the last time. 0:
+    only at the end of an epoch."""
+    save_every_steps: Seldom[Free[Annotated[int, Range(0)]]] = 0
+    """Save that state after every so many steps of an epoch. 0: by minutes alone."""
     save_best: Free[bool] = True
     """Save the model whenever its validation is the best so far."""
+    save_tower: Seldom[Free[bool]] = False
+    """Keep a frozen vision tower in every checkpoint too. Without it, a checkpoint names the tower
+    by its hash, and opening takes it from the weights that the run began with."""
     save_memory: Seldom[Free[bool]] = False
     """At evaluation, keep the gallery's features in the main memory, not on the GPU."""
     cache_features: Free[Literal["auto", "memory", "none"] | Path] = "auto"

@@ -1,6 +1,8 @@
 """Checkpoints: one file with everything that evaluation and resuming need."""
 
+import os
 import pickle
+import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -13,7 +15,7 @@ from gatedcir.files import whole_file
 from gatedcir.resources import tensor_bytes
 
 FORMAT = "gatedcir-1"
-BEST, LAST = "best.pt", "last.pt"
+BEST, LAST, BEFORE = "best.pt", "last.pt", "before_last.pt"
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Checkpoint:
     """A model after some epochs of a run."""
 
     weights: dict[str, torch.Tensor]
-    """State of the `ComposedRetriever`, the frozen tower included."""
+    """State of the `ComposedRetriever`, without frozen towers if `towers` names them."""
     backbone: dict[str, Any]
     """Dictionary form of the BLIP-2 config."""
     tokenizer: str
@@ -35,17 +37,44 @@ class Checkpoint:
     metrics: dict[str, float]
     """Validation after that epoch. Empty if there was none."""
     trainer: dict[str, Any] | None = None
-    """Optimiser and schedule. None if only the model was kept."""
+    """Optimiser, schedule, tables, and an epoch that is not done. None if only the model was kept.
+    """
+    towers: dict[str, Any] | None = None
+    """The frozen towers that are left out, by what the names of their weights begin with: `hash`,
+    `dtype`, and `sources`, which have it."""
+
+    @property
+    def tower_hashes(self) -> list[str]:
+        """Of the towers that are left out."""
+        return [note["hash"] for note in (self.towers or {}).values()]
 
 
-def save(path: Path, checkpoint: Checkpoint) -> None:
+def save(path: Path, checkpoint: Checkpoint, *, before: str | None = None) -> None:
     """Write a checkpoint whole. A crash leaves either the old file or the new one.
 
-    Raises UserError if there is no room for it.
+    Args:
+        path: the file.
+        checkpoint: its content.
+        before: the name that the old file gets, if it is to stay. At every moment one of the two
+            is there, and good.
+
+    Raises:
+        UserError: there is no room for it.
     """
     content = {"format": FORMAT, **vars(checkpoint)}
     with whole_file(path, size=tensor_bytes(content)) as unfinished:
         torch.save(content, unfinished)
+        if before is not None and path.is_file():
+            _keep(path, path.with_name(before))
+
+
+def _keep(path: Path, before: Path) -> None:
+    """Give a file a second name."""
+    before.unlink(missing_ok=True)
+    try:
+        os.link(path, before)
+    except OSError:  # not on every file system
+        path.replace(before)
 
 
 def load(path: Path) -> Checkpoint:
@@ -70,7 +99,9 @@ def read(file: Path) -> Any:
         UserError: the file is damaged, or holds objects other than tensors and plain values.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+        _check_sums(file)
+        return content
     except Exception as error:
         # The reader's errors have no common base class, and their texts advise to trust the file.
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
@@ -80,6 +111,14 @@ def read(file: Path) -> Any:
             reason = "is damaged or no file that torch.save wrote"
             way_out = "copy it again, or name a run's folder or a .pt file"
         raise UserError(f"{file} {reason}, so it was not opened; {way_out}.") from None
+
+
+def _check_sums(file: Path) -> None:
+    """ValueError if a part of a file does not have its checksum. torch.load does not look at it."""
+    if zipfile.is_zipfile(file):  # files of old versions of torch have none
+        with zipfile.ZipFile(file) as parts:
+            if (wrong := parts.testzip()) is not None:
+                raise ValueError(f"{wrong} has another checksum")
 
 
 def is_checkpoint(content: Any) -> bool:
@@ -94,7 +133,7 @@ def parse(content: dict[str, Any], file: Path) -> Checkpoint:
         UserError: parts of it are missing.
     """
     names = {field.name for field in fields(Checkpoint)}
-    values = {name: value for name, value in content.items() if name in names}
+    values = {"towers": None} | {n: value for n, value in content.items() if n in names}
     if values.keys() != names:
         raise UserError(f"{file} is an incomplete checkpoint; copy it again, or train it again.")
     for name, kind in get_type_hints(Checkpoint).items():
@@ -111,8 +150,8 @@ def find(path: Path) -> Path:
     """The checkpoint file that a path means: itself, or the best or last of a run's folder."""
     if path.is_file():
         return path
-    for file in (path / "checkpoints" / BEST, path / "checkpoints" / LAST):
-        if file.is_file():
+    for name in (BEST, LAST, BEFORE):
+        if (file := path / "checkpoints" / name).is_file():
             return file
     raise UserError(
         f"there is no checkpoint at {path}: name a .pt file, or the folder of a run that kept its "

@@ -14,8 +14,8 @@ from pandas.api.types import is_integer_dtype, is_numeric_dtype
 from torch.utils.tensorboard import SummaryWriter
 
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
-from gatedcir.files import CONFIG_FILE, room_for, write_json, write_text
-from gatedcir.run_folder.checkpoint import BEST, LAST
+from gatedcir.files import CONFIG_FILE, remove_unfinished, room_for, write_json, write_text
+from gatedcir.run_folder.checkpoint import BEFORE, BEST, LAST
 from gatedcir.run_folder.claim import LOCK, Claim
 from gatedcir.run_folder.trackers import Pictures, Trackers
 
@@ -57,6 +57,9 @@ def claimed(*, output: Path | None, resume: Path | None, name: str) -> Iterator[
     path = claim.folder
     started = finished = False
     try:
+        if claim.was_left:
+            remove_unfinished(path)
+            remove_unfinished(path / CHECKPOINTS)
         again = claim.was_left and _is_bare(path)
         if resume is None and not again:
             _check_new(path)
@@ -98,7 +101,7 @@ def _check_new(path: Path) -> None:
 
 def _is_bare(path: Path) -> bool:
     """Whether a folder holds a run without weights and without a validation."""
-    kept = [path / CHECKPOINTS / BEST, path / CHECKPOINTS / LAST, path / VALIDATION]
+    kept = [*(path / CHECKPOINTS / name for name in (BEST, LAST, BEFORE)), path / VALIDATION]
     return (path / CONFIG_FILE).exists() and not any(file.exists() for file in kept)
 
 
@@ -146,8 +149,8 @@ class RunFolder:
         trackers: Sequence[str] = (TENSORBOARD,),
     ) -> "RunFolder":
         """Write config and provenance of a new run into a claimed folder."""
+        write_text(path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))  # makes it a run
         write_json(path / "provenance.json", made_by)
-        write_text(path / CONFIG_FILE, yaml.safe_dump(config, sort_keys=False))
         return cls(path, trackers=trackers, config=config)
 
     @property
@@ -174,6 +177,8 @@ class RunFolder:
 
         TensorBoard counts them in steps and not in epochs, so they have a folder of their own.
         """
+        if not rows:
+            return
         self.tables[STEPS] += [{"epoch": epoch, **row} for row in rows]
         write_text(self.path / STEPS, _text(self.tables[STEPS]))
         self.trackers.add_steps(rows)
@@ -278,8 +283,8 @@ def _begins_with(file: Path, text: str) -> bool:
 
 def last_line(path: Path, *, stopped: str) -> str:
     """The message of a stopped run: the content of its folder, and how to go on."""
-    if (path / CHECKPOINTS / LAST).exists():
-        rest = f"all epochs before are kept; go on with --resume {path}"
+    if any((path / CHECKPOINTS / name).exists() for name in (LAST, BEFORE)):
+        rest = f"all up to its last save is kept; go on with --resume {path}"
     elif (path / CHECKPOINTS / BEST).exists():
         rest = (
             f"the best model so far is kept in {path / CHECKPOINTS / BEST}; to go on after a stop, "

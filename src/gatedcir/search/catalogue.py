@@ -63,7 +63,9 @@ class Catalogue:
     def __init__(self, file: Path, *, writable: bool = False) -> None:
         self.file = file
         self._lock = RLock()
-        mode = "rwc" if writable else "ro"
+        # Also a reader has to take back what a killed process has left half written. Where it may
+        # not write, SQLite opens the file for reading alone.
+        mode = "rwc" if writable else "rw"
         with self._told():
             address = f"{file.absolute().as_uri()}?mode={mode}"
             self._database = sqlite3.connect(
@@ -71,6 +73,8 @@ class Catalogue:
             )
             if writable:
                 self._database.executescript(_TABLES)
+            else:
+                self._database.execute("PRAGMA query_only = ON")
             self._database.execute("SELECT count(*) FROM files")
 
     @contextmanager

@@ -58,10 +58,10 @@ def backward_in_chunks(
     states, parts = [], []
     with torch.no_grad():
         for chunk in chunks:
-            states.append(_random_state(device))
+            states.append(random_state(device))
             found = chunk()
             parts.append(found._replace(aux={}))  # gates are large
-    after = _random_state(device)
+    after = random_state(device)
     leaves = [tensor.requires_grad_() for part in parts for tensor in _features(part)]
     leaf = temperature.detach().requires_grad_()
     loss, losses = loss_of(_join(parts), leaf)
@@ -70,7 +70,7 @@ def backward_in_chunks(
     for number, (chunk, state) in enumerate(zip(chunks, states, strict=True), start=1):
         last = number == len(chunks)
         with nullcontext() if last else _alone(wrapped):
-            _set_random_state(state, device)
+            set_random_state(state, device)
             found = chunk()
             roots = _features(found)
             given = [next(gradients) for _ in roots]
@@ -79,7 +79,7 @@ def backward_in_chunks(
                 given.append(leaf.grad)
             used = [(root, g) for root, g in zip(roots, given, strict=True) if g is not None]
             torch.autograd.backward([root for root, _ in used], [g for _, g in used])
-    _set_random_state(after, device)
+    set_random_state(after, device)
     return loss.detach(), {name: value.detach() for name, value in losses.items()}, found
 
 
@@ -126,13 +126,14 @@ def _alone(wrapped: nn.Module) -> AbstractContextManager:
     return wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) else nullcontext()
 
 
-def _random_state(device: torch.device) -> list[Tensor]:
+def random_state(device: torch.device) -> list[Tensor]:
     """The states of the random generators of the CPU and the GPU."""
     own = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
     return [torch.get_rng_state(), *own]
 
 
-def _set_random_state(state: list[Tensor], device: torch.device) -> None:
+def set_random_state(state: list[Tensor], device: torch.device) -> None:
+    """Set the states that `random_state` gave."""
     torch.set_rng_state(state[0])
     if len(state) > 1:
         torch.cuda.set_rng_state(state[1], device)

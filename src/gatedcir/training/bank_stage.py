@@ -8,6 +8,7 @@ Shapes: B triplets of a batch, b of a part of it, G images of the bank, Q query 
 width, E embedding width.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -86,9 +87,20 @@ class BankStep(LaterStep):
         images = len(self.dataset.images)
         return super().chance(min(hardest + 1, images) if hardest else images)
 
-    def encode(self) -> None:
+    def encoded(self) -> dict[str, Tensor]:
+        """The bank, if the weights that make it are trained."""
+        return {} if self.bank is None or not self._changes else {"bank": self.bank}
+
+    @property
+    def _changes(self) -> bool:
+        """Whether training changes the bank."""
+        return self.model.query_branch is None
+
+    def encode(self, encoded: Mapping[str, Tensor]) -> None:
         """The bank, and the first pass of the triplets whose text is another one in this epoch."""
-        if self.bank is None or self.model.query_branch is None:  # else nothing changes it
+        if "bank" in encoded:
+            self.bank = self.new_store().copy_(encoded["bank"])
+        elif self.bank is None or self._changes:
             self.bank = self.encode_images(self.bank)
         if self.dataset.only_numbers:
             self._encode_prompts()
@@ -100,12 +112,12 @@ class BankStep(LaterStep):
             backbone = self.model.backbone
             shape = (len(triplets), backbone.num_query_tokens, backbone.width)
             self.prompts = make_store(shape, device=self.device, folder=self.folder)
-            changed = list(range(len(triplets)))
-        else:
-            changed = [i for i, text in enumerate(texts) if text != self.texts[i]]
+        # The same triplets always go together, so that a run that goes on has the same features.
+        parts = [range(i, min(i + AT_ONCE, len(texts))) for i in range(0, len(texts), AT_ONCE)]
+        known = self.texts
+        changed = [p for p in parts if not known or any(texts[i] != known[i] for i in p)]
         self.texts = texts
-        for start in bar(range(0, len(changed), AT_ONCE), desc="first pass", leave=False):
-            some = changed[start : start + AT_ONCE]
+        for some in bar(changed, desc="first pass", leave=False):
             images = default_collate([source[triplets[index].reference] for index in some])
             tokens = self.tokenizer([texts[index] for index in some]).to(self.device)
             with self.runs_on.autocast():

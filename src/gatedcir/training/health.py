@@ -4,19 +4,22 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gatedcir.errors import UserError
 
 _NEAR = 0.98  # share of chance's loss. Equal images of a batch are left out, which lowers it.
-_WAY_OUT = "lower --learning-rate or pass --mixed-precision fp32."
+WAY_OUT = "lower --learning-rate or pass --mixed-precision fp32"
 
 
-def check_loss(loss: float, *, epoch: int, where: str) -> None:
-    """UserError if a loss is not finite."""
-    if not math.isfinite(loss):
-        raise UserError(f"the loss is {loss} in epoch {epoch}, {where}; {_WAY_OUT}")
+def finite_everywhere(loss: Tensor) -> bool:
+    """Whether the losses of all processes are finite."""
+    finite = torch.isfinite(loss.detach()).int()
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+    return bool(finite)
 
 
 class StepLosses(NamedTuple):
@@ -64,6 +67,5 @@ def check_weights(model: nn.Module, *, epoch: int) -> None:
         own = weight.to_local() if isinstance(weight, DTensor) else weight
         if weight.requires_grad and not torch.isfinite(own).all():
             raise UserError(
-                f"the weights ({name}) are not finite after epoch {epoch}, which was not kept; "
-                f"{_WAY_OUT}"
+                f"the weights ({name}) are not finite in epoch {epoch} and are not kept; {WAY_OUT}."
             )

@@ -5,7 +5,7 @@ Q query tokens, E embedding width.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,29 +62,33 @@ class LaterStep(TrainingStep):
     folder: Path
     """Where the features are kept that do not fit on a GPU."""
 
-    def prepare(self, epoch: int) -> None:
+    def prepare(self, epoch: int, encoded: Mapping[str, Tensor]) -> None:
         """Encode what the epoch reads and nobody has encoded yet."""
         self.dataset.epoch = epoch
         training = self.model.training
         self.model.eval()
         with torch.no_grad():
-            self.encode()
+            self.encode(encoded)
         self.model.train(training)
 
     @abstractmethod
-    def encode(self) -> None:
+    def encode(self, encoded: Mapping[str, Tensor]) -> None:
         """Encode what the epoch of the dataset reads and nobody has encoded yet."""
 
     @abstractmethod
     def part_loss(self, batch: Any, part: Tensor, text: Tokens) -> Tensor:
         """The mean loss of some triplets of a batch, whose places are [b]."""
 
+    def new_store(self) -> Tensor:
+        """Room for the features of all training images: [G, Q, E]."""
+        tokens = self.model.backbone.num_query_tokens
+        shape = (len(self.dataset.images), tokens, self.model.embedding_width)
+        return make_store(shape, device=self.device, folder=self.folder)
+
     def encode_images(self, store: Tensor | None = None) -> Tensor:
         """The features of all training images: [G, Q, E], in the store if there is one."""
         names, source = self.dataset.images, self.dataset.source
-        if store is None:
-            shape = (len(names), self.model.backbone.num_query_tokens, self.model.embedding_width)
-            store = make_store(shape, device=self.device, folder=self.folder)
+        store = self.new_store() if store is None else store
         workers = self.config.data.num_workers
         stream = batches(source, names, batch_size=AT_ONCE, num_workers=workers)
         starts = bar(range(0, len(names), AT_ONCE), desc="bank", leave=False)
@@ -104,5 +108,5 @@ class LaterStep(TrainingStep):
             share = self.part_loss(batch, part, text) * (len(part) / total)
             self.scaler.scale(share).backward()
             loss += share.detach()
-        self._update()
+        self._update(loss)
         return loss, {"loss_itc": loss}, {}

@@ -9,6 +9,7 @@ images of a triplet, C = 1 + negatives, Q query tokens, D Q-Former width, E embe
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -83,11 +84,12 @@ class RerankStep(LaterStep):
         """The loss of a guess among the candidates of a triplet."""
         return super().chance(1 + self.dataset.negatives)
 
-    def encode(self) -> None:
+    def encode(self, encoded: Mapping[str, Tensor]) -> None:
         """Search once, for the hardest images of every triplet. No right one is among them."""
         data = self.dataset
         if len(data.hardest):
             return
+        now, data.epoch = data.epoch, 0  # a run that goes on later finds the same ones
         bank, hardest = self.encode_images(), []
         most = bank.shape[0] - data.right([0]).shape[1]
         count = min(max(self.config.recipe.rerank, data.negatives), most)
@@ -100,7 +102,7 @@ class RerankStep(LaterStep):
             scores = bank_similarity(query.float(), bank).cpu()  # [b, G]
             best = scores.scatter(1, data.right(some), -torch.inf).topk(count)
             hardest.append(best.indices)
-        data.hardest = torch.cat(hardest)
+        data.hardest, data.epoch = torch.cat(hardest), now
 
     def part_loss(self, batch: Judged, part: Tensor, text: Tokens) -> Tensor:
         """The contrast of each target with the other candidates of its triplet."""

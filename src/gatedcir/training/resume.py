@@ -15,9 +15,12 @@ from gatedcir.options.checks import changed_flags
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict, unknown_in_run
+from gatedcir.processes import is_main, say
 from gatedcir.run_folder import checkpoint
-from gatedcir.run_folder.checkpoint import LAST, Checkpoint
+from gatedcir.run_folder.checkpoint import BEFORE, LAST, Checkpoint
 from gatedcir.run_folder.folder import CHECKPOINTS, TRAIN, Place, Tables, claimed, rows_until
+
+DAMAGED = "damaged.pt"
 
 
 def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
@@ -27,8 +30,7 @@ def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
         UserError: there is none, or it cannot go on with these options.
     """
     assert config.run.resume is not None
-    path = config.run.resume / CHECKPOINTS / LAST
-    found = checkpoint.load(path) if path.is_file() else None
+    found = _newest(config.run.resume / CHECKPOINTS)
     if found is None or found.trainer is None:
         raise UserError(
             f"{config.run.resume} holds no training state to go on from, which --save-training "
@@ -52,6 +54,27 @@ def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
     return found, rows_until(config.run.resume, found.epoch, kept)
 
 
+def _newest(folder: Path) -> Checkpoint | None:
+    """The last state, or the one before where the last is damaged or lost. None without both.
+
+    A damaged file is set aside, so that it takes no good one's place.
+    """
+    last, before = folder / LAST, folder / BEFORE
+    try:
+        if last.is_file() or not before.is_file():
+            return checkpoint.load(last) if last.is_file() else None
+        reason = f"there is no {last}"
+    except UserError as error:
+        if not before.is_file():
+            raise
+        reason = str(error).partition(", so it")[0].rstrip(".")
+    found = checkpoint.load(before)
+    say(f"{reason}; {before} is taken, the save before")
+    if is_main() and last.is_file():
+        last.replace(last.with_name(DAMAGED))
+    return found
+
+
 def check_same_data(config: Config, resumed: Checkpoint, found: Mapping[str, str]) -> None:
     """UserError if the splits differ from those that a run was trained on.
 
@@ -70,14 +93,12 @@ def check_same_data(config: Config, resumed: Checkpoint, found: Mapping[str, str
         )
 
 
-def going_on(run: Path, tables: Tables, done: int, epochs: int) -> str:
-    """The message for a run that goes on. It also names rows that its tables have lost.
-
-    >>> going_on(Path("run"), {TRAIN: [{"epoch": 0}, {"epoch": 2}]}, 4, 9)
-    'run: 4 of 9 epochs are done, it goes on with epoch 4; the tables lack epochs 1, 3'
-    """
+def going_on(run: Path, tables: Tables, found: Checkpoint, epochs: int) -> str:
+    """The message for a run that goes on. It also names rows that its tables have lost."""
+    done, parts = found.epoch, (found.trainer or {}).get("so_far")
     lost = sorted(set(range(done)) - {row["epoch"] for row in tables[TRAIN]})
-    more = f"; the tables lack epochs {', '.join(map(str, lost))}" if lost else ""
+    more = f" at step {parts[0]['steps']}" if parts else ""
+    more += f"; the tables lack epochs {', '.join(map(str, lost))}" if lost else ""
     return f"{run}: {done} of {epochs} epochs are done, it goes on with epoch {done}{more}"
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -22,6 +23,7 @@ from gatedcir.resources import keep_freed_memory
 from gatedcir.start import Aux
 from gatedcir.training.accumulate import Forward, Part, backward_in_chunks, split
 from gatedcir.training.averaging import AveragedWeights
+from gatedcir.training.health import finite_everywhere
 from gatedcir.training.losses import CHANCES, losses_of, total_loss
 from gatedcir.training.optim import make_optimizer
 from gatedcir.training.sharding import (
@@ -52,6 +54,7 @@ class TrainingStep:
     schedule: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler  # of the loss, for fp16. It changes nothing otherwise.
     averaged: AveragedWeights | None = None  # over the steps, with --ema
+    was_skipped: bool = False  # the last step, with --on-nan skip
 
     @property
     def device(self) -> torch.device:
@@ -85,8 +88,17 @@ class TrainingStep:
         """Keep the temperature within its bounds."""
         self.model.temp.clamp_(*self.temperatures)
 
-    def prepare(self, epoch: int) -> None:
-        """Get ready for an epoch. Training of the whole model needs nothing."""
+    def prepare(self, epoch: int, encoded: Mapping[str, Tensor]) -> None:
+        """Get ready for an epoch. Training of the whole model needs nothing.
+
+        Args:
+            epoch: its number.
+            encoded: where a run goes on in the middle of the epoch, the result of `encoded` there.
+        """
+
+    def encoded(self) -> dict[str, Tensor]:
+        """What the weights at the epoch's start have encoded, and later ones cannot."""
+        return {}
 
     def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor], Aux]:
         """Learn from B triplets.
@@ -118,7 +130,7 @@ class TrainingStep:
                 scale=self.scaler.scale,
                 device=self.device,
             )
-        self._update()
+        self._update(loss)
         return loss, losses, found.aux
 
     def _encode(self, images: Visual, part: Part, texts: Tokens) -> Encoded:
@@ -152,7 +164,11 @@ class TrainingStep:
         )
         return total_loss(losses, options), losses
 
-    def _update(self) -> None:
+    def _update(self, loss: Tensor) -> None:
+        self.was_skipped = self.config.run.on_nan == "skip" and not finite_everywhere(loss)
+        if self.was_skipped:
+            self.schedule.step()
+            return
         average_scalars(self.model)
         self.scaler.unscale_(self.optimizer)
         clip_gradients(self.model.parameters(), self.config.optim.max_grad_norm)

@@ -62,6 +62,8 @@ class StepRows:
 
     def read(self, accelerator: Accelerator) -> list[Row]:
         """The rows. Each figure is the mean over the processes, which all must call this."""
+        if not self.kept:  # these steps were skipped
+            return []
         values = torch.stack([values for _, _, values in self.kept])  # [rows, figures]
         means = accelerator.reduce(values, "mean").tolist()
         return [

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
 
@@ -21,7 +20,8 @@ from gatedcir.assemble.data import (
     with_workers_that_fit,
 )
 from gatedcir.assemble.evaluator import LARGEST_BATCH, make_evaluator, place
-from gatedcir.assemble.model import build, checkpoint_of
+from gatedcir.assemble.kept import checkpoint_of, towers_left_out, with_own_towers
+from gatedcir.assemble.model import build
 from gatedcir.data.ahead import ahead
 from gatedcir.data.changes import Changes, known_changes
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
@@ -34,9 +34,12 @@ from gatedcir.progress import bar
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.provenance import RECIPES, provenance
-from gatedcir.training.health import StepLosses, check_loss, check_progress, check_weights
+from gatedcir.training.health import StepLosses, check_progress, check_weights
+from gatedcir.training.loss_watch import LossWatch
 from gatedcir.training.resume import check_same_data, remarks
+from gatedcir.training.saving import Saving
 from gatedcir.training.sharding import gathered
+from gatedcir.training.so_far import SoFar
 from gatedcir.training.stages import Parts, step_and_loader
 from gatedcir.training.step import TrainingStep
 from gatedcir.training.step_rows import Row, StepRows, every, fusion_figures
@@ -54,67 +57,93 @@ class Trainer:
     loader: DataLoader
     provenance: dict[str, Any]
     resumed: Checkpoint | None
+    towers: dict[str, Any] | None
+    """Names the frozen towers, which checkpoints leave out."""
+    folder: Path
+    """The run's."""
+    watch: LossWatch | None = None
+    """On the losses of the present epoch."""
     first_losses: StepLosses | None = None
     """Of the run's first step, which no update has changed."""
 
-    def train_epoch(self, epoch: int) -> tuple[Row, list[Row]]:
-        """One pass over the triplets. Returns mean figures with costs, and rows of single steps."""
+    def train_epoch(self, epoch: int, saving: Saving) -> tuple[Row, list[Row]]:
+        """One pass over the triplets. Returns mean figures with costs, and rows of single steps.
+
+        A resumed run takes up the epoch where its state was saved. `saving` is asked after every
+        step whether it is time to save again, or to end.
+        """
         config, model = self.config, self.step.model
+        steps = len(self.loader)
+        rows = StepRows(first=epoch * steps, every=every(steps, config.run.log_every))
+        found = SoFar(rows, self.accelerator.device)
+        process = self.accelerator.process_index
+        found.resume(self.resumed, epoch, process)
+        watch = LossWatch(epoch, found, self.loader, self.folder, process, saving.open)
+        self.watch = watch
         self.step.choose_scales(epoch)
-        self.step.prepare(epoch)
+        self.step.prepare(epoch, found.encoded)
         _seed_epoch(config.optim.seed, epoch, self.accelerator.process_index)
         self.step.wrapped.train()
         self.loader.sampler.epoch = epoch  # type: ignore[attr-defined]
+        self.loader.sampler.start = found.steps  # type: ignore[attr-defined]
         self.loader.dataset.epoch = epoch  # type: ignore[attr-defined]
-        sums: dict[str, Tensor] = {}
-        each: list[Tensor] = []  # (loss, contrastive term) of every step
-        start = time.perf_counter()
-        main = self.accelerator.is_main_process
+        start = time.perf_counter() - found.seconds
         # On a CPU the thread would take time from the step.
         on_cpu = self.accelerator.device.type == "cpu"
         batches = self.loader if on_cpu else ahead(self.loader)
-        steps = len(self.loader)
-        rows = StepRows(first=epoch * steps, every=every(steps, config.run.log_every))
-        shown = bar(batches, desc=f"epoch {epoch}", total=steps, unit="step", show=main)
-        for step, batch in enumerate(shown):
+        place = {"desc": f"epoch {epoch}", "total": steps, "initial": found.steps, "unit": "step"}
+        shown = bar(batches, **place, show=self.accelerator.is_main_process)
+        for step, batch in enumerate(shown, start=found.steps):
+            found.begin()
             rates = self.step.rates
             loss, losses, aux = self.step(batch)
-            figures = {"loss": loss, **losses, **fusion_figures(aux)}
+            if self.step.was_skipped:
+                watch.note(step, loss.item())
+                found.skip()
+            else:
+                found.add({"loss": loss, **losses, **fusion_figures(aux)}, model.temp, rates)
             del aux  # the gates are large, and the next step needs the memory
-            for name, value in figures.items():
-                sums[name] = sums.get(name, 0) + value.detach().float()
-            rows.add(step, {**figures, "temp": model.temp}, rates)
-            each.append(torch.stack([loss, losses["loss_itc"]]).detach().float())
             # Reading a loss waits for the device, so we do not read it at every step.
             if step % 10 == 0 or step + 1 == steps:
-                check_loss(loss.item(), epoch=epoch, where=f"step {step}")
+                watch.check()
                 shown.set_postfix({name: f"{value.item():.3f}" for name, value in losses.items()})
-        seconds = time.perf_counter() - start
-        check_loss(sums["loss"].item(), epoch=epoch, where="the sum of its steps")
+            found.seconds = time.perf_counter() - start
+            if step + 1 < steps:  # the end of the epoch saves by itself
+                saving.after_step(epoch, found)
+        watch.end()
         check_weights(model, epoch=epoch)
         if epoch == 0:
-            self.first_losses = StepLosses(*each[0].tolist())
+            self.first_losses = StepLosses(*found.each[0].tolist())
         compared = config.optim.batch_size * self.accelerator.num_processes
         check_progress(
-            StepLosses(*torch.stack(each).median(0).values.tolist()),
+            found.medians(),
             first=self.first_losses,
             compared=compared,
             chance=self.step.chance(compared),
             epoch=epoch,
         )
-        means = {name: value / steps for name, value in sums.items()}
-        triplets = steps * config.optim.batch_size * self.accelerator.num_processes
         row = {
-            **{n: v.item() for n, v in self.accelerator.reduce(means, "mean").items()},
+            **{n: v.item() for n, v in self.accelerator.reduce(found.means(), "mean").items()},
             "temp": model.temp.item(),
             "learning_rate": self.step.schedule.get_last_lr()[0],
-            "triplets_per_second": triplets / seconds,
+            "triplets_per_second": steps * compared / found.seconds,
             "peak_memory_gib": peak_memory(self.accelerator.device) / GIB,
         }
+        if config.run.on_nan == "skip":
+            row["skipped_steps"] = found.skipped
         return row, rows.read(self.accelerator)
 
-    def snapshot(self, epochs: int) -> Checkpoint:
-        """The model after so many epochs, without metrics or the trainer's state."""
+    def take(self, epochs: int, *, within: bool = False) -> Checkpoint:
+        """The state after so many epochs, without metrics. All processes must call it.
+
+        `within` adds what only the middle of an epoch needs.
+
+        Raises:
+            UserError: losses or weights in the middle of an epoch are not finite.
+        """
+        if within and self.watch is not None:
+            self.watch.check()
+            check_weights(self.step.model, epoch=epochs)
         found = checkpoint_of(
             self.step.model,
             self.step.tokenizer,
@@ -122,8 +151,12 @@ class Trainer:
             epoch=epochs,
             metrics={},
             provenance=self.provenance,
+            towers=self.towers,
         )
-        return replace(found, weights=gathered(found.weights))
+        state = {**self.step.state(), "first_losses": list(self.first_losses or ())}
+        if within:
+            state["encoded"] = self.step.encoded()
+        return replace(found, weights=gathered(found.weights), trainer=state)
 
     def resume(self) -> float:
         """Load the last state of a resumed run. Returns the best score so far."""
@@ -159,9 +192,11 @@ def prepare(
     triplets = prepared.triplets
     check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
+    weights = None if resumed is None else with_own_towers(resumed, model)
     place(model, accelerator.device, config)
-    if resumed is not None:
-        model.load_state_dict(resumed.weights)  # whole, before the step may spread them
+    if weights is not None:
+        model.load_state_dict(weights)  # whole, before the step may spread them
+    towers = towers_left_out(config, model)
     here = with_workers_that_fit(config, model, max(2 * config.optim.batch_size, LARGEST_BATCH))
     source = make_source(here, model, [*train_splits, *splits])
     images = list(dict.fromkeys(name for split in train_splits for name in split.gallery))
@@ -201,6 +236,8 @@ def prepare(
             RECIPES: prepared.remarks,
         },
         resumed=resumed,
+        towers=towers,
+        folder=folder,
     )
     return trainer, splits
 

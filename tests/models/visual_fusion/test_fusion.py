@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import encode_triplets
 
-from gatedcir.assemble.model import build, checkpoint_of, restore
+from gatedcir.assemble.kept import checkpoint_of
+from gatedcir.assemble.model import build, restore
 from gatedcir.models.visual_fusion.fusion import VisualFusion
 from gatedcir.models.visual_fusion.layers import LAYER_FUSIONS
 from gatedcir.models.visual_fusion.necks import NECKS

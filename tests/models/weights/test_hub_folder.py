@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
+from conftest import whole_checkpoint
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
@@ -16,14 +17,13 @@ from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.weights import hub_folder
 from gatedcir.models.weights.sources import load
-from gatedcir.run_folder import checkpoint
 
 
 @pytest.fixture(scope="session")
 def hub(cirr_run, tmp_path_factory):
     """The folder of a gated run."""
     folder = tmp_path_factory.mktemp("out") / "my-model"
-    hub_folder.write(checkpoint.load(cirr_run), folder)
+    hub_folder.write(whole_checkpoint(cirr_run), folder)
     return folder
 
 
@@ -42,7 +42,7 @@ def sizes(run):
 
 
 def test_what_is_written_is_read_bit_for_bit(cirr_run, hub):
-    run, found = checkpoint.load(cirr_run), hub_folder.read(hub)
+    run, found = whole_checkpoint(cirr_run), hub_folder.read(hub)
     assert found.weights.keys() == run.weights.keys()
     assert "fusion.alpha" in found.weights and "prompt_tokens" in found.weights
     for name, weight in run.weights.items():
@@ -55,7 +55,7 @@ def test_what_is_written_is_read_bit_for_bit(cirr_run, hub):
 
 
 def test_a_visual_fusion_is_read_back(cirr_run, tmp_path):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     more = {"visual_fusion.fuse.gain": torch.randn(128)}
     hub_folder.write(replace(run, weights=run.weights | more), tmp_path / "fused")
     found = hub_folder.read(tmp_path / "fused").weights
@@ -64,7 +64,7 @@ def test_a_visual_fusion_is_read_back(cirr_run, tmp_path):
 
 
 def test_places_of_the_machine_stay_there(cirr_run, hub):
-    run, found = checkpoint.load(cirr_run), hub_folder.read(hub)
+    run, found = whole_checkpoint(cirr_run), hub_folder.read(hub)
     changed = {name for name, value in run.config.items() if found.config[name] != value}
     assert changed == {"data-path", "output"}
     assert run.provenance.keys() - found.provenance.keys() == {"command"}
@@ -96,7 +96,7 @@ def test_the_layout_is_the_hubs(hub):
 
 
 def test_the_card_tells_metrics_protocol_dataset_and_options(cirr_run, hub):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     card = ModelCard.load(hub / "README.md")
     card_results = {result.metric_type: result for result in card.data.eval_results}
     assert {name: r.metric_value for name, r in card_results.items()} == run.metrics
@@ -114,7 +114,7 @@ def test_the_card_tells_metrics_protocol_dataset_and_options(cirr_run, hub):
 
 
 def test_a_card_without_metrics_says_so(cirr_run, tmp_path):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     bare = replace(run, metrics={}, epoch=0, config={**run.config, "backbone": "pretrain"})
     hub_folder.write(bare, tmp_path / "bare")
     card = ModelCard.load(tmp_path / "bare" / "README.md")
@@ -130,12 +130,12 @@ def test_an_existing_folder_is_left_alone(cirr_run, tmp_path):
     (tmp_path / "out" / "notes.txt").write_text("mine")
     for place in (tmp_path / "out", tmp_path / "out" / "notes.txt"):
         with pytest.raises(UserError, match=r"an empty folder; name a new one|is a file"):
-            hub_folder.write(checkpoint.load(cirr_run), place)
+            hub_folder.write(whole_checkpoint(cirr_run), place)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "notes.txt"]
 
 
 def test_nothing_is_left_half_written(cirr_run, tmp_path):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     with pytest.raises(KeyError):  # of the options, after the weights were written
         hub_folder.write(replace(run, config={"backbone": "tiny"}), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -162,7 +162,7 @@ def test_an_incomplete_folder(spoiled, name):
 
 
 def test_weights_that_do_not_fit_the_options(cirr_run, tmp_path):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     weights = {name: w for name, w in run.weights.items() if name != "prompt_tokens"}
     hub_folder.write(replace(run, weights=weights), tmp_path / "out")
     with pytest.raises(UserError, match=r"1 missing \(prompt_tokens\)"):
@@ -198,7 +198,7 @@ def test_a_byte_order_mark_in_the_config_is_read(spoiled):
 
 
 def test_a_card_of_published_data_names_them(cirr_run, tmp_path):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     protocol = {"CIRR val": "gallery of 2297 images, reference removed"}
     made_by = {**run.provenance, "dataset": "CIRR", "data": protocol}
     hub_folder.write(replace(run, provenance=made_by), tmp_path / "real")

@@ -5,6 +5,7 @@ import os
 
 import pytest
 import torch
+from conftest import whole_checkpoint
 from huggingface_hub.errors import LocalEntryNotFoundError
 from published_model import FIXTURES, SPRC, golden_config, golden_weights, write_file
 
@@ -12,14 +13,13 @@ from gatedcir.assemble.model import build, open_trained
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.models.weights import locations, sources, vocabulary
+from gatedcir.models.weights import beside, locations, sources, vocabulary
 from gatedcir.models.weights.names import from_sprc
 from gatedcir.models.weights.sizes import VIT_G
 from gatedcir.models.weights.sources import load
 from gatedcir.models.weights.vocabulary import read_wordpieces, wordpieces_from_json
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
-from gatedcir.run_folder import checkpoint
 
 
 def lavis_weights():
@@ -83,7 +83,7 @@ def test_a_hub_folder_gives_the_same_backbone(tmp_path, sprc):
 
 
 def test_an_own_run_gives_the_same_model(cirr_run):
-    run = checkpoint.load(cirr_run)
+    run = whole_checkpoint(cirr_run)
     found = load(str(cirr_run))
     assert found.run is not None and found.run.epoch == run.epoch
     whole = {f"backbone.{n}": w for n, w in found.backbone.state_dict().items()} | found.own
@@ -98,7 +98,7 @@ def test_training_starts_with_prompts_temperature_and_fusion_of_its_source(
     assert torch.equal(model.prompt_tokens, sprc.own["prompt_tokens"])
     assert model.temp.item() == pytest.approx(0.05)
     assert "SPRC" in capsys.readouterr().out
-    weights = checkpoint.load(cirr_run).weights
+    weights = whole_checkpoint(cirr_run).weights
     again = make(cirr_run)
     assert all(torch.equal(w, weights[n]) for n, w in again.state_dict().items())
     other = make(cirr_run, "--model.gated-fusion.strategy", "additive")
@@ -164,7 +164,7 @@ def test_the_frozen_tower_that_lavis_leaves_out(tmp_path, sprc, monkeypatch):
     tower = {n.removeprefix(prefix): weights.pop(n) for n in list(weights) if n.startswith(prefix)}
     file = write_file(tmp_path, {"model": weights})
     refused(file, "no vision tower")
-    monkeypatch.setitem(sources._TOWERS, 48, ("eva.pth", golden_config()))
+    monkeypatch.setitem(beside._TOWERS, 48, ("eva.pth", golden_config()))
     refused(file, "eva.pth", "download", str(tmp_path))
     torch.save(
         {**tower, "head.weight": torch.ones(3), "blocks.4.norm1.bias": torch.ones(3)},

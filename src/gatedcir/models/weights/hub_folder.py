@@ -39,6 +39,7 @@ def write(run: Checkpoint, folder: Path) -> None:
     Raises:
         UserError: the folder is a file, or has content, or there is no room for it.
     """
+    assert run.towers is None, "a folder holds all weights"
     check_new_folder(folder)
     with whole_folder(folder, size=tensor_bytes(run.weights)) as unfinished:
         weights = {n.removeprefix(BACKBONE): w.contiguous() for n, w in run.weights.items()}

@@ -5,8 +5,9 @@ content of a file, not at its name, to decide what kind of weights it holds.
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,17 @@ from transformers.utils import logging as transformers_logging
 from gatedcir.errors import UserError, reason_of
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.weights import hub_folder
-from gatedcir.models.weights.locations import HUB_NAMES, LAVIS_URL, TINY, locate
+from gatedcir.models.weights.beside import config_beside, tensors, tower_beside
+from gatedcir.models.weights.locations import HUB_NAMES, TINY, locate
 from gatedcir.models.weights.names import (
     BACKBONE,
     from_sprc,
     list_names,
     mismatch,
     to_sprc,
-    without_dropped,
 )
 from gatedcir.models.weights.sizes import RANDOM, VIT_G, VIT_L, infer_config
+from gatedcir.models.weights.tower import Tower, find_noted, towers_in
 from gatedcir.models.weights.vocabulary import (
     padded,
     read_wordpieces,
@@ -37,10 +39,7 @@ from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 SPRC_MODEL = "Blip2QformerCirAlignPrompt"
-# LAVIS leaves a frozen tower out of its files. Tower width -> the file that holds the tower.
-_TOWERS = {1408: ("eva_vit_g.pth", VIT_G), 1024: ("clip_vit_L.pth", VIT_L)}
 _KNOWN = {**RANDOM, **dict.fromkeys(HUB_NAMES, VIT_G), "pretrain_vitL": VIT_L}
-_CROSS_ATTENTION = "Qformer.bert.encoder.layer.0.crossattention.self.key.weight"
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,11 @@ class Pretrained:
     """`prompt_tokens`, `temp` and the fusion's weights, as far as the source has them."""
     run: Checkpoint | None = None
     """The checkpoint, where it is this project's own."""
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """All of them, in a checkpoint's names."""
+        return {BACKBONE + n: w for n, w in self.backbone.state_dict().items()} | self.own
 
 
 def load(name: str) -> Pretrained:
@@ -140,7 +144,7 @@ def from_lavis_file(weights: Any, file: Path) -> Pretrained:
     """
     weights = _model_tensors(weights, file)
     if not any(name.startswith("visual_encoder.") for name in weights):
-        weights |= _tower_beside(weights, file)
+        weights |= tower_beside(weights, file)
     return _from_lavis_names(weights, file, "LAVIS' BLIP-2", optional={"prompt_tokens", "temp"})
 
 
@@ -161,21 +165,60 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     """The model of this project's own checkpoint, with its prompts, temperature and fusion.
 
     Raises:
-        UserError: the weights do not fit the checkpoint's own sizes.
+        UserError: the weights do not fit the checkpoint's own sizes, or a frozen tower that
+            it leaves out is nowhere.
     """
+    sources = {prefix: tuple(note["sources"]) for prefix, note in (run.towers or {}).items()}
+    run = with_towers(run, file)
     weights = {
         n.removeprefix(BACKBONE): w for n, w in run.weights.items() if n.startswith(BACKBONE)
     }
     expected = Backbone.without_weights(run.backbone).state_dict()
     if wrong := mismatch(weights, expected):
         raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
+    backbone = Backbone.from_state(run.backbone, weights)
+    backbone.sources = sources.get(f"{BACKBONE}vision_model.", ())
     return Pretrained(
-        Backbone.from_state(run.backbone, weights),
+        backbone,
         wordpieces_from_json(run.tokenizer),
         f"{file} after {run.epoch} epochs",
         own={name: w.float() for name, w in run.weights.items() if not name.startswith(BACKBONE)},
         run=run,
     )
+
+
+def with_towers(run: Checkpoint, file: Path | str) -> Checkpoint:
+    """A checkpoint with the frozen towers that it only names, from the first source of each.
+
+    Raises:
+        UserError: none has it.
+    """
+    weights = dict(run.weights)
+    for prefix, note in (run.towers or {}).items():
+        size = run.backbone["vision_config"]["image_size"]
+        towers = (tower for name in note["sources"] for tower in _towers_of(name, size))
+        tower = find_noted(note, towers)
+        if tower is None:
+            raise UserError(
+                f"{file} leaves out its frozen vision tower ({note['hash']}), and none of its "
+                f"sources {', '.join(note['sources'])} has it here; bring one back to its place, "
+                "or train with --save-tower, which keeps all in one file."
+            )
+        weights |= {prefix + name: weight for name, weight in tower.items()}
+    return replace(run, weights=weights, towers=None)
+
+
+def _towers_of(name: str, image_size: int) -> Iterator[Tower]:
+    """The vision towers of weights, and last that of the backbone for another image size."""
+    try:
+        found = load(name)
+    except UserError:
+        return
+    yield from towers_in(found.weights).values()
+    if found.backbone.image_size != image_size:
+        with suppress(ValueError):  # not for this size
+            found.backbone.resize(image_size)
+            yield from towers_in(found.weights).values()
 
 
 def from_nowhere(name: str) -> Pretrained:
@@ -189,7 +232,7 @@ def _from_lavis_names(
     weights: dict[str, Tensor], file: Path, kind: str, *, optional: set[str]
 ) -> Pretrained:
     """A model from complete weights in LAVIS' names. The `optional` ones may be missing."""
-    config = _config_beside(file) or _inferred_config(weights, file)
+    config = config_beside(file) or _inferred_config(weights, file)
     empty = Backbone.without_weights(config)
     names = {BACKBONE + name: weight for name, weight in empty.state_dict().items()}
     own = {"prompt_tokens": empty.query_tokens, "temp": empty.query_tokens.new_empty(())}
@@ -212,7 +255,7 @@ def _from_lavis_names(
 
 def _model_tensors(weights: Any, file: Path) -> dict[str, Tensor]:
     """A state dict of a model with BLIP-2's Q-Former for texts, without unused weights."""
-    weights = _tensors(weights, file)
+    weights = tensors(weights, file)
     if not any(name.startswith("Qformer.bert.embeddings.") for name in weights):
         first = ", ".join(list(weights)[:3])
         raise UserError(
@@ -220,61 +263,6 @@ def _model_tensors(weights: Any, file: Path) -> dict[str, Tensor]:
             "weights of LAVIS' BLIP-2 first stage or of SPRC."
         )
     return weights
-
-
-def _tensors(weights: Any, file: Path) -> dict[str, Tensor]:
-    """A state dict without unused weights."""
-    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise UserError(f"{file} holds no weights by name; give a checkpoint of LAVIS or SPRC.")
-    return without_dropped(weights)
-
-
-def _tower_beside(weights: Mapping[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The frozen tower that LAVIS reads from a file of its own."""
-    width = weights[_CROSS_ATTENTION].shape[-1] if _CROSS_ATTENTION in weights else 0
-    if width not in _TOWERS:
-        raise UserError(
-            f"{file} holds no vision tower, and none of LAVIS' fits its Q-Former; give weights of "
-            "LAVIS' BLIP-2 first stage or of SPRC."
-        )
-    name, config = _TOWERS[width]
-    beside = file.with_name(name)
-    if not beside.is_file():
-        raise UserError(
-            f"{file} holds no vision tower, as LAVIS leaves out a frozen one; download "
-            f"{LAVIS_URL}{name} to {file.parent} too."
-        )
-    tower = {f"visual_encoder.{n}": w for n, w in _tensors(checkpoint.read(beside), beside).items()}
-    whole = to_sprc(
-        {BACKBONE + n: w for n, w in Backbone.without_weights(config).state_dict().items()}
-    )
-    expected = {n: w for n, w in whole.items() if n.startswith("visual_encoder.")}
-    # The file is a whole classifier. LAVIS skips its head and its last blocks.
-    found = {n: w for n, w in tower.items() if n in expected}
-    if wrong := mismatch(found, expected):
-        raise UserError(
-            f"the weights of {beside} are not those of LAVIS' tower: {wrong}; download "
-            f"{LAVIS_URL}{name} again."
-        )
-    return found
-
-
-def _config_beside(file: Path) -> dict[str, Any] | None:
-    """The sizes in a `config.json` in the hub's layout next to a file. None without one."""
-    path = file.with_name("config.json")
-    if not path.is_file():
-        return None
-    try:
-        config = json.loads(path.read_bytes())
-        if not {"vision_config", "qformer_config"} <= config.keys():
-            raise ValueError("vision_config or qformer_config is missing")
-        Backbone.without_weights(config)
-    except Exception as error:  # transformers' checks of a config have no common base
-        raise UserError(
-            f"{path} holds no sizes of a BLIP-2 model: {reason_of(error)}; remove it, and they "
-            "are read from the weights."
-        ) from None
-    return config
 
 
 def _inferred_config(weights: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
