@@ -56,7 +56,7 @@ class Options:
     index_shards: Annotated[int, Range(1)] = 1
     """Parts of a new index on a server, spread over the machines of a cluster."""
     index_replicas: Annotated[int, Range(1)] = 1
-    """Copies of each part."""
+    """Copies of each of these parts."""
     precision: Literal["fp16", "fp32"] | None = None
     """How exactly features are kept. Without it: that of the index, else fp16."""
     num_workers: int = 2
