@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gatedcir.visualize.gate_figure import Direction, Kind, Picture
 
 _TOP = 5
-_DEVIATIONS = 3.0  # at the ends of the colours of a principal component
 
 
 @dataclass(frozen=True)
@@ -203,6 +202,7 @@ def _direction(
     If the target is known: the cosine with the way from the reference's token to the target's
     token at the same cell. Else the first principal component of delta over the cells.
     """
+    from gatedcir.visualize.cells import DEVIATIONS
     from gatedcir.visualize.gate_figure import Direction
     from gatedcir.visualize.maps import cosine_map, feature_map, is_one_vector
 
@@ -215,7 +215,7 @@ def _direction(
         )
     if asked.target is None:
         component = feature_map(aux["delta"]).numpy()
-        return Direction(component, "δ, first component\nstandard deviations", _DEVIATIONS)
+        return Direction(component, "δ, first component\nstandard deviations", DEVIATIONS)
     reference, target = (
         evaluator.fuse(each[None])[1][0].float().cpu() for each in (pixels, asked.target())
     )

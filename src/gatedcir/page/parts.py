@@ -9,7 +9,8 @@ from html import escape
 from gatedcir.page.asked import Asked, Visit
 from gatedcir.page.drawing import as_address, heat
 from gatedcir.page.engine import Found, Look
-from gatedcir.visualize.maps import map_numbers, rounded_up
+from gatedcir.visualize.cells import numbers
+from gatedcir.visualize.maps import rounded_up
 from gatedcir.visualize.panels import Bars
 
 _SHOWN_FIELDS = 3
@@ -129,12 +130,11 @@ def _look(name: str, look: Look) -> str:
     seen = as_address(look.picture)
     panels = []
     if look.gate is not None:
-        numbers = map_numbers(look.gate)
-        below = f"{numbers:.2f}, {numbers.over_half:.0%} over 0.5. Colours: 0 to 1."
+        below = f"{numbers(look.gate, share=True)}. Colours: 0 to 1."
         panels.append(_panel("Gate", "mean over the channels", seen, _cells(look.gate, 1), below))
     if look.change is not None:
         top = rounded_up(float(look.change.max()))
-        below = f"{map_numbers(look.change):.2g}. Colours: 0 to {top:g}."
+        below = f"{numbers(look.change, '.2g')}. Colours: 0 to {top:g}."
         cells = as_address(heat(look.change, top=top, colours="magma"))
         panels.append(_panel("Change", "|alpha · gate · delta|", seen, cells, below))
     if look.words:
