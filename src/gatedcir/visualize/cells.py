@@ -92,10 +92,8 @@ def _finish(
     size: int,
 ) -> None:
     """The lines between cells, the outlines of boxes, and what is written."""
-    for place in np.linspace(0, 1, cells[1] + 1):
-        axis.axvline(place, color=line, linewidth=0.4)
-    for place in np.linspace(0, 1, cells[0] + 1):
-        axis.axhline(place, color=line, linewidth=0.4)
+    axis.vlines(np.linspace(0, 1, cells[1] + 1), 0, 1, color=line, linewidth=0.4)
+    axis.hlines(np.linspace(0, 1, cells[0] + 1), 0, 1, color=line, linewidth=0.4)
     around = [Stroke(linewidth=2.2, foreground="black"), Stroke(linewidth=1, foreground="white")]
     for left, top, right, bottom in boxes:
         corners = [left, right, right, left, left], [top, top, bottom, bottom, top]
