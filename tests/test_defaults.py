@@ -169,6 +169,10 @@ OPTIONS = {
 
 ARGUMENTS = {
     "Part": {"kind": "trained", "span": 1},
+    "draw_map": {"size": 9},
+    "draw_reference": {"size": 9},
+    "numbers": {"form": "z.2f"},
+    "Maps": {"ends": (0.0, 1.0)},
     "Asked": {"alpha": 1.0, "k": 12},
     "Visit": {"now": Asked(), "shown": 12},
     "Query": {"strength": 1.0},

@@ -60,14 +60,13 @@ def draw_reference(
     image: npt.ArrayLike,
     cells: tuple[int, ...],
     *,
-    title: str = "reference",
     boxes: Sequence[Box] = (),
     size: int = style.TITLE,
 ) -> None:
     """The image [H, W, 3] of maps, with the lines between their cells."""
     axis.imshow(image, interpolation="nearest", extent=(0, 1, 1, 0))
     below = "dashed: what\ntruly changes" if boxes else ""
-    _finish(axis, cells, boxes, title, below, line="#00000030", size=size)
+    _finish(axis, cells, boxes, "reference", below, line="#00000030", size=size)
 
 
 def draw_scale(bar: Axes, heat: ScalarMappable, *, across: bool = False) -> None:
