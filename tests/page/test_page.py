@@ -23,6 +23,7 @@ from gatedcir.page.inputs import Filters, act, asked_from, inputs_of
 from gatedcir.page.shelf import Kept, keep
 from gatedcir.page.site import Site
 from gatedcir.search.catalogue import Catalogue
+from gatedcir.visualize.panels import Bars
 
 ID, OTHER = "0123456789abcdef", "f" * 16
 FILTERS = Filters({"colour": ["red", "blue"]}, ["price"])
@@ -231,6 +232,14 @@ def test_maps_are_drawn_cell_by_cell(site):
     worded = replace(look, words=[("red", look.gate), ("<i>", look.gate / 2)])
     shown = parts.looks([("m", worded)])
     assert shown.count("data-word=") == shown.count("data-map=") == 2 and "<i>" not in shown
+    strong = replace(look, change=np.full((2, 2), 0.9, np.float32))
+    both = parts.looks([("m", look), ("n", strong)])  # the same colour means the same change
+    assert both.count("Colours: 0 to 0.9.</figcaption>") == 2
+    weights = {"0.5×": [0.25, 0.5], "1.0×": [0.75, 0.5]}
+    barred = replace(look, bars=[Bars("scale weights", ["layer -1", "layer -4"], weights)])
+    shown = parts.looks([("m", barred)])
+    order = [shown.index(f">{label}<") for label in ("layer -1 0.5×", "layer -1 1.0×")]
+    assert order[0] < order[1] < shown.index(">layer -4 0.5×<")
     nothing = replace(look, gate=None, change=None)
     assert "has no gate and no weights to show" in parts.looks([("m", nothing)])
 
