@@ -146,6 +146,7 @@ OPTIONS = {
     "bench_page.model_path": "tiny",
     "bench_page.images": 5000,
     "bench_page.requests": 200,
+    "bench_page.slow": 100,
     "pictures.split": "val",
     "pictures.format": "png",
     "pictures.num": 8,
