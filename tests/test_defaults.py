@@ -151,6 +151,7 @@ OPTIONS = {
     "bench_page.model_path": "tiny",
     "bench_page.images": 5000,
     "bench_page.requests": 200,
+    "bench_page.slow": 100,
     "pictures.split": "val",
     "pictures.format": "png",
     "pictures.num": 8,
@@ -177,6 +178,10 @@ OPTIONS = {
 
 ARGUMENTS = {
     "Part": {"kind": "trained", "span": 1},
+    "draw_map": {"size": 9},
+    "draw_reference": {"size": 9},
+    "numbers": {"form": "z.2f"},
+    "Maps": {"ends": (0.0, 1.0)},
     "Asked": {"alpha": 1.0, "k": 12},
     "Visit": {"now": Asked(), "shown": 12},
     "Query": {"strength": 1.0},

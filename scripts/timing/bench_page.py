@@ -1,5 +1,6 @@
 """Time the page's answers over an index: one after the other, and many at once with its memory."""
 
+import socket
 import statistics
 import tempfile
 import threading
@@ -7,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
@@ -24,6 +26,8 @@ from gatedcir.page.shelf import UPLOADS, Kept
 from gatedcir.page.site import Site
 from gatedcir.search.index import Floats
 
+_HALF = b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9000000\r\n\r\nabc"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -35,6 +39,8 @@ class Options:
     """Images of the index, of random colours."""
     requests: int = 200
     """Requests at once."""
+    slow: int = 100
+    """Clients that send half of an upload and never go on, while one other asks."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         threading.Thread(target=server.run, daemon=True).start()
         while not server.started:
             time.sleep(0.05)
-        address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        address = f"http://127.0.0.1:{port}"
         pictures = [picture for picture, _ in site.examples(50)]
 
         def ask(number: int) -> float:
@@ -68,6 +75,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(
             f"one after the other: median {1e3 * statistics.median(alone):.0f} ms, "
             f"longest {1e3 * max(alone):.0f} ms"
+        )
+        with ExitStack() as stack:
+            for _ in range(options.slow):
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                client.sendall(_HALF)
+            beside = [ask(number) for number in range(21, 41)]
+        print(
+            f"next to {options.slow} slow clients: median {1e3 * statistics.median(beside):.0f} "
+            f"ms, longest {1e3 * max(beside):.0f} ms"
         )
         before, most = psutil.Process().memory_info().rss, 0
         start = time.perf_counter()

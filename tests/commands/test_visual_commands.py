@@ -105,6 +105,22 @@ def test_its_gate_is_drawn_with_its_words_and_the_direction_of_the_change(
     assert abs(query.direction.values).max() <= 1 + 1e-6
 
 
+def test_queries_or_texts_stand_on_one_sheet(home, visual_run, data, tmp_path, monkeypatch, capsys):
+    sheets = []
+    monkeypatch.setattr(
+        "gatedcir.visualize.gate_sheet.save_gate_sheet", lambda path, rows, **_: sheets.append(rows)
+    )
+    flags = ["--model-path", str(visual_run), "--output", str(tmp_path), "--sheet"]
+    image = next((home / "fashionIQ_dataset" / "images").iterdir())
+    visualize_gates.main([*flags, "--image", str(image), "--text", TEXT, "--text", "red"])
+    visualize_gates.main([*flags, *data, "--num", "3"])
+    assert [len(rows) for rows in sheets] == [2, 3]
+    assert [row.text for row in sheets[0]] == [TEXT, "red"]
+    assert all(row.change is not None and not row.others for rows in sheets for row in rows)
+    assert capsys.readouterr().out.count(str(tmp_path / "sheet.png")) == 2
+    bad(visualize_gates, [*flags, *data, "--delta"], "--sheet", "--delta", "leave one of them out")
+
+
 def test_a_model_with_nothing_to_show_says_so(home, cirr_run, data, tmp_path):
     flags = ["--model-path", cirr_run, "--output", tmp_path / "maps"]
     bad(visualize_fusion, [*flags, *data, "--num", 1], "nothing to show", "--model.layer-fusion")

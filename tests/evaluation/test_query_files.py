@@ -43,6 +43,23 @@ def test_a_row_holds_what_the_ranking_says(ranking, tmp_path):
     )
 
 
+def test_parquet_holds_the_rows_as_they_are(ranking, tmp_path):
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
+    rows = rows_of(CIRR, [ranking])
+    file = tmp_path / "ranks.parquet"
+    check_table(file, "--ranks")
+    write_table(file, rows)
+    read = pd.read_parquet(file)
+    assert read.columns.tolist() == list(rows[0])
+    assert str(read["rank"].dtype) == "Int64" and read["rank"].isna().any()
+    for name in ("rank", "group_rank"):
+        there = read[name].astype(object)
+        assert there.where(there.notna(), None).tolist() == [row[name] for row in rows]
+    assert read["score"].tolist() == [row["score"] for row in rows]
+    for name in ("targets", "retrieved"):
+        assert [list(names) for names in read[name]] == [row[name] for row in rows]
+
+
 def test_another_program_finds_the_same_metrics(ranking, tmp_path):
     """The features hold many equal scores, which tools of TREC would order by name."""
     measures = pytest.importorskip("ir_measures")

@@ -1,8 +1,13 @@
 """The page in a real browser, and its addresses over HTTP."""
 
+import asyncio
 import base64
 import io
+import json
+import socket
 import threading
+import urllib.request
+from contextlib import ExitStack
 from shutil import which
 
 import pytest
@@ -174,6 +179,42 @@ def test_the_interface_gives_what_the_page_shows(client, site, photos):
     assert Image.open(io.BytesIO(sheet.content)).format == "PNG"
     wrong = client.post("/gradio_api/run/search", json={"data": ["text=a", "é"]})
     assert "is no base64" in wrong.text
+
+
+def test_clients_that_never_finish_hold_nobody_up(address):
+    """Some send half of their request, and some do not read the answer."""
+    place = address.removeprefix("http://")
+    host, port = place.split(":")
+    upload = f"POST /upload HTTP/1.1\r\nHost: {place}\r\nContent-Length: 9000000\r\n\r\nabc"
+    sheet = f"GET /sheet.png?text=a&k=12 HTTP/1.1\r\nHost: {place}\r\n\r\n"
+    with ExitStack() as stack:
+        for sent in ("GET /query.json?text=a HT", upload, sheet):
+            for _ in range(8):  # of which the model takes 2 at once
+                slow = stack.enter_context(socket.create_connection((host, int(port)), timeout=10))
+                slow.sendall(sent.encode())
+        with urllib.request.urlopen(f"{address}/query.json?text=a&k=1", timeout=60) as answer:
+            assert answer.status == 200 and json.load(answer)["results"]
+
+
+def test_a_visitor_who_leaves_in_the_middle_is_no_error(client):
+    came = iter(
+        [
+            {"type": "http.request", "body": b"abc", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+    sent = []
+
+    async def receive():
+        return next(came)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/upload", "query_string": b""}
+    scope |= {"headers": [(b"host", b"localhost")], "scheme": "http", "server": ("localhost", 80)}
+    asyncio.run(client.app(scope, receive, send))
+    assert sent == [] and list(came) == []
 
 
 def test_nothing_is_told_to_others(client):

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
@@ -22,6 +23,7 @@ from gatedcir.page.inputs import Filters, act, asked_from, inputs_of
 from gatedcir.page.shelf import Kept, keep
 from gatedcir.page.site import Site
 from gatedcir.search.catalogue import Catalogue
+from gatedcir.visualize.panels import Bars
 
 ID, OTHER = "0123456789abcdef", "f" * 16
 FILTERS = Filters({"colour": ["red", "blue"]}, ["price"])
@@ -230,6 +232,14 @@ def test_maps_are_drawn_cell_by_cell(site):
     worded = replace(look, words=[("red", look.gate), ("<i>", look.gate / 2)])
     shown = parts.looks([("m", worded)])
     assert shown.count("data-word=") == shown.count("data-map=") == 2 and "<i>" not in shown
+    strong = replace(look, change=np.full((2, 2), 0.9, np.float32))
+    both = parts.looks([("m", look), ("n", strong)])  # the same colour means the same change
+    assert both.count("Colours: 0 to 0.9.</figcaption>") == 2
+    weights = {"0.5×": [0.25, 0.5], "1.0×": [0.75, 0.5]}
+    barred = replace(look, bars=[Bars("scale weights", ["layer -1", "layer -4"], weights)])
+    shown = parts.looks([("m", barred)])
+    order = [shown.index(f">{label}<") for label in ("layer -1 0.5×", "layer -1 1.0×")]
+    assert order[0] < order[1] < shown.index(">layer -4 0.5×<")
     nothing = replace(look, gate=None, change=None)
     assert "has no gate and no weights to show" in parts.looks([("m", nothing)])
 
@@ -242,7 +252,8 @@ def test_values_of_a_field_come_by_frequency(site):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("", "give --index INDEX, which gatedcir index makes, or --images FOLDER."),
+        ("", "give --model-path RUN, which shows its validation images, or --index INDEX"),
+        ("--model-path tiny --port 7999", "tiny was validated on no dataset; give --images FOLDER"),
         ("--images photos", "--images needs a model"),
         ("--index a --index b --index c", "the page shows 2 models at most"),
         ("--index a --index b --model-path tiny", "there are 1 models and 2 indexes"),
@@ -256,6 +267,23 @@ def test_values_of_a_field_come_by_frequency(site):
 def test_the_command_refuses_in_one_sentence(words, message):
     pytest.importorskip("gradio")
     bad(serve, words.split(), message)
+
+
+def test_a_run_alone_shows_the_images_that_it_was_validated_on(home, cirr_run, monkeypatch):
+    with ExitStack() as stack:
+        site = serve.open_site(serve.Options(model_path=(str(cirr_run),)), stack)
+        names = {name for _, name in site.examples(1000)}
+        found = site.find(Asked(texts=(("a star", 1.0),), k=3))
+        assert len(found[0][1]) == 3
+    assert names == {path.name for path in (home / "cirr_dataset" / "dev").rglob("*.png")}
+    monkeypatch.setattr("gatedcir.assemble.data.load_splits", _gone)
+    pytest.importorskip("gradio")
+    message = "was validated on cannot be read (there is no folder cirr); give --images FOLDER"
+    bad(serve, ["--model-path", cirr_run, "--port", "7999"], message)
+
+
+def _gone(*_, **__):
+    raise UserError("there is no folder cirr; pass --data-path.")
 
 
 def test_without_gradio_one_sentence_says_what_to_install(monkeypatch):

@@ -14,7 +14,6 @@ from gatedcir.visualize.fusion_panels import (
     weight_bars,
     word_maps,
 )
-from gatedcir.visualize.gate_figure import Picture
 from gatedcir.visualize.maps import feature_map
 from gatedcir.visualize.panels import Bars, Maps, save_panels
 
@@ -42,11 +41,12 @@ def test_bars_are_grouped_by_layer():
 
 def test_gates_lie_over_the_image_layer_by_layer():
     gates = torch.tensor([[9.0, 0.1, 0.1, 0.1, 0.1], [9.0, 0.2, 0.2, 0.6, 0.6]])  # CLS first
-    found = layer_gates(gates, layers=LAYERS, picture=PICTURE)
+    found = layer_gates(gates, layers=LAYERS)
     assert titles(found) == [["layer -1", "layer -4"]]
     first, second = values(found)
-    np.testing.assert_allclose(first, np.full((4, 4), 0.1), rtol=1e-6)
-    np.testing.assert_allclose(second[[0, 3]], [[0.2] * 4, [0.6] * 4], rtol=1e-6)
+    np.testing.assert_allclose(first, np.full((2, 2), 0.1), rtol=1e-6)
+    np.testing.assert_allclose(second, [[0.2, 0.2], [0.6, 0.6]], rtol=1e-6)
+    assert found.ends == (0, 1)
 
 
 def test_shares_are_bars_by_layer_and_maps_by_level():
@@ -59,7 +59,7 @@ def test_shares_are_bars_by_layer_and_maps_by_level():
         "0.5×": [0.1, 0.0],
         "1.0×": [0.6, 0.3],
     }
-    maps = share_maps(shares, layers=LAYERS, scales=(0.5, 1.0), picture=PICTURE)
+    maps = share_maps(shares, layers=LAYERS, scales=(0.5, 1.0))
     assert titles(maps) == [[f"scale {s}×, layer {n}" for s in (0.5, 1.0) for n in LAYERS]]
     assert [round(float(one.mean()), 4) for one in values(maps)] == [0.1, 0.0, 0.6, 0.3]
 
@@ -71,7 +71,7 @@ def test_shares_of_one_scale_without_a_gain():
 
 def test_the_necks_weights_are_a_map_a_scale():
     weights = torch.stack([torch.full((2, 2), share) for share in (0.5, 0.3, 0.2)])
-    found = neck_weights(weights, scales=(1.0, 0.5, 0.25), picture=PICTURE)
+    found = neck_weights(weights, scales=(1.0, 0.5, 0.25))
     assert titles(found) == [["grid at 1.0×", "grid at 0.5×", "grid at 0.25×"]]
     assert [round(float(one.mean()), 4) for one in values(found)] == [0.5, 0.3, 0.2]
 
@@ -80,7 +80,7 @@ def test_a_word_gets_the_attention_of_all_its_tokens():
     attention = torch.tensor([0.2, 0.3, 0.3, 0.2, 0.0]).expand(5, 5).clone()  # [L, T]
     attention[4] = torch.tensor([0.5, 0.1, 0.1, 0.2, 0.1])
     words = [("[CLS]", [0]), ("dotted", [1, 2]), ("one", [3]), (",", [4])]
-    found = word_maps(attention, words=words, picture=np.zeros((2, 2, 3)))
+    found = word_maps(attention, words=words)
     assert titles(found) == [["dotted", "one"]]
     np.testing.assert_allclose(values(found)[0], [[0.75, 0.75], [0.75, 0.5]], rtol=1e-6)
     np.testing.assert_allclose(values(found)[1], [[0.25, 0.25], [0.25, 0.5]], rtol=1e-6)
@@ -88,8 +88,8 @@ def test_a_word_gets_the_attention_of_all_its_tokens():
 
 def test_many_words_are_broken_into_rows():
     words = [(f"word {place}", [place]) for place in range(14)]
-    found = word_maps(torch.rand(5, 14), words=words, picture=PICTURE)
-    assert [len(row) for row in found.rows] == [6, 6, 2]
+    found = word_maps(torch.rand(5, 14), words=words)
+    assert [len(row) for row in found.rows] == [4, 4, 4, 2]
     assert [title for row in titles(found) for title in row] == [word for word, _ in words]
 
 
@@ -121,29 +121,46 @@ def test_a_feature_map_is_the_principal_component_of_the_patches():
 
 
 def draw(path, maps, text="is red", bars=()):
-    reference = Picture(PICTURE, "reference")
-    save_panels(path, reference=reference, text=text, bars=bars, maps=maps)
+    save_panels(path, reference=PICTURE, text=text, bars=bars, maps=maps)
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB")).astype(int)
 
 
 def test_a_band_for_each_kind_and_bars_beside_the_image(tmp_path):
     ramp = np.linspace(0, 1, 16).reshape(4, 4)
-    heat = Maps("Gates", "gate", [[("one", ramp)]], over=PICTURE)
-    grid = Maps("Features", "sd", [[("a $", ramp), ("b", ramp)], [("c", ramp)]])
+    gates = Maps("Gates", "gate", [[("one", ramp)]])
+    grid = Maps("Features", "sd", [[("a $", ramp), ("b", ramp)], [("c", ramp)]], ends=(-3, 3))
     bars = [Bars("weights", ["x", "y"], {"s": [0.5, 0.5], "t": [1.0, 0.0]})]
-    one = draw(tmp_path / "deep" / "one.png", [heat])
-    both = draw(tmp_path / "both.png", [heat, grid], bars=bars)
+    one = draw(tmp_path / "deep" / "one.png", [gates])
+    both = draw(tmp_path / "both.png", [gates, grid], bars=bars)
     assert both.shape[1] == one.shape[1]  # a band of fewer maps is as wide
     assert both.shape[0] > 1.5 * one.shape[0]
-    yellow = np.abs(both - (253, 231, 37)).max(-1) <= 2  # the highest of viridis
-    assert yellow.sum() > 3 * 100
-    blue = (both == (0x1F, 0x77, 0xB4)).all(-1)
+    blue = (both == (0x00, 0x72, 0xB2)).all(-1)
     assert blue.sum() > 1000 and np.nonzero(blue)[1].min() > both.shape[1] / 5
 
 
-def test_flat_maps_are_drawn_flat(tmp_path):
-    noise = 0.125 + 1e-8 * np.random.default_rng(0).random((8, 8))
-    figure = draw(tmp_path / "flat.png", [Maps("t", "u", [[("only", noise)]])])
-    middle = np.abs(figure - (33, 145, 140)).max(-1) <= 3  # the middle of viridis
-    assert middle.sum() > 100 * 100
+def test_a_map_is_drawn_on_the_stated_scale_and_not_on_its_own(tmp_path):
+    """A map of 0.5 and one more value has the middle's colour, whatever the other value is."""
+    for other in (0.4, 0.9):
+        values = np.full((2, 2), 0.5)
+        values[0, 0] = other
+        figure = draw(tmp_path / "flat.png", [Maps("t", "u", [[("only", values)]])])
+        middle = np.abs(figure - (33, 145, 140)).max(-1) <= 3  # the middle of viridis
+        assert middle.sum() > 150 * 150
+
+
+def test_numbers_stand_below_each_map(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("gatedcir.visualize.style.save", lambda figure, _: drawn.append(figure))
+    values = [[0.0, 0.5], [0.75, 0.75]]
+    maps = [
+        Maps("Gates", "gate", [[("one", values)]]),
+        Maps("Features", "sd", [[("two", values)]], ends=(-3, 3)),
+    ]
+    save_panels(tmp_path / "a.png", reference=PICTURE, text="", bars=[], maps=maps)
+    _, gates, features = drawn[0].subfigs
+    below = "min 0.00, max 0.75\nmean 0.50"
+    assert gates.axes[0].get_xlabel() == f"{below}, 50% over 0.5"
+    assert features.axes[0].get_xlabel() == below  # whose middle is 0
+    for band, ticks in ((gates, ["0", "0.5", "1"]), (features, ["-3", "0", "3"])):
+        assert [tick.get_text() for tick in band.axes[-1].get_yticklabels()] == ticks

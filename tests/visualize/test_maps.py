@@ -8,7 +8,6 @@ from PIL import Image
 from gatedcir.data.transforms import make_transform
 from gatedcir.visualize.maps import (
     cosine_map,
-    enlarge,
     feature_map,
     gate_map,
     is_one_vector,
@@ -35,28 +34,6 @@ def test_patches_run_along_rows():
 def test_patches_that_form_no_square_are_refused(tokens):
     with pytest.raises(ValueError, match=f"{tokens - 1} patches"):
         gate_map(torch.ones(1, tokens, 2))
-
-
-@pytest.mark.parametrize("size", [(16, 16), (10, 23), (4, 4), (224, 224)])
-def test_enlarging_keeps_constants_and_the_mean_of_ramps(size):
-    down, right = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
-    maps = torch.stack([torch.full((4, 4), 0.3), 0.1 * down, 2 - 0.2 * right + down])
-    large = enlarge(maps, size)
-    assert large.shape == (3, *size)
-    torch.testing.assert_close(large[0], torch.full(size, 0.3))
-    torch.testing.assert_close(large.mean((1, 2)), maps.mean((1, 2)))
-    assert (large[1].diff(dim=0) >= 0).all() and (large[1].diff(dim=1).abs() < 1e-6).all()
-    assert large[2, 0, 0] == maps[2].flatten()[0] and large[2, -1, -1] == maps[2].flatten()[-1]
-
-
-def test_enlarging_by_hand():
-    # The centre of a patch is the middle of its pixels; beyond the last centres a map is flat.
-    [found] = enlarge(torch.tensor([[[0.0, 1.0]]]), (1, 4))
-    assert found.tolist() == [[0.0, 0.25, 0.75, 1.0]]
-
-
-def test_enlarging_leaves_half_precision():
-    assert enlarge(torch.ones(1, 2, 2, dtype=torch.bfloat16), (3, 3)).dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ["targetpad", "squarepad", "clip"])

@@ -69,7 +69,7 @@ def test_the_gates_figure(saved, tmp_path):
 def test_the_fusions_panels(saved, tmp_path):
     save_panels(
         tmp_path / "fusion.png",
-        reference=Picture(IMAGE, "reference"),
+        reference=IMAGE,
         text="is red",
         bars=[Bars("weights", ["layer -1"], {"one": [1.0]})],
         maps=[Maps("gates", "how far", [[("layer -1", np.zeros((2, 2)))]])],
@@ -87,9 +87,8 @@ def test_long_texts_are_broken_between_words(saved, tmp_path):
     text = " ".join(["make it two small dogs on wet grass, and without the leash"] * 8)
     row = Row(text=text, reference=IMAGE, gate=np.zeros((2, 2)), change=np.zeros((2, 2)))
     save_gate_figure(tmp_path / "gate.png", [row], change_top=1.0)
-    reference = Picture(IMAGE, "reference")
     maps = [Maps("gates", "how far", [[("layer -1", np.zeros((2, 2)))]])]
-    save_panels(tmp_path / "fusion.png", reference=reference, text=text, bars=[], maps=maps)
+    save_panels(tmp_path / "fusion.png", reference=IMAGE, text=text, bars=[], maps=maps)
     gates, panels = saved
     for title in (gates.subfigs[0].get_suptitle(), panels.get_suptitle()):
         lines = title.split("\n")

@@ -1,6 +1,7 @@
 """Draw the output of the visual fusion for an image, and the words that its places attend to."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gatedcir.evaluation.evaluator import Evaluator
+    from gatedcir.visualize.panels import Bars, Maps
 
 _NOTHING = (
     "this model has nothing to show here; train with --model.layer-fusion, --model.scale-fusion "
@@ -29,8 +31,13 @@ _NOTHING = (
 
 class _Query(NamedTuple):
     file: Path  # to be drawn
-    pixels: "Tensor"  # [3, H, W]
+    pixels: "Callable[[], Tensor]"  # [3, H, W], read when they are needed
     text: str | None
+
+
+class _Drawn(NamedTuple):
+    bars: "list[Bars]"
+    maps: "list[Maps]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,16 +49,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         evaluator, pixels = open_one(options)
         queries = _of_image(options, options.image.stem, pixels)
-    for query in queries:
-        _draw(evaluator, query)
-        print(query.file)
+    for file in _draw(evaluator, list(queries)):
+        print(file)
+
+
+def _draw(evaluator: "Evaluator", queries: Sequence[_Query]) -> Iterator[Path]:
+    from gatedcir.visualize.panels import on_one_scale, save_panels
+
+    # All maps come before the first picture, because those of one kind share a scale.
+    drawn = [_drawn(evaluator, query) for query in queries]
+    for query, each, maps in zip(
+        queries, drawn, on_one_scale([d.maps for d in drawn]), strict=True
+    ):
+        picture = picture_of(query.pixels(), evaluator.transform)
+        text = query.text or ""
+        save_panels(query.file, reference=picture, text=text, bars=each.bars, maps=maps)
+        yield query.file
 
 
 def _of_image(options: Options, name: str, pixels: "Tensor") -> Iterator[_Query]:
     """A picture for each text. Without a text, one picture."""
     for number, text in enumerate(options.text or (None,), 1):
         place = "" if number == 1 else f"-{number}"
-        yield _Query(options.output / f"{name}-fusion{place}.{options.format}", pixels, text)
+        yield _Query(
+            options.output / f"{name}-fusion{place}.{options.format}", lambda: pixels, text
+        )
 
 
 def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
@@ -71,21 +93,25 @@ def _of_split(options: Options) -> tuple["Evaluator", Iterator[_Query]]:
             for place in chosen(len(split.triplets), options.num):
                 triplet = split.triplets[place]
                 file = file_of(options, split.name, triplet.query_id, "-fusion")
-                yield _Query(file, source[triplet.reference], evaluation_text(triplet.captions))
+                pixels = partial(source.__getitem__, triplet.reference)
+                yield _Query(file, pixels, evaluation_text(triplet.captions))
 
     return make_evaluator(config, model, tokenizer, source), queries()
 
 
-def _draw(evaluator: "Evaluator", query: _Query) -> None:
-    from gatedcir.visualize import fusion_panels
-    from gatedcir.visualize.gate_figure import Picture
-    from gatedcir.visualize.panels import save_panels
+def _drawn(evaluator: "Evaluator", query: _Query) -> _Drawn:
+    """The bars and maps of a query.
 
-    picture = picture_of(query.pixels, evaluator.transform)
+    Raises:
+        UserError: there are none.
+    """
+    from gatedcir.visualize import fusion_panels
+
+    pixels = query.pixels()
     layers, scales = evaluator.model.layers, evaluator.model.scales
-    levels, fused, reported = evaluator.fuse(query.pixels[None])
+    levels, fused, reported = evaluator.fuse(pixels[None])
     if query.text is not None:
-        reported = evaluator.explain(query.pixels[None], [query.text])
+        reported = evaluator.explain(pixels[None], [query.text])
     aux = {name: value[0].float().cpu() for name, value in reported.items() if value.ndim > 1}
     bars = fusion_panels.weight_bars(aux, layers=layers, scales=scales)
     maps = []
@@ -93,13 +119,12 @@ def _draw(evaluator: "Evaluator", query: _Query) -> None:
         shares = evaluator.shares(levels)[0].cpu()
         gain = reported["fusion_gain"].item() if "fusion_gain" in reported else None
         bars.append(fusion_panels.share_bars(shares, gain=gain, layers=layers, scales=scales))
-        maps.append(fusion_panels.share_maps(shares, layers=layers, scales=scales, picture=picture))
+        maps.append(fusion_panels.share_maps(shares, layers=layers, scales=scales))
     if "layer_gates" in aux:
-        gates = aux["layer_gates"]
-        maps.append(fusion_panels.layer_gates(gates, layers=layers, picture=picture))
+        maps.append(fusion_panels.layer_gates(aux["layer_gates"], layers=layers))
     if "neck_weights" in aux:
-        weights, of_neck = aux["neck_weights"], evaluator.model.visual_fusion.neck_scales
-        maps.append(fusion_panels.neck_weights(weights, scales=of_neck, picture=picture))
+        of_neck = evaluator.model.visual_fusion.neck_scales
+        maps.append(fusion_panels.neck_weights(aux["neck_weights"], scales=of_neck))
     if evaluator.has_visual_fusion:
         found = [level[0].float().cpu() for level in levels]
         maps.append(
@@ -107,15 +132,8 @@ def _draw(evaluator: "Evaluator", query: _Query) -> None:
         )
     if query.text is not None and "text_attention" in aux:
         words = evaluator.tokenizer.words(query.text)
-        attention = aux["text_attention"]
-        maps.append(fusion_panels.word_maps(attention, words=words, picture=picture))
+        maps.append(fusion_panels.word_maps(aux["text_attention"], words=words))
     maps = [each for each in maps if each.rows]  # a text may have no word but punctuation
     if not maps:
         raise UserError(_NOTHING)
-    save_panels(
-        query.file,
-        reference=Picture(picture, "reference"),
-        text=query.text or "",
-        bars=bars,
-        maps=maps,
-    )
+    return _Drawn(bars, maps)

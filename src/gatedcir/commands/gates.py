@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gatedcir.commands import pictures
 from gatedcir.commands.main import COMMANDS
@@ -15,6 +16,10 @@ from gatedcir.commands.pictures import (
 )
 from gatedcir.errors import UserError, check_file_to_write
 from gatedcir.options.parsing import parse
+
+if TYPE_CHECKING:
+    from gatedcir.commands.sheets import Sheet
+    from gatedcir.evaluation.evaluator import Evaluator
 
 _PICTURES = 8
 
@@ -31,6 +36,8 @@ class Options(pictures.Options):
     swaps: bool = False
     """Of synthetic data: draw images under two texts that change different objects, in place of
     queries."""
+    sheet: bool = False
+    """Draw all queries or texts as one picture, a grid for a column of a paper."""
     delta: bool = False
     """Also draw the direction of the change at each cell."""
     change_scale: float | None = None
@@ -57,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError(f"--{flag} {value} is for --measure; add it, or leave the file out.")
     if options.output is None:
         raise UserError("--output is missing; name a folder for the pictures, or pass --measure.")
+    if options.sheet and options.delta:
+        raise UserError("--sheet has no room for --delta; leave one of them out.")
     options = replace(options, num=_PICTURES if options.num is None else options.num)
     check(options, needs_text=True)
     if options.swaps and options.image is not None:
@@ -72,7 +81,7 @@ def _measure(options: Options) -> None:
         raise UserError("--measure looks at the queries of a dataset; give --dataset NAME alone.")
     if options.output is not None:
         raise UserError(f"--measure draws nothing into --output {options.output}; leave it out.")
-    for flag in ("swaps", "delta", "change_scale"):
+    for flag in ("swaps", "sheet", "delta", "change_scale"):
         if getattr(options, flag):
             name = flag.replace("_", "-")
             raise UserError(f"--measure draws nothing; leave --{name} out, or --measure.")
@@ -101,7 +110,7 @@ def _measure(options: Options) -> None:
 
 def _draw_one(options: Options) -> Iterator[Path]:
     """One sheet, a row for each text."""
-    from gatedcir.commands.sheets import Asked, Sheet, draw
+    from gatedcir.commands.sheets import Asked, Sheet
 
     assert options.output and options.image
     evaluator, pixels = open_one(options)
@@ -109,13 +118,13 @@ def _draw_one(options: Options) -> Iterator[Path]:
         raise _no_gate()
     file = options.output / f"{options.image.stem}-gate.{options.format}"
     sheet = Sheet(file, [Asked(text, lambda: pixels) for text in options.text])
-    return draw(evaluator, [sheet], delta=options.delta, change_top=options.change_scale)
+    return _draw(options, evaluator, [sheet])
 
 
 def _draw_split(options: Options) -> Iterator[Path]:
     """A sheet for each query, or for each image with two texts."""
     from gatedcir.assemble.evaluator import open_evaluator
-    from gatedcir.commands.sheets import Sheet, draw, of_queries, of_swaps
+    from gatedcir.commands.sheets import Sheet, of_queries, of_swaps
     from gatedcir.data.changes import read_changes
 
     evaluator, splits = open_evaluator(
@@ -131,7 +140,20 @@ def _draw_split(options: Options) -> Iterator[Path]:
         find = of_swaps if options.swaps else of_queries
         place = partial(file_of, options, split.name)
         sheets += find(evaluator, split, known, num=options.num, file_of=place)
-    return draw(evaluator, sheets, delta=options.delta, change_top=options.change_scale)
+    return _draw(options, evaluator, sheets)
+
+
+def _draw(options: Options, evaluator: "Evaluator", sheets: "list[Sheet]") -> Iterator[Path]:
+    from gatedcir.commands.sheets import draw
+
+    assert options.output
+    return draw(
+        evaluator,
+        sheets,
+        delta=options.delta,
+        change_top=options.change_scale,
+        together=options.output / f"sheet.{options.format}" if options.sheet else None,
+    )
 
 
 def _no_gate() -> UserError:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from gatedcir.commands.main import COMMANDS
+from gatedcir.commands.of_run import data_of
 from gatedcir.errors import UserError
-from gatedcir.options.config import Device
+from gatedcir.options.config import DataConfig, Device
 from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Options:
     """An index that gatedcir index made. Two models need one each, in the same order."""
     images: Path | None = None
     """A folder of images, in place of an index. It is indexed at each start, in a folder that is
-    removed at the end. With --index the index is kept there."""
+    removed at the end. With --index the index is kept there. Without both: the images that the
+    first model was validated on."""
     port: int = 7860
     """The port."""
     host: str = "127.0.0.1"
@@ -76,8 +78,11 @@ def _check(options: Options) -> None:
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio; install it with pip install 'gatedcir[page]'.")
     models, indexes = len(options.model_path), len(options.index)
-    if not indexes and options.images is None:
-        raise UserError("give --index INDEX, which gatedcir index makes, or --images FOLDER.")
+    if not indexes and not models and options.images is None:
+        raise UserError(
+            "give --model-path RUN, which shows its validation images, or --index INDEX, which "
+            "gatedcir index makes."
+        )
     if options.images is not None and not models:
         raise UserError("--images needs a model to index them with; give --model-path MODEL.")
     if max(models, indexes) > _MODELS:
@@ -114,6 +119,7 @@ def _check_port(options: Options) -> None:
 
 def open_site(options: Options, stack: ExitStack) -> "Site":
     """The models with their indexes. `stack` closes them, and removes what was made for now."""
+    from gatedcir.gallery.indexing import Indexing
     from gatedcir.gallery.retriever import Retriever
     from gatedcir.page.engine import Engine
     from gatedcir.page.shelf import UPLOADS, Kept
@@ -121,6 +127,7 @@ def open_site(options: Options, stack: ExitStack) -> "Site":
 
     uploads = Kept[bytes](UPLOADS, len)
     engines = []
+    validated = [] if options.index or options.images else _validated_on(options.model_path[0])
     for place in range(max(len(options.model_path), len(options.index))):
         retriever = None
         if options.model_path:
@@ -134,7 +141,37 @@ def open_site(options: Options, stack: ExitStack) -> "Site":
         if options.images is not None:
             assert retriever is not None
             retriever.index(options.images, to=index, skip_broken=True).close()
+        elif validated:
+            assert retriever is not None
+            with Indexing.at(index, retriever) as indexing:
+                indexing.add(validated)
         engines.append(Engine(index, retriever, uploads=uploads, device=options.device))
     site = Site(engines, uploads)
     stack.callback(site.close)
     return site
+
+
+def _validated_on(model: str) -> list[Path]:
+    """The files of the validation images of a run's dataset.
+
+    Raises:
+        UserError: the model is no run that was trained; the dataset is not where it was.
+    """
+    from gatedcir.assemble.data import load_data
+    from gatedcir.commands import evaluate
+    from gatedcir.models.weights.sources import load
+    from gatedcir.options.parsing import from_dict
+
+    instead = "give --images FOLDER, or --index INDEX, which gatedcir index makes."
+    found = load(model)
+    if found.run is None or found.run.epoch == 0:
+        raise UserError(f"{model} was validated on no dataset; {instead}")
+    data = from_dict(DataConfig, data_of(found, Path(model), evaluate.Options))
+    try:
+        [splits] = load_data(data, "val")
+    except UserError as error:
+        reason = str(error).partition(";")[0].rstrip(".")
+        raise UserError(
+            f"the images that {model} was validated on cannot be read ({reason}); {instead}"
+        ) from None
+    return sorted({path for split in splits for path in split.paths.values()})

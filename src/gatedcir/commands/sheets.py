@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from gatedcir.visualize.gate_figure import Direction, Kind, Picture
 
 _TOP = 5
-_DEVIATIONS = 3.0  # at the ends of the colours of a principal component
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,12 @@ class Sheet(NamedTuple):
 
 
 def draw(
-    evaluator: "Evaluator", sheets: Sequence[Sheet], *, delta: bool, change_top: float | None
+    evaluator: "Evaluator",
+    sheets: Sequence[Sheet],
+    *,
+    delta: bool,
+    change_top: float | None,
+    together: Path | None = None,
 ) -> Iterator[Path]:
     """Draw sheets on one scale, and yield their files.
 
@@ -51,29 +55,40 @@ def draw(
         delta: whether the change's direction is drawn too.
         change_top: the change at the upper end of the colours. Without it: the largest change of
             all sheets, rounded up.
+        together: one file with all rows in a grid, in place of those of the sheets.
 
     Raises:
         UserError: the direction cannot be drawn. Then no file is written.
     """
     from gatedcir.visualize.gate_figure import Row, save_gate_figure
+    from gatedcir.visualize.gate_sheet import save_gate_sheet
     from gatedcir.visualize.maps import rounded_up
 
     # All maps come before the first picture, because they share one scale.
     maps = [[_maps(evaluator, asked, delta=delta) for asked in sheet.rows] for sheet in sheets]
     changes = [found.change for each in maps for found in each if found.change is not None]
     top = change_top or rounded_up(max((float(each.max()) for each in changes), default=0.0))
-    for sheet, each in zip(sheets, maps, strict=True):
-        rows = [
+
+    def rows_of(sheet: Sheet, each: Sequence[_Maps]) -> list[Row]:
+        return [
             Row(
                 text=asked.text,
                 reference=picture_of(asked.reference(), evaluator.transform),
                 boxes=asked.boxes,
-                others=asked.others(),
+                others=() if together else asked.others(),
                 **found._asdict(),
             )
             for asked, found in zip(sheet.rows, each, strict=True)
         ]
-        save_gate_figure(sheet.file, rows, change_top=top)
+
+    if together:
+        both = zip(sheets, maps, strict=True)
+        rows = [row for sheet, each in both for row in rows_of(sheet, each)]
+        save_gate_sheet(together, rows, change_top=top)
+        yield together
+        return
+    for sheet, each in zip(sheets, maps, strict=True):
+        save_gate_figure(sheet.file, rows_of(sheet, each), change_top=top)
         yield sheet.file
 
 
@@ -203,6 +218,7 @@ def _direction(
     If the target is known: the cosine with the way from the reference's token to the target's
     token at the same cell. Else the first principal component of delta over the cells.
     """
+    from gatedcir.visualize.cells import DEVIATIONS
     from gatedcir.visualize.gate_figure import Direction
     from gatedcir.visualize.maps import cosine_map, feature_map, is_one_vector
 
@@ -215,7 +231,7 @@ def _direction(
         )
     if asked.target is None:
         component = feature_map(aux["delta"]).numpy()
-        return Direction(component, "δ, first component\nstandard deviations", _DEVIATIONS)
+        return Direction(component, "δ, first component\nstandard deviations", DEVIATIONS)
     reference, target = (
         evaluator.fuse(each[None])[1][0].float().cpu() for each in (pixels, asked.target())
     )

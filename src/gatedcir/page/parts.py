@@ -9,7 +9,8 @@ from html import escape
 from gatedcir.page.asked import Asked, Visit
 from gatedcir.page.drawing import as_address, heat
 from gatedcir.page.engine import Found, Look
-from gatedcir.visualize.maps import map_numbers, rounded_up
+from gatedcir.visualize.cells import numbers
+from gatedcir.visualize.maps import rounded_up
 from gatedcir.visualize.panels import Bars
 
 _SHOWN_FIELDS = 3
@@ -120,27 +121,29 @@ def _card(one: Found, asked: Asked) -> str:
 
 
 def looks(those: Sequence[tuple[str, Look | None]]) -> str:
-    """What the text does to the reference, for each model."""
+    """What the text does to the reference, for each model. All models share the colours' ends."""
     many = len(those) > 1
-    return "".join(_look(name if many else "", look) for name, look in those if look is not None)
+    seen = [(name if many else "", look) for name, look in those if look is not None]
+    changes = [look.change for _, look in seen if look.change is not None]
+    words = [cells for _, look in seen for _, cells in look.words]
+    ends = [rounded_up(max((float(m.max()) for m in maps), default=0)) for maps in (changes, words)]
+    return "".join(_look(name, look, *ends) for name, look in seen)
 
 
-def _look(name: str, look: Look) -> str:
+def _look(name: str, look: Look, change_top: float, words_top: float) -> str:
     seen = as_address(look.picture)
     panels = []
     if look.gate is not None:
-        numbers = map_numbers(look.gate)
-        below = f"{numbers:.2f}, {numbers.over_half:.0%} over 0.5. Colours: 0 to 1."
+        below = f"{numbers(look.gate, share=True)}. Colours: 0 to 1."
         panels.append(_panel("Gate", "mean over the channels", seen, _cells(look.gate, 1), below))
     if look.change is not None:
-        top = rounded_up(float(look.change.max()))
-        below = f"{map_numbers(look.change):.2g}. Colours: 0 to {top:g}."
-        cells = as_address(heat(look.change, top=top, colours="magma"))
+        below = f"{numbers(look.change, '.2g')}. Colours: 0 to {change_top:g}."
+        cells = as_address(heat(look.change, top=change_top, colours="magma"))
         panels.append(_panel("Change", "|alpha · gate · delta|", seen, cells, below))
     if look.words:
-        panels.append(_words_panel(look, seen))
+        panels.append(_words_panel(look, seen, words_top))
     alpha = "" if look.alpha is None else f"<p>learned alpha: {look.alpha:.3f}</p>"
-    bars = "".join(map(_bars, look.bars))
+    bars = f"<div>{''.join(map(_bars, look.bars))}</div>" if look.bars else ""
     if not panels and not bars:
         panels = ['<p class="gc-hint">This model has no gate and no weights to show.</p>']
     title = f"<h2>{escape(name)}</h2>" if name else ""
@@ -161,9 +164,8 @@ def _panel(title: str, unit: str, seen: str, cells: str, below: str) -> str:
     )
 
 
-def _words_panel(look: Look, seen: str) -> str:
+def _words_panel(look: Look, seen: str, top: float) -> str:
     """A map for each word. The chosen word's map is shown."""
-    top = rounded_up(max(float(cells.max()) for _, cells in look.words))
     buttons, maps = [], []
     for place, (word, cells) in enumerate(look.words):
         chosen = str(place == 0).lower()
@@ -189,8 +191,8 @@ def _bars(bars: Bars) -> str:
         f'<tr><th scope="row">{escape(f"{label} {series}" if len(bars.series) > 1 else label)}</th>'
         f'<td><meter min="0" max="1" value="{values[place]:.4f}"></meter> '
         f"{values[place]:.2f}</td></tr>"
-        for series, values in bars.series.items()
         for place, label in enumerate(bars.labels)
+        for series, values in bars.series.items()
     )
     return f'<table class="gc-bars"><caption>{escape(bars.title)}</caption>{rows}</table>'
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatedcir.errors import UserError
@@ -83,6 +84,8 @@ class Guard:
         except _TooLargeError:
             if not has_begun:
                 await JSONResponse({"error": too_large(read)}, 413)(scope, receive, send)
+        except ClientDisconnect:
+            return  # nobody waits for an answer
 
 
 def is_closed(path: str) -> bool:

@@ -60,7 +60,7 @@ class Trainer:
     towers: dict[str, Any] | None
     """Names the frozen towers, which checkpoints leave out."""
     folder: Path
-    """The run's."""
+    """Of the run. Unfinished files of it are looked for there."""
     watch: LossWatch | None = None
     """On the losses of the present epoch."""
     first_losses: StepLosses | None = None

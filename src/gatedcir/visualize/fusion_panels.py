@@ -1,20 +1,18 @@
 """The report of a visual fusion on one image -> bars and maps. Pure: no files, no figures.
 
-Shapes: L = 1 + h * w visual tokens (CLS first), N layers, S scales, T text tokens, Dv vision width,
-H x W pixels.
+Shapes: L = 1 + h * w visual tokens (CLS first), N layers, S scales, T text tokens, Dv vision width.
 """
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
-from gatedcir.visualize.maps import enlarge, feature_map, patch_maps
+from gatedcir.visualize.cells import DEVIATIONS
+from gatedcir.visualize.maps import feature_map, patch_maps, rounded_up
 from gatedcir.visualize.panels import Bars, Maps
 from gatedcir.visualize.words import word_shares
 
-_MAPS_IN_A_ROW = 6
+_MAPS_IN_A_ROW = 4
 
 
 def weight_bars(
@@ -47,36 +45,35 @@ def share_bars(
     return Bars(title, [f"layer {layer}" for layer in layers], series)
 
 
-def share_maps(
-    shares: Tensor, *, layers: Sequence[int], scales: Sequence[float], picture: npt.ArrayLike
-) -> Maps:
+def share_maps(shares: Tensor, *, layers: Sequence[int], scales: Sequence[float]) -> Maps:
     """The share of each level [S * N, L] in the fused map at each place."""
     titles = [f"scale {scale}×, layer {layer}" for scale in scales for layer in layers]
     unit = "share, 1 over the levels"
-    return _over("Share of each level in the fused map", unit, titles, patch_maps(shares), picture)
+    return _in_rows("Share of each level in the fused map", unit, titles, patch_maps(shares))
 
 
-def layer_gates(gates: Tensor, *, layers: Sequence[int], picture: npt.ArrayLike) -> Maps:
+def layer_gates(gates: Tensor, *, layers: Sequence[int]) -> Maps:
     """How far each layer's gate opens at each place: [N, L]."""
     titles = [f"layer {layer}" for layer in layers]
-    return _over("Layer gates", "gate", titles, patch_maps(gates), picture)
+    return _in_rows("Layer gates", "gate", titles, patch_maps(gates))
 
 
-def neck_weights(weights: Tensor, *, scales: Sequence[float], picture: npt.ArrayLike) -> Maps:
+def neck_weights(weights: Tensor, *, scales: Sequence[float]) -> Maps:
     """The weight of each of the neck's scales at each place: [S, h, w]."""
     titles = [f"grid at {scale}×" for scale in scales]
-    return _over(
-        "Weights of the neck's scales", "weight, 1 over the scales", titles, weights, picture
-    )
+    return _in_rows("Weights of the neck's scales", "weight, 1 over the scales", titles, weights)
 
 
-def word_maps(
-    attention: Tensor, *, words: Sequence[tuple[str, Sequence[int]]], picture: npt.ArrayLike
-) -> Maps:
-    """The share of each place's attention that a word gets: [L, T]. See `word_shares`."""
+def word_maps(attention: Tensor, *, words: Sequence[tuple[str, Sequence[int]]]) -> Maps:
+    """The share of each place's attention that a word gets: [L, T]. See `word_shares`.
+
+    The colours end at the largest share, rounded up, because a text of many words has small ones.
+    """
     titles, shares = word_shares(attention, words)
     title = "Words that each place attends to, without [CLS], [SEP] and punctuation"
-    return _over(title, "share of the attention", titles, patch_maps(shares.T), picture)
+    maps = patch_maps(shares.T)
+    top = rounded_up(float(maps.max())) if titles else 1.0
+    return _in_rows(title, "share of the attention", titles, maps, top=top)
 
 
 def feature_grid(
@@ -101,15 +98,14 @@ def feature_grid(
             row.append(("all of them, fused", feature_map(fused).numpy()))
         rows.append(row)
     title = "Features: the first principal component over the patches of each map"
-    return Maps(title, "standard deviations", rows)
+    return Maps(title, "standard deviations", rows, ends=(-DEVIATIONS, DEVIATIONS))
 
 
-def _over(
-    title: str, unit: str, titles: Sequence[str], maps: Tensor, picture: npt.ArrayLike
+def _in_rows(
+    title: str, unit: str, titles: Sequence[str], maps: Tensor, *, top: float = 1.0
 ) -> Maps:
-    """Maps [n, h, w] as heat over the image [H, W, 3]."""
-    height, width = np.asarray(picture).shape[:2]
-    named = list(zip(titles, enlarge(maps, (height, width)).numpy(), strict=True))
+    """Maps [n, h, w] of shares in rows."""
+    named = list(zip(titles, maps.float().numpy(), strict=True))
     starts = range(0, len(named), _MAPS_IN_A_ROW)
     rows = [named[start : start + _MAPS_IN_A_ROW] for start in starts]
-    return Maps(title, unit, rows, over=picture)
+    return Maps(title, unit, rows, ends=(0, top))

@@ -10,16 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patheffects import Stroke
 from matplotlib.ticker import PercentFormatter
 
 from gatedcir.visualize import style
-from gatedcir.visualize.maps import map_numbers, rounded_up
+from gatedcir.visualize.cells import Box, draw_map, draw_reference, draw_scale, numbers, scale
+from gatedcir.visualize.maps import rounded_up
 
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in fractions of the picture."""
 Kind = Literal["right", "near", "reference", "other"]
 
 _PANEL, _BAR, _GAP = 1.5, 0.09, 0.48  # inches of a panel, a colour bar, and the bar's numbers
@@ -74,7 +71,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
     """A map with its colours."""
 
     values: npt.NDArray
@@ -94,7 +91,7 @@ def save_gate_figure(path: Path, rows: Sequence[Row], *, change_top: float) -> N
         rows: all have the same maps.
         change_top: the change at the upper end of the colours.
     """
-    panels = [_panels(row, change_top) for row in rows]
+    panels = [panels_of(row, change_top) for row in rows]
     columns = 1 + len(panels[0])
     width = columns * _PANEL + (columns - 1) * (_BAR + _GAP) + 0.2
     titles = [textwrap.wrap(row.text, int(width / _LETTER * 0.85)) for row in rows]
@@ -125,32 +122,23 @@ def _is_crowded(words: Sequence[tuple[str, float]], width: float) -> bool:
     return len(words) * (longest + 1) * _LETTER > width - 0.5
 
 
-def _panels(row: Row, change_top: float) -> list[_Panel]:
+def panels_of(row: Row, change_top: float) -> list[Panel]:
+    """The maps that a row has, with their colours and numbers."""
     gate = np.asarray(row.gate)
-    numbers = map_numbers(gate)
-    below = f"{numbers:.2f}, {numbers.over_half:.0%} over 0.5"
-    found = [_Panel(gate, "gate\nmean over channels", below, _heat(style.GATE, 0, 1))]
+    title = "gate\nmean over channels"
+    found = [Panel(gate, title, numbers(gate, share=True), scale(style.GATE, 0, 1))]
     if row.change is not None:
-        change = np.asarray(row.change)
-        below = f"{map_numbers(change):.2g}"
-        heat = _heat(style.CHANGE, 0, change_top)
-        found.append(_Panel(change, "change |α·gate·δ|\nmean over channels", below, heat))
+        change, title = np.asarray(row.change), "change |α·gate·δ|\nmean over channels"
+        heat = scale(style.CHANGE, 0, change_top)
+        found.append(Panel(change, title, numbers(change, ".2g"), heat))
     if row.direction is not None:
         values, most = np.asarray(row.direction.values), row.direction.most
-        below = f"{map_numbers(values):.2f}"
-        found.append(
-            _Panel(values, row.direction.title, below, _heat(style.DIRECTION, -most, most))
-        )
+        heat = scale(style.DIRECTION, -most, most)
+        found.append(Panel(values, row.direction.title, numbers(values), heat))
     return found
 
 
-def _heat(colours: str, low: float, high: float) -> ScalarMappable:
-    return ScalarMappable(Normalize(low, high), colours)
-
-
-def _draw_row(
-    part: SubFigure, row: Row, panels: Sequence[_Panel], width: float, top: float
-) -> None:
+def _draw_row(part: SubFigure, row: Row, panels: Sequence[Panel], width: float, top: float) -> None:
     heights = _bands(row, width)
     bands = part.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_maps(bands[0], row, panels)
@@ -165,42 +153,16 @@ def _draw_row(
             axis.set_axis_off()
 
 
-def _draw_maps(part: SubFigure, row: Row, panels: Sequence[_Panel]) -> None:
+def _draw_maps(part: SubFigure, row: Row, panels: Sequence[Panel]) -> None:
     """Images of equal size, each map with a thin axis for its colour bar."""
     widths = [1.0, *[1.0, _BAR / _PANEL] * len(panels)]
     reference, *rest = part.subplots(1, len(widths), width_ratios=widths)
-    reference.imshow(row.reference, interpolation="nearest", extent=(0, 1, 1, 0))
-    below = "dashed: what\ntruly changes" if row.boxes else ""
-    _finish(reference, panels[0].values.shape, row.boxes, "reference", below, line="#00000030")
+    draw_reference(reference, row.reference, panels[0].values.shape, boxes=row.boxes)
     for axis, bar, panel in zip(rest[::2], rest[1::2], panels, strict=True):
-        heat = panel.heat
-        axis.imshow(
-            panel.values, heat.cmap, heat.norm, interpolation="nearest", extent=(0, 1, 1, 0)
-        )
-        _finish(axis, panel.values.shape, row.boxes, panel.title, panel.below, line="#ffffff60")
-        part.colorbar(heat, cax=bar)
+        title, below = panel.title, panel.below
+        draw_map(axis, panel.values, panel.heat, title=title, below=below, boxes=row.boxes)
+        draw_scale(bar, panel.heat)
         bar.set_box_aspect(_PANEL / _BAR)
-        low, high = heat.get_clim()
-        ticks = [low, (low + high) / 2, high]
-        bar.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        bar.tick_params(labelsize=style.SMALL, length=2, pad=1)
-
-
-def _finish(
-    axis: Axes, cells: tuple[int, ...], boxes: Sequence[Box], title: str, below: str, *, line: str
-) -> None:
-    """The lines between cells, the outlines of boxes, and what is written."""
-    for place in np.linspace(0, 1, cells[1] + 1):
-        axis.axvline(place, color=line, linewidth=0.4)
-    for place in np.linspace(0, 1, cells[0] + 1):
-        axis.axhline(place, color=line, linewidth=0.4)
-    around = [Stroke(linewidth=2.2, foreground="black"), Stroke(linewidth=1, foreground="white")]
-    for left, top, right, bottom in boxes:
-        corners = [left, right, right, left, left], [top, top, bottom, bottom, top]
-        axis.plot(*corners, linestyle=(0, (4, 2)), color="white", path_effects=around)
-    axis.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
-    axis.set_title(title, fontsize=style.TITLE)
-    axis.set_xlabel(below, fontsize=style.TEXT)
 
 
 def _draw_words(

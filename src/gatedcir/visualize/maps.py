@@ -132,11 +132,6 @@ def rounded_up(value: float) -> float:
     return next(end for end in ends if end >= value)
 
 
-def enlarge(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Smooth maps over the pixels: [B, h, w] -> [B, H, W]."""
-    return F.interpolate(maps[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
-
-
 def to_picture(pixels: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """A normalised image back to colours in [0, 1]: [3, H, W] -> [H, W, 3]."""
     colours = pixels * torch.tensor(std)[:, None, None] + torch.tensor(mean)[:, None, None]
