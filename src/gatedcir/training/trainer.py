@@ -60,7 +60,7 @@ class Trainer:
     towers: dict[str, Any] | None
     """Names the frozen towers, which checkpoints leave out."""
     folder: Path
-    """Of the run. Unfinished files of it are looked for there."""
+    """Of the run. The triplets of a step without a finite loss are noted there."""
     watch: LossWatch | None = None
     """On the losses of the present epoch."""
     first_losses: StepLosses | None = None
