@@ -52,6 +52,14 @@ def test_a_server_that_is_not_there_gets_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_nothing_is_written_if_the_server_is_not_there(photos, tmp_path):
+    pytest.importorskip("qdrant_client")
+    folder = tmp_path / "index"
+    made = ["--model-path", "tiny", "--images", photos, "--output", folder, "--kind", "server"]
+    bad(index, [*made, "--index-url", "http://127.0.0.1:1"], "does not answer")
+    assert not folder.exists()
+
+
 def test_a_server_that_wants_a_key_says_so(tmp_path, database, monkeypatch):
     class WantsKeyError(Exception):
         status_code = 401

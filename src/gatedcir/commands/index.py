@@ -104,6 +104,7 @@ def _write(options: Options) -> None:
     if options.index_url is not None:
         copies = {"shards": options.index_shards, "replicas": options.index_replicas}
         server = Server.new(options.index_url, **copies)
+        server.reach()
     with Indexing.at(
         options.output, retriever, kind=options.kind, precision=options.precision, server=server
     ) as index:

@@ -46,6 +46,13 @@ class Server:
         """A collection of its own."""
         return cls(url, f"gatedcir-{uuid4().hex[:12]}", shards, replicas)
 
+    def reach(self) -> None:
+        """UserError if the server does not answer, before anything is written."""
+        with _answers(self.url):
+            client = _connect(self.url)
+            client.get_collections()
+            client.close()
+
     def write(self, folder: Path) -> None:
         """Note it in an index's folder."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +93,7 @@ class ServerIndex:
         """
         place = Server.read(folder)
         found = cls(place, form, _connect(place.url))
-        with found._answers():
+        with _answers(place.url):
             there = found._client.collection_exists(place.collection)
             if not there and writable:
                 found._create()
@@ -117,30 +124,12 @@ class ServerIndex:
             replication_factor=self.place.replicas,
         )
 
-    @contextmanager
-    def _answers(self) -> Iterator[None]:
-        """Say in one sentence that the server does not do what it is asked to."""
-        try:
-            yield
-        except (UserError, KeyError, ValueError):
-            raise
-        except Exception as error:  # of the client, of HTTP and of gRPC
-            status = getattr(error, "status_code", None)
-            if status in (401, 403):
-                raise UserError(
-                    f"the server {self.place.url} wants a key; set {KEY} to it."
-                ) from None
-            raise UserError(
-                f"the server {self.place.url} does not answer as expected ({reason_of(error)}); "
-                "start it or look at its log, and repeat the command, which goes on."
-            ) from None
-
     def entries(self) -> dict[int, str]:
         """As `StoredIndex`."""
         found: dict[int, str] = {}
         after = None
         while True:
-            with self._answers():
+            with _answers(self.place.url):
                 page, after = self._client.scroll(
                     self.place.collection, limit=_PAGE, offset=after, with_payload=True
                 )
@@ -161,14 +150,14 @@ class ServerIndex:
             models.PointStruct(id=number, vector=rows.tolist(), payload={_DIGEST: digest})
             for number, digest, rows in zip(numbers, digests, tokens, strict=True)
         )
-        with self._answers():
+        with _answers(self.place.url):
             self._client.upload_points(
                 self.place.collection, points, batch_size=_AT_ONCE, max_retries=_TRIES, wait=True
             )
 
     def remove(self, numbers: Sequence[int]) -> None:
         """As `StoredIndex`."""
-        with self._answers():
+        with _answers(self.place.url):
             self._client.delete(self.place.collection, list(numbers), wait=True)
 
     def save(self) -> None:
@@ -198,7 +187,7 @@ class ServerIndex:
             chosen = models.Filter(must=[models.HasIdCondition(has_id=among.tolist())])
         asked = k + 1
         while True:
-            with self._answers():
+            with _answers(self.place.url):
                 points = self._client.query_points(
                     self.place.collection,
                     query=query.tolist(),
@@ -214,7 +203,7 @@ class ServerIndex:
 
     def features(self, numbers: Sequence[int]) -> Floats:
         """As `StoredIndex`."""
-        with self._answers():
+        with _answers(self.place.url):
             points = self._client.retrieve(
                 self.place.collection, list(numbers), with_payload=False, with_vectors=True
             )
@@ -233,7 +222,7 @@ class ServerIndex:
 
     def info(self) -> dict[str, Any]:
         """As `StoredIndex`."""
-        with self._answers():
+        with _answers(self.place.url):
             found = self._client.get_collection(self.place.collection)
         return {
             "server": self.place.url,
@@ -242,6 +231,22 @@ class ServerIndex:
             "bytes": found.points_count * self._size,  # of the features alone
             "state": str(found.status.value),
         }
+
+
+@contextmanager
+def _answers(url: str) -> Iterator[None]:
+    """Say in one sentence that the server does not do what it is asked to."""
+    try:
+        yield
+    except (UserError, KeyError, ValueError):
+        raise
+    except Exception as error:  # of the client, of HTTP and of gRPC
+        if getattr(error, "status_code", None) in (401, 403):
+            raise UserError(f"the server {url} wants a key; set {KEY} to it.") from None
+        raise UserError(
+            f"the server {url} does not answer as expected ({reason_of(error)}); start it or look "
+            "at its log, and repeat the command, which goes on."
+        ) from None
 
 
 def _connect(url: str) -> Any:
