@@ -8,20 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
 from gatedcir.files import room_for
-from gatedcir.search.exact import as_rows
+from gatedcir.search.database import DatabaseIndex
 from gatedcir.search.index import Features, Floats, Form
 
 _AT_ONCE = 256  # points of an update, and of a page that is listed
 _DIGEST = "digest"
 
 
-class EmbeddedIndex:
-    """A `StoredIndex` that a database engine searches. Its answers are exact."""
+class EmbeddedIndex(DatabaseIndex):
+    """The database is an engine inside this process."""
 
     def __init__(self, folder: Path, form: Form, shard: Any) -> None:
         self.folder, self.form, self._shard = folder, form, shard
@@ -69,10 +67,7 @@ class EmbeddedIndex:
     def add(self, numbers: Sequence[int], digests: Sequence[str], features: Features) -> None:
         """As `StoredIndex`. UserError if a feature is NaN or infinite."""
         edge = _engine()
-        self.form.check(features, len(numbers))
-        tokens = as_rows(features, self.form.dim, "gallery").reshape(
-            len(numbers), self.form.tokens, self.form.dim
-        )
+        tokens = self._images(features, len(numbers))
         with room_for(self.folder, size=tokens.nbytes):
             for start in range(0, len(numbers), _AT_ONCE):
                 some = slice(start, start + _AT_ONCE)
@@ -94,46 +89,22 @@ class EmbeddedIndex:
         self._shard.optimize()
         self._shard.flush()
 
-    def search(
-        self, queries: Features, k: int, among: Indices | None = None
-    ) -> tuple[Floats, Indices]:
-        """As `StoredIndex`."""
-        self.form.check_query(queries, k)
-        count, parts = queries.shape[:2]
-        rows = as_rows(queries, self.form.dim, "query").reshape(count, parts, self.form.dim)
-        scores = np.full((count, k), -np.inf, dtype=np.float32)  # [M, k]
-        numbers = np.full((count, k), -1, dtype=np.int64)  # [M, k]
-        for number, query in enumerate(rows):
-            found = self._best(query, k, among)
-            scores[number, : len(found)] = [score for score, _ in found]
-            numbers[number, : len(found)] = [which for _, which in found]
-        scores /= parts  # the engine adds up the parts
-        return scores, numbers
-
-    def _best(self, query: Floats, k: int, among: Indices | None) -> list[tuple[float, int]]:
-        """The best images of one query [P, E]. More are asked for until equal scores are whole."""
+    def _nearest(self, query: Floats, count: int, among: Indices | None) -> list[tuple[float, int]]:
         edge = _engine()
         chosen = None
         if among is not None:
             chosen = edge.Filter(must=[edge.HasIdCondition(set(among.tolist()))])
-        asked = k + 1
-        while True:
-            request = edge.QueryRequest(
-                limit=asked,
-                query=edge.Query.Nearest(query.tolist()),
-                filter=chosen,
-                params=edge.SearchParams(exact=True),
-            )
-            found = sorted((-point.score, point.id) for point in self._shard.query(request))
-            if len(found) < asked or found[-1][0] > found[k - 1][0]:
-                return [(-score, number) for score, number in found[:k]]
-            asked *= 2
+        request = edge.QueryRequest(
+            limit=count,
+            query=edge.Query.Nearest(query.tolist()),
+            filter=chosen,
+            params=edge.SearchParams(exact=True),
+        )
+        return [(point.score, point.id) for point in self._shard.query(request)]
 
-    def features(self, numbers: Sequence[int]) -> Floats:
-        """As `StoredIndex`."""
+    def _vectors(self, numbers: Sequence[int]) -> dict[int, Any]:
         points = self._shard.retrieve(list(numbers), with_payload=False, with_vector=True)
-        vectors = {point.id: point.vector for point in points}
-        return np.array([vectors[number] for number in numbers], dtype=np.float32)
+        return {point.id: point.vector for point in points}
 
     def refresh(self) -> None:
         """Only this process can have the folder open."""

@@ -19,7 +19,7 @@ import numpy as np
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
 from gatedcir.files import write_json
-from gatedcir.search.exact import as_rows
+from gatedcir.search.database import DatabaseIndex
 from gatedcir.search.index import Features, Floats, Form
 
 KEY = "QDRANT_API_KEY"
@@ -71,8 +71,8 @@ class Server:
             ) from None
 
 
-class ServerIndex:
-    """A `StoredIndex` that a database elsewhere keeps and searches. Its answers are exact."""
+class ServerIndex(DatabaseIndex):
+    """The database is elsewhere."""
 
     def __init__(self, place: Server, form: Form, client: Any) -> None:
         self.place, self.form, self._client = place, form, client
@@ -140,10 +140,7 @@ class ServerIndex:
     def add(self, numbers: Sequence[int], digests: Sequence[str], features: Features) -> None:
         """As `StoredIndex`. An update that fails is tried again. UserError if a feature is NaN."""
         models = _models()
-        self.form.check(features, len(numbers))
-        tokens = as_rows(features, self.form.dim, "gallery").reshape(
-            len(numbers), self.form.tokens, self.form.dim
-        )
+        tokens = self._images(features, len(numbers))
         if self.form.precision == "fp16":  # rounded here, so that every server has the same
             tokens = tokens.astype(np.float16)
         points = (
@@ -163,52 +160,28 @@ class ServerIndex:
     def save(self) -> None:
         """The server tidies up by itself."""
 
-    def search(
-        self, queries: Features, k: int, among: Indices | None = None
-    ) -> tuple[Floats, Indices]:
-        """As `StoredIndex`."""
-        self.form.check_query(queries, k)
-        count, parts = queries.shape[:2]
-        rows = as_rows(queries, self.form.dim, "query").reshape(count, parts, self.form.dim)
-        scores = np.full((count, k), -np.inf, dtype=np.float32)  # [M, k]
-        numbers = np.full((count, k), -1, dtype=np.int64)  # [M, k]
-        for number, query in enumerate(rows):
-            found = self._best(query, k, among)
-            scores[number, : len(found)] = [score for score, _ in found]
-            numbers[number, : len(found)] = [which for _, which in found]
-        scores /= parts  # the server adds up the parts
-        return scores, numbers
-
-    def _best(self, query: Floats, k: int, among: Indices | None) -> list[tuple[float, int]]:
-        """The best images of one query [P, E]. More are asked for until equal scores are whole."""
+    def _nearest(self, query: Floats, count: int, among: Indices | None) -> list[tuple[float, int]]:
         models = _models()
         chosen = None
         if among is not None:
             chosen = models.Filter(must=[models.HasIdCondition(has_id=among.tolist())])
-        asked = k + 1
-        while True:
-            with _answers(self.place.url):
-                points = self._client.query_points(
-                    self.place.collection,
-                    query=query.tolist(),
-                    limit=asked,
-                    query_filter=chosen,
-                    search_params=models.SearchParams(exact=True),
-                    with_payload=False,
-                ).points
-            found = sorted((-point.score, point.id) for point in points)
-            if len(found) < asked or found[-1][0] > found[k - 1][0]:
-                return [(-score, number) for score, number in found[:k]]
-            asked *= 2
+        with _answers(self.place.url):
+            found = self._client.query_points(
+                self.place.collection,
+                query=query.tolist(),
+                limit=count,
+                query_filter=chosen,
+                search_params=models.SearchParams(exact=True),
+                with_payload=False,
+            )
+        return [(point.score, point.id) for point in found.points]
 
-    def features(self, numbers: Sequence[int]) -> Floats:
-        """As `StoredIndex`."""
+    def _vectors(self, numbers: Sequence[int]) -> dict[int, Any]:
         with _answers(self.place.url):
             points = self._client.retrieve(
                 self.place.collection, list(numbers), with_payload=False, with_vectors=True
             )
-        vectors = {point.id: point.vector for point in points}
-        return np.array([vectors[number] for number in numbers], dtype=np.float32)
+        return {point.id: point.vector for point in points}
 
     def refresh(self) -> None:
         """Every search sees what the server has."""

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fusion_inputs import inputs_of
 
 from gatedcir.models.gated_fusion.gated import (
     AdditiveFusion,
@@ -24,10 +25,7 @@ def make(kind, *, text_width=TEXT_WIDTH, seed=0, **settings):
 @pytest.fixture
 def inputs():
     """Image [3, 5, 6], text [3, 4, 4] and its mask, with 4, 2 and 1 tokens that count."""
-    generator = torch.Generator().manual_seed(1)
-    image = torch.randn(3, 5, WIDTH, generator=generator)
-    text = torch.randn(3, 4, TEXT_WIDTH, generator=generator)
-    return image, text, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]])
+    return inputs_of(WIDTH, TEXT_WIDTH)
 
 
 def slow_parts(module, image, text, mask):
