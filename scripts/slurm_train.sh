@@ -29,10 +29,10 @@ if [[ -z ${SLURM_JOB_NODELIST:-} ]]; then
 fi
 run=$1
 shift
-if [[ -f $run/checkpoints/last.pt ]]; then
+if [[ -f $run/checkpoints/last.pt || -f $run/checkpoints/before_last.pt ]]; then
     flags=(--resume "$run")
 else
-    # Cut off before its first epoch was done, a run has left nothing to go on with.
+    # Cut off before its first save, a run has left nothing to go on with.
     if [[ -d $run ]]; then mv "$run" "$run.unfinished-${SLURM_RESTART_COUNT:-0}"; fi
     flags=("$@" --save-training --output "$run")
 fi

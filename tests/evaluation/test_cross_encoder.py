@@ -83,7 +83,7 @@ def test_what_cannot_be_opened_gets_one_sentence(home, cirr_run, monkeypatch):
     with pytest.raises(UserError, match="does not read an image with a text"):
         load_cross_encoder("text-only", "cpu")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(UserError, match="pip install sentence-transformers"):
+    with pytest.raises(UserError, match=r"pip install 'gatedcir\[rerank\]'"):
         load_cross_encoder("any", "cpu")
 
 

@@ -13,7 +13,7 @@ import torch
 from gatedcir.errors import UserError
 from gatedcir.files import write_json
 from gatedcir.run_folder import checkpoint
-from gatedcir.run_folder.checkpoint import Checkpoint, find, load, save
+from gatedcir.run_folder.checkpoint import Checkpoint, find, goes_on, load, save
 from gatedcir.run_folder.provenance import provenance
 
 
@@ -183,6 +183,14 @@ def test_missing_path_and_empty_run_folder(tmp_path):
     refused(tmp_path)
     (tmp_path / "checkpoints").mkdir()
     assert "a run that kept its weights" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["last.pt", "before_last.pt"])
+def test_a_run_goes_on_from_either_state(tmp_path, name):
+    save(tmp_path / "checkpoints" / "best.pt", make())
+    assert not goes_on(tmp_path)
+    save(tmp_path / "checkpoints" / name, make())
+    assert goes_on(tmp_path)
 
 
 def test_run_folder_prefers_the_best(tmp_path):

@@ -52,6 +52,16 @@ def test_a_server_that_is_not_there_gets_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("url", ["localhost:abc", "ftp://x", "http://127.0.0.1:1"])
+def test_a_wrong_address_gets_one_sentence(url, tmp_path):
+    pytest.importorskip("qdrant_client")
+    with pytest.raises(UserError, match="does not answer as expected"):
+        Server.new(url).reach()
+    Server.new(url).write(tmp_path)
+    with pytest.raises(UserError, match="does not answer as expected"):
+        ServerIndex.open(tmp_path, FORM)
+
+
 def test_nothing_is_written_if_the_server_is_not_there(photos, tmp_path):
     pytest.importorskip("qdrant_client")
     folder = tmp_path / "index"
@@ -81,8 +91,10 @@ def test_a_missing_client_says_what_to_install(tmp_path, monkeypatch):
 def test_photos_are_indexed_and_found_on_it(photos, tmp_path, database, capsys):
     made = ["--model-path", "tiny", "--images", str(photos), "--output", str(tmp_path / "photos")]
     bad(index, [*made, "--kind", "server"], "needs the address of its server")
-    bad(index, [*made, "--index-url", "http://here"], "no other kind has one")
-    index.main([*made, "--kind", "server", "--index-url", "http://here"])
+    wrong = [*made, "--index-url", "http://here"]
+    bad(index, [*wrong, "--kind", "exact"], "--kind exact has no --index-url")
+    bad(index, [*made, "--index-shards", "2"], "--index-url")
+    index.main(wrong)
     asked = ["--text", "a red circle", "-k", "3", "--json"]
     capsys.readouterr()
     search.main(["--index", str(tmp_path / "photos"), *asked])

@@ -192,8 +192,7 @@ def test_no_right_image_is_a_wrong_one():
         triplets, None, seed=0, images=list("abcd"), only_numbers=True, text=lambda c, _: c[0]
     )
     right = data[[0, 1]].right
-    assert {tuple(row) for row in right[:1, 1:].tolist()} == {(2, 1)}
-    assert right[0, 0].item() in (1, 2) and right[1].tolist() == [3, 3, 3]
+    assert sorted(right[0].tolist()) == [1, 2] and right[1].tolist() == [3, 3]
     first = right[0, 0].item()
     data.epoch = 1
     assert {first, data[[0]].right[0, 0].item()} == {1, 2}

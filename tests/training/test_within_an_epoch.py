@@ -2,7 +2,9 @@
 
 import os
 import signal
+import time
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from conftest import SHORT
@@ -10,8 +12,13 @@ from cut_runs import Killed, assert_equal_runs, assert_goes_on, interrupted
 
 import blip_fine_tune_2
 from gatedcir.errors import Stopped
+from gatedcir.options.config import RunConfig
+from gatedcir.options.parsing import parse
 from gatedcir.run_folder import checkpoint
+from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.training import loop
+from gatedcir.training.saving import Saving
+from gatedcir.training.stop import Stop
 
 SMALL = "--limit 9 --batch-size 3 --num-epochs 2 --save-training --validation-frequency 2".split()
 
@@ -111,3 +118,25 @@ def test_the_state_is_written_once_an_epoch_and_after_the_minutes(home, tmp_path
     written.clear()
     blip_fine_tune_2.main(flags_of(home, tmp_path / "all", *flags, 1, "--save-every-minutes", 1e-9))
     assert written == [*[("last.pt", 0, True)] * 2, *[("last.pt", 1, False)] * 2]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_all_processes_agree_on_when_the_next_save_is_due(tmp_path, monkeypatch, writes):
+    """One that writes nothing would else ask for a save in every step from then on."""
+    monkeypatch.setattr(checkpoint, "save", lambda *_, **__: None)
+    folder = SimpleNamespace(checkpoints=tmp_path, tables={})
+    options = parse(RunConfig, ["--save-training", "--save-every-minutes", "1"], description="")
+    long_ago = time.monotonic() - 90
+    saving = Saving(
+        options,
+        SimpleNamespace(num_processes=1),
+        Stop(),
+        take=lambda *_, **__: None,
+        open=(lambda: folder) if writes else None,
+        goes_on=False,
+        best=0.0,
+        saved=long_ago,
+    )
+    assert saving.asked(1) == (0, True)
+    saving.write(Checkpoint({}, {}, "", {}, {}, 1, {}, trainer={}))
+    assert saving.asked(2) == (0, False)

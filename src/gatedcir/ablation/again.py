@@ -12,8 +12,8 @@ from gatedcir.evaluation.report import table
 from gatedcir.evaluation.statistics import Estimate, compare, estimate
 from gatedcir.evaluation.text_complexity import by_text
 from gatedcir.options.config import DataConfig
-from gatedcir.run_folder.checkpoint import LAST
-from gatedcir.run_folder.folder import CHECKPOINTS, VALIDATION, read_table
+from gatedcir.run_folder.checkpoint import CHECKPOINTS, LAST
+from gatedcir.run_folder.folder import VALIDATION, read_table
 
 Runs = Mapping[str, Mapping[int, Path]]
 """Cell -> seed -> folder."""

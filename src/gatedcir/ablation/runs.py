@@ -25,9 +25,9 @@ from gatedcir.options.checks import changed_flags
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import flags_of, read_yaml, to_dict
 from gatedcir.progress import bar
-from gatedcir.run_folder.checkpoint import LAST
+from gatedcir.run_folder.checkpoint import goes_on
 from gatedcir.run_folder.claim import LOCK, in_use
-from gatedcir.run_folder.folder import CHECKPOINTS, TRAIN, VALIDATION, read_table
+from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
 TRAINER = (sys.executable, "-m", "gatedcir", "train")
 OUTPUT, ERRORS, FAILURE = "output.log", "errors.log", "failure.txt"
@@ -164,7 +164,7 @@ def execute(runs: Sequence[Run], *, jobs: int) -> None:
 
 
 def _start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
-    if (run.path / CHECKPOINTS / LAST).is_file():
+    if goes_on(run.path):
         command = [*TRAINER, "--resume", str(run.path)]
         (run.path / FAILURE).unlink(missing_ok=True)
     else:

@@ -51,7 +51,8 @@ class Options:
     embedded: the Qdrant engine in this process. server: a Qdrant server or cluster. Without it:
     that of the index, else exact."""
     index_url: str | None = None
-    """Address of the server of a new index, such as http://localhost:6333. Its key comes from the
+    """Address of the server of a new index, such as http://localhost:6333. The kind is then server.
+    The server's key comes from the
     environment variable QDRANT_API_KEY."""
     index_shards: Annotated[int, Range(1)] = 1
     """Parts of a new index on a server, spread over the machines of a cluster."""
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     writes = bool(options.images or options.add or options.remove or options.compact)
     if not writes and not options.info:
         raise UserError("give --images FOLDER, or one of --add, --remove, --compact and --info.")
+    if options.index_url is None and (options.index_shards, options.index_replicas) != (1, 1):
+        raise UserError("--index-shards and --index-replicas need a server; give --index-url too.")
     if options.metadata is not None and not (options.images or options.add):
         raise UserError("--metadata describes images; give --images or --add too.")
     if writes:
@@ -94,19 +97,22 @@ def _write(options: Options) -> None:
     from gatedcir.gallery.retriever import Retriever
     from gatedcir.search.server import Server
 
+    server, kind = None, options.kind
+    if options.index_url is not None:
+        if kind not in (None, "server"):
+            raise UserError(f"--kind {kind} has no --index-url; leave one of them out.")
+        kind = "server"
+        copies = {"shards": options.index_shards, "replicas": options.index_replicas}
+        server = Server.new(options.index_url, **copies)
+        server.reach()
     name: Any = options.model_path
     if name is None:
         if not options.output.is_dir() or not any(options.output.iterdir()):
             raise UserError(f"{options.output} is a new index; give --model-path MODEL.")
         name = read_manifest(options.output).model
     retriever = Retriever.from_pretrained(name, device=options.device)
-    server = None
-    if options.index_url is not None:
-        copies = {"shards": options.index_shards, "replicas": options.index_replicas}
-        server = Server.new(options.index_url, **copies)
-        server.reach()
     with Indexing.at(
-        options.output, retriever, kind=options.kind, precision=options.precision, server=server
+        options.output, retriever, kind=kind, precision=options.precision, server=server
     ) as index:
         _change(index, options)
 

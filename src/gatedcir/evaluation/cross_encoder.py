@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from gatedcir.benchmarks.ranks import Scores
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, reason_of
 from gatedcir.evaluation.reranking import Asked, Candidate
 
 
@@ -44,16 +44,14 @@ def load_cross_encoder(name: str, device: str) -> Any:
         from sentence_transformers import CrossEncoder
     except ImportError:
         raise UserError(
-            "a cross-encoder needs sentence-transformers; install it with "
-            "`pip install sentence-transformers`."
+            "a cross-encoder needs sentence-transformers; run pip install 'gatedcir[rerank]'."
         ) from None
     try:
         encoder = CrossEncoder(name, device=device, trust_remote_code=False)
     except Exception as error:  # its kinds depend on what the name stands for
-        reason = str(error).strip().splitlines()[0]
         raise UserError(
-            f"the cross-encoder {name} could not be opened ({reason}); name a cross-encoder of "
-            "sentence-transformers on the hub, or a folder that holds one."
+            f"the cross-encoder {name} could not be opened ({reason_of(error)}); name a "
+            "cross-encoder of sentence-transformers on the hub, or a folder that holds one."
         ) from error
     if not encoder.supports(("image", "text")):
         raise UserError(

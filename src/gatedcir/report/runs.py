@@ -11,8 +11,8 @@ import pandas as pd
 from gatedcir.errors import UserError, reason_of
 from gatedcir.files import CONFIG_FILE
 from gatedcir.options.parsing import read_yaml
-from gatedcir.run_folder.checkpoint import BEST, LAST
-from gatedcir.run_folder.folder import CHECKPOINTS, STEPS, TRAIN, VALIDATION, read_table
+from gatedcir.run_folder.checkpoint import BEFORE, BEST, CHECKPOINTS, LAST
+from gatedcir.run_folder.folder import STEPS, TRAIN, VALIDATION, read_table
 
 _WAY_OUT = "leave that run out"
 
@@ -32,7 +32,7 @@ class RunFiles:
     @property
     def keeps_weights(self) -> bool:
         """Whether it can be evaluated."""
-        return any((self.path / CHECKPOINTS / name).is_file() for name in (BEST, LAST))
+        return any((self.path / CHECKPOINTS / name).is_file() for name in (BEST, LAST, BEFORE))
 
     @property
     def seconds(self) -> float | None:

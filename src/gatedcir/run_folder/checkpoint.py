@@ -15,6 +15,7 @@ from gatedcir.files import whole_file
 from gatedcir.resources import tensor_bytes
 
 FORMAT = "gatedcir-1"
+CHECKPOINTS = "checkpoints"  # in a run's folder
 BEST, LAST, BEFORE = "best.pt", "last.pt", "before_last.pt"
 
 
@@ -146,12 +147,17 @@ def parse(content: dict[str, Any], file: Path) -> Checkpoint:
     return Checkpoint(**values)
 
 
+def goes_on(run: Path) -> bool:
+    """Whether a run's folder holds a state that --resume goes on from."""
+    return any((run / CHECKPOINTS / name).is_file() for name in (LAST, BEFORE))
+
+
 def find(path: Path) -> Path:
     """The checkpoint file that a path means: itself, or the best or last of a run's folder."""
     if path.is_file():
         return path
     for name in (BEST, LAST, BEFORE):
-        if (file := path / "checkpoints" / name).is_file():
+        if (file := path / CHECKPOINTS / name).is_file():
             return file
     raise UserError(
         f"there is no checkpoint at {path}: name a .pt file, or the folder of a run that kept its "

@@ -15,12 +15,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
 from gatedcir.files import CONFIG_FILE, remove_unfinished, room_for, write_json, write_text
-from gatedcir.run_folder.checkpoint import BEFORE, BEST, LAST
+from gatedcir.run_folder.checkpoint import BEFORE, BEST, CHECKPOINTS, LAST, goes_on
 from gatedcir.run_folder.claim import LOCK, Claim
 from gatedcir.run_folder.trackers import Pictures, Trackers
 
 RUNS = Path("runs")  # holds the folders of runs without --output
-CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
+BOARD = "tensorboard"
 TENSORBOARD = "tensorboard"  # the tracker whose files a run's folder holds
 LOG = ".log"  # files that whatever started the run may keep in its folder
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
@@ -283,7 +283,7 @@ def _begins_with(file: Path, text: str) -> bool:
 
 def last_line(path: Path, *, stopped: str) -> str:
     """The message of a stopped run: the content of its folder, and how to go on."""
-    if any((path / CHECKPOINTS / name).exists() for name in (LAST, BEFORE)):
+    if goes_on(path):
         rest = f"all up to its last save is kept; go on with --resume {path}"
     elif (path / CHECKPOINTS / BEST).exists():
         rest = (

@@ -92,8 +92,8 @@ class ServerIndex(DatabaseIndex):
                 the collection is missing and may not be made.
         """
         place = Server.read(folder)
-        found = cls(place, form, _connect(place.url))
         with _answers(place.url):
+            found = cls(place, form, _connect(place.url))
             there = found._client.collection_exists(place.collection)
             if not there and writable:
                 found._create()
@@ -211,7 +211,7 @@ def _answers(url: str) -> Iterator[None]:
     """Say in one sentence that the server does not do what it is asked to."""
     try:
         yield
-    except (UserError, KeyError, ValueError):
+    except UserError:
         raise
     except Exception as error:  # of the client, of HTTP and of gRPC
         if getattr(error, "status_code", None) in (401, 403):

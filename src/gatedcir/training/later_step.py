@@ -4,7 +4,7 @@ Shapes: B triplets of a batch, b of a part of it, G training images, R right ima
 Q query tokens, E embedding width.
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,8 @@ class LaterTriplets(TripletDataset):
         super().__init__(*args, **options)
         self.images = images
         self.rows = {name: row for row, name in enumerate(images)}
-        self._most_right = max(len(triplet.targets) for triplet in self.triplets)
+        self.most_right = max(len(set(triplet.targets)) for triplet in self.triplets)
+        """R."""
 
     def right(self, indices: Sequence[int]) -> Tensor:
         """The rows of all right images of some triplets: [b, R], this epoch's target first.
@@ -47,18 +48,19 @@ class LaterTriplets(TripletDataset):
         """
         found = []
         for index in indices:
-            own, targets = self.target_of(index), self.triplets[index].targets
-            names = [own, *targets, *[own] * (self._most_right - len(targets))]
+            own = self.target_of(index)
+            names = list(dict.fromkeys([own, *self.triplets[index].targets]))[: self.most_right]
+            names += [own] * (self.most_right - len(names))
             found.append([self.rows[name] for name in names])
         return torch.tensor(found)
 
 
 @dataclass(kw_only=True)
-class LaterStep(TrainingStep):
+class LaterStep(TrainingStep, ABC):
     """A step that trains a small part of a model, for which the rest is encoded ahead."""
 
     dataset: Any
-    """A `LaterTriplets`."""
+    """The stage's own kind of `LaterTriplets`."""
     folder: Path
     """Where the features are kept that do not fit on a GPU."""
 

@@ -27,7 +27,7 @@ def fit(config: Config) -> Path | None:
     """Fine-tune as the config says. Returns the run's folder, on the main process only.
 
     The folder is claimed at once. If the run ends before its first epoch is done, it leaves nothing
-    behind but a state that it saved.
+    behind but a state that it saved, or the triplets of a step without a finite loss.
 
     Raises:
         UserError: bad options, data or weights, or a folder that is in use, before anything is

@@ -40,7 +40,7 @@ class JudgedTriplets(LaterTriplets):
 
     def __init__(self, *args: Any, negatives: int, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.negatives = min(negatives, len(self.images) - self._most_right)
+        self.negatives = min(negatives, len(self.images) - self.most_right)
         self.hardest = torch.empty(0, dtype=torch.long)  # [triplets, N], rows of `images`
 
     def __getitem__(self, indices: list[int]) -> Judged:  # type: ignore[override]
@@ -91,7 +91,7 @@ class RerankStep(LaterStep):
             return
         now, data.epoch = data.epoch, 0  # a run that goes on later finds the same ones
         bank, hardest = self.encode_images(), []
-        most = bank.shape[0] - data.right([0]).shape[1]
+        most = bank.shape[0] - data.most_right
         count = min(max(self.config.recipe.rerank, data.negatives), most)
         for start in bar(range(0, len(data), AT_ONCE), desc="hardest", leave=False):
             some = range(start, min(start + AT_ONCE, len(data)))

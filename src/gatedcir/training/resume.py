@@ -17,8 +17,8 @@ from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict, unknown_in_run
 from gatedcir.processes import is_main, say
 from gatedcir.run_folder import checkpoint
-from gatedcir.run_folder.checkpoint import BEFORE, LAST, Checkpoint
-from gatedcir.run_folder.folder import CHECKPOINTS, TRAIN, Place, Tables, claimed, rows_until
+from gatedcir.run_folder.checkpoint import BEFORE, CHECKPOINTS, LAST, Checkpoint
+from gatedcir.run_folder.folder import TRAIN, Place, Tables, claimed, rows_until
 
 DAMAGED = "damaged.pt"
 
@@ -60,9 +60,11 @@ def _newest(folder: Path) -> Checkpoint | None:
     A damaged file is set aside, so that it takes no good one's place.
     """
     last, before = folder / LAST, folder / BEFORE
+    if not last.is_file() and not before.is_file():
+        return None
     try:
-        if last.is_file() or not before.is_file():
-            return checkpoint.load(last) if last.is_file() else None
+        if last.is_file():
+            return checkpoint.load(last)
         reason = f"there is no {last}"
     except UserError as error:
         if not before.is_file():

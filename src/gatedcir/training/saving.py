@@ -97,14 +97,16 @@ class Saving:
             so_far: an epoch that is not done, as each process has it.
             stops: the run ends here, so that options which save nothing regularly do not count.
         """
-        if self.open is None or taken is None or not (self.is_regular or stops):
+        if taken is None or not (self.is_regular or stops):
+            return
+        self.saved = time.monotonic()  # on all processes, which agree on when the next save is due
+        if self.open is None:
             return
         folder = self.open()
         assert taken.trainer is not None
         more = {"best": self.best, "tables": folder.tables, "so_far": so_far}
         kept = replace(taken, metrics=metrics or {}, trainer={**taken.trainer, **more})
         checkpoint.save(folder.checkpoints / LAST, kept, before=BEFORE)
-        self.saved = time.monotonic()
 
     def end_epoch(
         self,
@@ -128,7 +130,8 @@ class Saving:
             Stopped: a signal came before the validation or in it, and the state is saved.
         """
         number, late = self.asked()
-        if number or late or check is None:
+        only = self.options.save_every_minutes == 0  # nothing else would save the epoch
+        if number or late or only or check is None:
             self.write(taken, stops=bool(number))
         if number:
             raise Stopped(number)
