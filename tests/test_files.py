@@ -199,3 +199,15 @@ def test_pipes_and_folders_are_not_replaced(tmp_path, kind):
     with pytest.raises(UserError, match="and no file; name another path"):
         write_text(place, "content")
     assert not place.is_file() and list(tmp_path.iterdir()) == [place]
+
+
+def test_libraries_do_not_take_rights_away(tmp_path):
+    """safetensors makes files that only their owner can read."""
+    plain = tmp_path / "plain"
+    plain.touch()
+    with whole_file(tmp_path / "one") as unfinished:
+        unfinished.touch(0o600)
+    with whole_folder(tmp_path / "folder") as unfinished:
+        (unfinished / "two").touch(0o600)
+    for found in (tmp_path / "one", tmp_path / "folder" / "two"):
+        assert found.stat().st_mode == plain.stat().st_mode

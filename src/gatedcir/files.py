@@ -32,6 +32,8 @@ _SAYS_NO_ROOM = (
     "database or disk is full",
 )
 _MB = 1e6
+_UMASK = os.umask(0)  # is read by setting it
+os.umask(_UMASK)
 CONFIG_FILE = "config.yaml"  # the options of a run, in its folder
 
 
@@ -63,7 +65,7 @@ def whole_files(*paths: Path, size: int = 0) -> Iterator[Path]:
         yield folder
         places = [(folder / path.resolve().name, path) for path in paths]
         for written, _ in places:
-            _sync(written)
+            settle(written)
         for written, path in places:
             _rename(written, path)
 
@@ -90,7 +92,7 @@ def whole_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
         unfinished.mkdir()
         yield unfinished
         for place in (*unfinished.rglob("*"), unfinished):
-            _sync(place)
+            settle(place)
         if path.is_dir():
             path.resolve().rmdir()  # Windows does not replace an empty folder. Full ones raise.
         _rename(unfinished, path)
@@ -179,6 +181,13 @@ def _rename(unfinished: Path, path: Path) -> None:
     target = path.resolve()  # a link to elsewhere stays a link
     unfinished.replace(target)
     _sync(target.parent)
+
+
+def settle(file: Path) -> None:
+    """Flush what was written, with the rights that a new file has. Some libraries give it fewer."""
+    if file.is_file():
+        file.chmod(0o666 & ~_UMASK)
+    _sync(file)
 
 
 def _sync(place: Path) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import room_for
+from gatedcir.files import room_for, settle
 from gatedcir.resources import tensor_bytes
 
 SUFFIX = ".safetensors"
@@ -65,8 +65,7 @@ def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> No
     with room_for(shard, size=tensor_bytes(tensors)):
         try:
             save_file(tensors, part, metadata=metadata)
-            with part.open("rb+") as written:  # a power cut must not leave a name without content
-                os.fsync(written.fileno())
+            settle(part)
         except Exception:
             part.unlink(missing_ok=True)
             raise
