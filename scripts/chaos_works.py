@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 
 from gatedcir.files import UNFINISHED
-from gatedcir.run_folder.checkpoint import goes_on
 
 OF_THE_MACHINE = ("triplets_per_second", "peak_memory_gib")
 _SHORT = "--backbone tiny --num-workers 0 --mixed-precision fp32 --learning-rate 1e-3 --quiet"
@@ -51,6 +50,8 @@ def _go_on(command: Callable[[Path, Path], list[str]]) -> Callable[[Path, Path],
     """With --resume, or from the start if nothing was kept."""
 
     def again(data: Path, out: Path) -> list[str]:
+        from gatedcir.run_folder.checkpoint import goes_on
+
         if goes_on(out / "run"):
             return ["train", "--resume", str(out / "run"), "--quiet"]
         return command(data, out)
