@@ -80,6 +80,7 @@ def test_the_page_in_chromium(address, photos, tmp_path):
         text.fill("make it red")
         text.press("Enter")
         page.wait_for_selector(".gc-map")
+        page.wait_for_url("**text=make+it+red**")
         assert page.locator(".gc-card").count() == 12
         page.wait_for_function(
             "[...document.querySelectorAll('.gc-card img')].slice(0, 4).every(i => i.naturalWidth)"
@@ -97,6 +98,7 @@ def test_the_page_in_chromium(address, photos, tmp_path):
         page.get_by_label("parity").click()
         page.get_by_role("option", name="odd").click()
         page.wait_for_function("document.querySelectorAll('.gc-card').length == 5")
+        page.wait_for_url("**parity**")  # written a moment after the cards
         page.reload()  # the address is the query
         page.wait_for_selector(".gc-card")
         assert page.locator(".gc-card").count() == 5 and text.input_value() == "make it red"
