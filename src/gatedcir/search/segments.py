@@ -19,8 +19,9 @@ from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.features import shards
 from gatedcir.features.shards import Entry, ImageFile
-from gatedcir.search.exact import as_rows, first_of_equals, similarities
+from gatedcir.search.exact import as_rows, distinct_images, first_of_equals, similarities
 from gatedcir.search.index import Features, Floats, Form
+from gatedcir.search.scan import Chosen, best_tokens
 
 SEGMENT_BYTES = 2**26  # of a full segment
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
@@ -40,10 +41,10 @@ class _Segment:
         self._mapped = shards.MappedShard(file)
         self._lock = Lock()
 
-    def tokens(self) -> torch.Tensor:
-        """[N, Q, E]. UserError if the file is damaged."""
+    def tokens(self, rows: Indices | None = None) -> torch.Tensor:
+        """[N, Q, E], of which only `rows` are checked. UserError if the file is damaged."""
         with self._lock:
-            [tokens] = self._mapped.levels()
+            [tokens] = self._mapped.levels(None if rows is None else rows.tolist())
             return tokens
 
 
@@ -156,44 +157,38 @@ class SegmentedIndex:
         """As `StoredIndex`."""
         self.form.check_query(queries, k)
         count, parts = queries.shape[:2]
-        rows = torch.from_numpy(as_rows(queries, self.form.dim, "query"))  # [M * P, E]
+        rows = as_rows(queries, self.form.dim, "query")  # [M * P, E]
         scores = np.full((count, k), -np.inf, dtype=np.float32)  # [M, k]
         numbers = np.full((count, k), -1, dtype=np.int64)  # [M, k]
         chosen = list(self._chosen(among))
         if not chosen:
             return scores, numbers
-        which = np.concatenate([found for _, found in chosen])  # [G]
-        which, order = np.unique(which, return_index=True)  # in a second copy an image counts once
-        columns = torch.from_numpy(order)
-        kept = min(k, len(which))
         step = max(1, _BLOCK_PARTS // parts)
         for start in range(0, count, step):
             some = slice(start, start + step)
             part = rows[start * parts : (start + step) * parts]  # [m * P, E]
-            found = torch.cat([similarities(part, tokens) for tokens, _ in chosen], dim=1)
-            found = found[:, columns].unflatten(0, (-1, parts)).mean(1)  # [m, G]
-            best, places = first_of_equals(found, kept)
-            scores[some, :kept], numbers[some, :kept] = best.numpy(), which[places.numpy()]
+            if len(rows) == 1:
+                best, images = _scan(part[0], chosen, k)
+            else:
+                best, images = _multiply(part, parts, chosen, k)
+            scores[some, : best.shape[1]], numbers[some, : best.shape[1]] = best, images
         return scores, numbers
 
-    def _chosen(self, among: Indices | None) -> Iterator[tuple[torch.Tensor, Indices]]:
-        """Tokens [n, Q, E] and numbers [n] of the images to rank, segment by segment."""
+    def _chosen(self, among: Indices | None) -> Iterator[Chosen]:
+        """The images to rank, segment by segment."""
         for segment in list(self._segments):
-            rows = None if among is None else np.flatnonzero(np.isin(segment.numbers, among))
-            if rows is not None and not len(rows):
+            every = np.arange(len(segment.numbers))
+            rows = every if among is None else np.flatnonzero(np.isin(segment.numbers, among))
+            if not len(rows):
                 continue
-            tokens = self._tokens_of(segment)
-            if tokens is None:
-                continue
-            if rows is None or len(rows) == len(segment.numbers):
-                yield tokens, segment.numbers
-            else:
-                yield tokens[torch.from_numpy(rows)], segment.numbers[rows]
+            tokens = self._tokens_of(segment, None if among is None else rows)
+            if tokens is not None:
+                yield Chosen(tokens, segment.numbers, rows)
 
-    def _tokens_of(self, segment: _Segment) -> torch.Tensor | None:
-        """The tokens of a segment. None if it is damaged; it is then left out from now on."""
+    def _tokens_of(self, segment: _Segment, rows: Indices | None = None) -> torch.Tensor | None:
+        """As `_Segment.tokens`. None if it is damaged; it is then left out from now on."""
         try:
-            return segment.tokens()
+            return segment.tokens(rows)
         except UserError as error:
             if segment in self._segments:
                 self._segments.remove(segment)
@@ -212,7 +207,9 @@ class SegmentedIndex:
             for row in np.flatnonzero(np.isin(segment.numbers, numbers))
         }
         found = [places[number] for number in numbers]
-        return np.stack([segment.tokens()[row].float().numpy() for segment, row in found])
+        return np.stack(
+            [segment.tokens(np.array([row]))[row].float().numpy() for segment, row in found]
+        )
 
     def check(self) -> None:
         """Read every segment. Damaged ones are then in `damaged`."""
@@ -226,3 +223,32 @@ class SegmentedIndex:
         """As `StoredIndex`."""
         files = [segment.file for segment in self._segments]
         return {"segments": len(files), "bytes": sum(file.stat().st_size for file in files)}
+
+
+def _multiply(rows: Floats, parts: int, chosen: Sequence[Chosen], k: int) -> tuple[Floats, Indices]:
+    """Scores and images [m, K] of queries [m * P, E], by products with all features."""
+    which = np.concatenate([some.numbers[some.rows] for some in chosen])  # [G]
+    which, order = np.unique(which, return_index=True)  # in a second copy an image counts once
+    queries = torch.from_numpy(rows)
+    found = torch.cat([similarities(queries, some.features()) for some in chosen], dim=1)
+    found = found[:, torch.from_numpy(order)].unflatten(0, (-1, parts)).mean(1)  # [m, G]
+    best, places = first_of_equals(found, min(k, len(which)))
+    return best.numpy(), which[places.numpy()]
+
+
+def _scan(query: Floats, chosen: Sequence[Chosen], k: int) -> tuple[Floats, Indices]:
+    """As `_multiply` for a query of one part [E], and faster.
+
+    The Q * k best tokens are of k images or more. With one token more, the scan sees whether
+    another image is as good as the last one kept. It then fetches more.
+    """
+    tokens = chosen[0].tokens.shape[1]
+    total = tokens * sum(len(some.rows) for some in chosen)
+    fetch = tokens * k + 1
+    while True:
+        scores, images = best_tokens(query, chosen, min(fetch, total))
+        best, which = distinct_images(scores[None], images[None], k)
+        if fetch >= total or best[0, -1] > scores[-1]:
+            kept = np.isfinite(best[0])  # of an image with two copies the rest is not
+            return best[:, kept], which[:, kept]
+        fetch *= 2
