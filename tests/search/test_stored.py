@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from database import database
+from listed import listed
 
 from gatedcir.errors import UserError
 from gatedcir.search import embedded, segments
@@ -16,13 +17,18 @@ from gatedcir.search.index import Form
 from gatedcir.search.kinds import KINDS
 from gatedcir.search.segments import SegmentedIndex
 
-__all__ = ["database"]
-pytestmark = pytest.mark.filterwarnings("ignore:Local mode")
+__all__ = ["database", "listed"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Local mode"),
+    pytest.mark.filterwarnings("ignore:.*too few to train"),
+]
 EXACT = SegmentedIndex
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, "large, listed"])
 def kind(request):
+    if request.param == "large, listed":
+        return request.getfixturevalue("listed")
     if request.param == "embedded":
         pytest.importorskip("qdrant_edge")
     if request.param == "server":

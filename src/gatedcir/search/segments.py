@@ -25,6 +25,7 @@ from gatedcir.search.scan import Chosen, best_tokens
 
 SEGMENT_BYTES = 2**26  # of a full segment
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+_NONE: Indices = np.empty(0, dtype=np.int64)
 _BLOCK_PARTS = 512  # parts of queries multiplied at once
 _FEW = 8  # segments that are not full and may stay so
 
@@ -55,6 +56,7 @@ class SegmentedIndex:
         self.folder, self.form = folder, form
         self.damaged: dict[Path, str] = {}
         self._segments: list[_Segment] = []
+        self._layout: tuple[list[_Segment], Indices, Indices] = [], _NONE, _NONE  # as `_places`
         self.refresh()
 
     @classmethod
@@ -176,14 +178,29 @@ class SegmentedIndex:
 
     def _chosen(self, among: Indices | None) -> Iterator[Chosen]:
         """The images to rank, segment by segment."""
-        for segment in list(self._segments):
-            every = np.arange(len(segment.numbers))
-            rows = every if among is None else np.flatnonzero(np.isin(segment.numbers, among))
-            if not len(rows):
-                continue
+        if among is None:
+            every = [(one, np.arange(len(one.numbers))) for one in list(self._segments)]
+        for segment, rows in every if among is None else self._places(among):
             tokens = self._tokens_of(segment, None if among is None else rows)
             if tokens is not None:
                 yield Chosen(tokens, segment.numbers, rows)
+
+    def _places(self, numbers: Indices) -> list[tuple[_Segment, Indices]]:
+        """Segments and their rows, ascending, of those images that are there."""
+        segments, known, places = self._layout
+        if segments != self._segments:
+            segments = list(self._segments)
+            each = [(n << 32) + np.arange(len(one.numbers)) for n, one in enumerate(segments)]
+            known = np.concatenate([_NONE, *(one.numbers for one in segments)])
+            known, first = np.unique(known, return_index=True)
+            places = np.concatenate([_NONE, *each])[first]  # segment << 32 | row
+            self._layout = segments, known, places
+        at = np.searchsorted(known, numbers)
+        at = at[at < len(known)]
+        found = np.unique(places[at[np.isin(known[at], numbers)]])
+        which, starts = np.unique(found >> 32, return_index=True)
+        rows = np.split(found & 0xFFFFFFFF, starts[1:])
+        return [(segments[n], some) for n, some in zip(which.tolist(), rows, strict=False)]
 
     def _tokens_of(self, segment: _Segment, rows: Indices | None = None) -> torch.Tensor | None:
         """As `_Segment.tokens`. None if it is damaged; it is then left out from now on."""
