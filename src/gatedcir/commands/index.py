@@ -46,10 +46,20 @@ class Options:
     """Print --info as JSON."""
     skip_broken: bool = False
     """Go on without files that cannot be read. They are counted and named."""
-    kind: Literal["exact", "embedded", "server"] | None = None
+    kind: Literal["exact", "large", "embedded", "server"] | None = None
     """How features are kept. exact: files of this project, which several processes can read.
-    embedded: the Qdrant engine in this process. server: a Qdrant server or cluster. Without it:
+    large: the same, with codes of the features in lists, for 10,000 images and more. embedded: the
+    Qdrant engine in this process. server: a Qdrant server or cluster. Without it:
     that of the index, else exact."""
+    nlist: Annotated[int, Range(1)] | None = None
+    """Inverted lists of a new index of the kind large. Without it: about the square root of the
+    number of features, a power of two."""
+    nprobe: Annotated[int, Range(1)] | None = None
+    """Lists that a search of such an index looks into. Without it: one in 16."""
+    pq_bytes: Annotated[int, Range(1)] = 64
+    """Bytes of a feature's code in these lists."""
+    pool_factor: Annotated[int, Range(1)] = 1
+    """Features of an image that become one in these lists, by k-means. 4 makes 32 into 8."""
     index_url: str | None = None
     """Address of the server of a new index, such as http://localhost:6333. The kind is then server.
     The server's key comes from the
@@ -73,6 +83,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("give --images FOLDER, or one of --add, --remove, --compact and --info.")
     if options.index_url is None and (options.index_shards, options.index_replicas) != (1, 1):
         raise UserError("--index-shards and --index-replicas need a server; give --index-url too.")
+    lists = (options.nlist, options.nprobe, options.pq_bytes, options.pool_factor)
+    if options.kind != "large" and lists != (None, None, Options.pq_bytes, Options.pool_factor):
+        raise UserError(
+            "--nlist, --nprobe, --pq-bytes and --pool-factor are for a new index of the kind "
+            "large; give --kind large too."
+        )
     if options.metadata is not None and not (options.images or options.add):
         raise UserError("--metadata describes images; give --images or --add too.")
     if writes:
@@ -95,8 +111,10 @@ def _write(options: Options) -> None:
     from gatedcir.gallery.indexing import Indexing
     from gatedcir.gallery.place import read_manifest
     from gatedcir.gallery.retriever import Retriever
+    from gatedcir.search.ivfpq import Lists
     from gatedcir.search.server import Server
 
+    lists = Lists(options.nlist, options.nprobe, options.pq_bytes, options.pool_factor)
     server, kind = None, options.kind
     if options.index_url is not None:
         if kind not in (None, "server"):
@@ -112,7 +130,12 @@ def _write(options: Options) -> None:
         name = read_manifest(options.output).model
     retriever = Retriever.from_pretrained(name, device=options.device)
     with Indexing.at(
-        options.output, retriever, kind=kind, precision=options.precision, server=server
+        options.output,
+        retriever,
+        kind=kind,
+        precision=options.precision,
+        server=server,
+        lists=None if lists == Lists() else lists,
     ) as index:
         _change(index, options)
 
