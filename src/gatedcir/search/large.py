@@ -27,8 +27,8 @@ from gatedcir.search.segments import SegmentedIndex
 
 LEAST = 320_000  # features, below which the exact search is as fast
 _STAGE = "lists-"
-_CANDIDATES = 500  # images that are scored, at least
-_FOR_EACH = 20  # images that are scored for each one kept
+_CANDIDATES = 300  # images that are scored, at least
+_FOR_EACH = 8  # images that are scored for each one kept
 _SHARE = 2  # of fewer images than so many times the candidates, all are scored
 _AT_ONCE = 1024  # images that are listed together
 

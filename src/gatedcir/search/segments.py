@@ -35,10 +35,10 @@ class _Segment:
 
     def __init__(self, file: Path, form: Form) -> None:
         shapes = [(form.tokens, form.dim)]
-        entries = shards.read_entries(file, shapes, PRECISIONS[form.precision])
+        rows = shards.read_rows(file, shapes, PRECISIONS[form.precision])
         self.file = file
-        self.numbers = np.array([int(entry.name) for entry in entries], dtype=np.int64)  # [N]
-        self.digests = [entry.file.digest for entry in entries]
+        self.numbers = np.array([int(name) for name, *_ in rows], dtype=np.int64)  # [N]
+        self.digests = [digest for *_, digest in rows]
         self._mapped = shards.MappedShard(file)
         self._lock = Lock()
 
