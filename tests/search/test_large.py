@@ -98,7 +98,7 @@ def test_no_image_is_missing_if_the_lists_that_are_looked_into_hold_too_few(tmp_
 
 def test_a_gallery_that_is_too_small_to_train_is_searched_exactly(tmp_path):
     features = unit((50, 4, 8))
-    with pytest.warns(UserWarning, match="has 50 images, too few .*; up to 80000 images, .* exact"):
+    with pytest.warns(UserWarning, match="has 50 images, too few .*; below 80000 images, .* exact"):
         index = filled(tmp_path, features)
     query = unit((1, 1, 8), seed=1)
     assert index.search(query, 1)[1] == scores_of(features, query[0]).argmax()

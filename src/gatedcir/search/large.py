@@ -92,24 +92,20 @@ class LargeIndex(SegmentedIndex):
         numbers, marks = self._images()
         tokens = len(numbers) * self.form.tokens
         if tokens < LEAST:
-            least = -(-LEAST // self.form.tokens)
             warnings.warn(
-                f"{self.folder} has {len(numbers)} images, too few to train lists on; up to "
-                f"{least} images, a large index is searched as an exact one.",
+                f"{self.folder} has {len(numbers)} images, too few to train lists on; below "
+                f"{-(-LEAST // self.form.tokens)} images, a large index is searched as an exact "
+                "one.",
                 stacklevel=2,
             )
             return
         stage = self._stage
-        if stage is None or self.lists.count(tokens) > stage.index.nlist:
+        by_size = self.lists.nlist is None
+        if stage is None or (by_size and self.lists.count(tokens) > stage.index.nlist):
             stage = FirstStage.trained(self.lists, tokens, self._sample(tokens))
         kept = numbers[stage.listed(numbers, marks)]
         gone = np.setdiff1d(stage.numbers, kept)
-        if (
-            self._place is not None
-            and stage is self._stage
-            and not len(gone)
-            and len(kept) == len(numbers)
-        ):
+        if stage is self._stage and len(kept) == len(numbers) and not len(gone):
             return
         stage.remove(gone)
         for segment in bar(list(self._segments), desc="listing", unit="file", leave=False):
@@ -163,11 +159,13 @@ class LargeIndex(SegmentedIndex):
 
     def info(self) -> dict[str, Any]:
         """As `StoredIndex`, with the first stage."""
-        stage = self._stage
+        found, stage = super().info(), self._stage
         if stage is None:
-            return super().info() | {"first stage": "none; every search reads all features"}
+            return found | {"first stage": "none; every search reads all features"}
+        files = [file for place in self._stages() for file in place.iterdir()]
         index = stage.index
-        return super().info() | {
+        return found | {
+            "bytes": found["bytes"] + sum(file.stat().st_size for file in files),
             "first stage": f"{index.ntotal} features in {index.nlist} lists, "
             f"{index.code_size} bytes each",
             "bytes in memory": stage.memory,
