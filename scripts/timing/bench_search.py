@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from gatedcir.errors import run_command
+from gatedcir.errors import UserError, run_command
 from gatedcir.options.command_line import Range
 from gatedcir.options.parsing import parse
 
@@ -40,7 +40,9 @@ class Options:
     repeats: int = 5
     """Timed searches of each query. The shortest counts."""
     kinds: tuple[str, ...] = ("numpy", "faiss-flat", "exact", "large", "embedded", "server")
-    """What is measured. numpy and faiss-flat keep all features in memory, with 4 bytes a number."""
+    """What is measured. numpy and faiss-flat keep all features in memory, with 4 bytes a number.
+    embedded-graph, embedded-scalar, embedded-product and embedded-turbo are settings of the Qdrant
+    engine that the kind embedded does not use."""
     probes: tuple[int, ...] = (64, 32, 16, 8)
     """The kind large looks into one list in so many, a row each."""
     index_url: str | None = None
@@ -95,9 +97,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     import faiss
     import torch
+    from engine_settings import SETTINGS
 
     from gatedcir.search.kinds import KINDS
 
+    kinds = KINDS | SETTINGS
+    if wrong := set(options.kinds) - {"numpy", "faiss-flat", *kinds}:
+        raise UserError(
+            f"there is no kind {', '.join(sorted(wrong))}; choose of numpy, faiss-flat, "
+            f"{', '.join(kinds)}."
+        )
     faiss.omp_set_num_threads(torch.get_num_threads())
     data = Clustered(options)
     size = options.images * options.tokens * options.dim * 2
@@ -111,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             if name in ("numpy", "faiss-flat"):
                 _measure_in_memory(name, table)
             elif name != "server" or options.index_url is not None:
-                _measure_kind(name, KINDS[name], Path(place, name), table)
+                _measure_kind(name, kinds[name], Path(place, name), table)
 
 
 class Table:

@@ -264,8 +264,12 @@ def test_the_benchmark_has_a_row_for_each_kind(capsys, monkeypatch):
     pytest.importorskip("qdrant_edge")
     monkeypatch.setattr(large, "LEAST", 18)
     sizes = "--images 9 --tokens 2 --dim 4 --clusters 3 --queries 2 --repeats 1 --probes 4 1"
-    bench_search.main([*sizes.split(), "--index-url", "http://here"])
+    kinds = "--kinds numpy faiss-flat large embedded embedded-scalar server"
+    bench_search.main([*sizes.split(), *kinds.split(), "--index-url", "http://here"])
     rows = capsys.readouterr().out.splitlines()
     kinds = ["exact", "numpy", "faiss-flat", "large, one list in 4", "large, one list in 1"]
-    assert [row.partition(":")[0] for row in rows[1:]] == [*kinds, "embedded", "server"]
+    more = ["embedded", "embedded-scalar", "server"]
+    assert [row.partition(":")[0] for row in rows[1:]] == [*kinds, *more]
     assert all("recall@9 1.0000" in row for row in rows[1:])
+    with pytest.raises(UserError, match="there is no kind best; choose of numpy"):
+        bench_search.main([*sizes.split(), "--kinds", "best"])

@@ -74,7 +74,10 @@ def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> No
 
 def read_entries(shard: Path, shapes: Sequence[tuple[int, int]], dtype: torch.dtype) -> list[Entry]:
     """The images of a shard, in the order of its rows. Arguments and errors as `read_rows`."""
-    return [Entry(name, ImageFile(*file)) for name, *file in read_rows(shard, shapes, dtype)]
+    return [
+        Entry(name, ImageFile(size, modified, digest))
+        for name, size, modified, digest in read_rows(shard, shapes, dtype)
+    ]
 
 
 def read_rows(
