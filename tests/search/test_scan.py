@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from gatedcir.search import scan
+from gatedcir.search import scan, segments
 from gatedcir.search.index import Form
-from gatedcir.search.scan import Chosen, best_tokens
+from gatedcir.search.scan import Chosen, best_of_each, best_tokens
 from gatedcir.search.segments import SegmentedIndex
 
 
@@ -33,14 +33,18 @@ def test_the_scan_equals_a_full_product(precision):
     order = np.argsort(-products)[:30]
     np.testing.assert_allclose(scores, products[order], atol=1e-6)
     assert np.array_equal(images, owners[order])
+    each = np.concatenate([best_of_each(query, some) for some in files])
+    np.testing.assert_allclose(each, products.reshape(-1, 2).max(1), atol=1e-6)
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_equal_images_come_by_number_whatever_k_is(tmp_path):
+@pytest.mark.parametrize("few", [0, 16])
+def test_equal_images_come_by_number_whatever_k_is(few, tmp_path, monkeypatch):
     index = SegmentedIndex.open(tmp_path, Form(2, 4, "fp16"), writable=True)
     for numbers in ([9, 3, 8, 1], [7, 2, 6, 4, 5]):
         index.add(numbers, list(map(str, numbers)), np.ones((len(numbers), 2, 4), np.float32))
     query = np.ones((1, 1, 4), np.float32)
+    monkeypatch.setattr(segments, "_FEW_FOR_EACH", few)
     for k in range(1, 10):
         assert index.search(query, k)[1].tolist() == [list(range(1, 10))[:k]]
 

@@ -55,7 +55,7 @@ class Options:
     """Inverted lists of a new index of the kind large. Without it: about the square root of the
     number of features, a power of two."""
     nprobe: Annotated[int, Range(1)] | None = None
-    """Lists that a search of such an index looks into. Without it: one in 8."""
+    """Lists that a search of such an index looks into. Without it: a quarter of them."""
     pq_bytes: Annotated[int, Range(1)] = 64
     """Bytes of a feature's code in these lists."""
     pool_factor: Annotated[int, Range(1)] = 1

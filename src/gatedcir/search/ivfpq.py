@@ -38,7 +38,7 @@ class Lists:
     nlist: int | None = None
     """Inverted lists. None: the power of two next to the square root of the number of features."""
     nprobe: int | None = None
-    """Lists that a search looks into. None: one in 8."""
+    """Lists that a search looks into. None: a quarter of them."""
     pq_bytes: int = 64
     """Bytes of a feature's code."""
     pool_factor: int = 1
@@ -136,7 +136,7 @@ class FirstStage:
         """
         nlist = self.index.nlist
         settings = _FAISS.SearchParametersIVF(
-            nprobe=min(nlist, self.lists.nprobe or max(1, nlist // 8)), sel=_selector(among)
+            nprobe=min(nlist, self.lists.nprobe or max(1, nlist // 4)), sel=_selector(among)
         )
         fetch = min(self.index.ntotal, _PER_CANDIDATE * count)
         scores, ids = self.index.search(query, fetch, params=settings)  # [P, T]

@@ -151,7 +151,9 @@ class LargeIndex(SegmentedIndex):
         rows = as_rows(queries, self.form.dim, "query").reshape(queries.shape)  # [M, P, E]
         found = []
         for query in rows:
-            images = np.union1d(stage.candidates(query, count, among), unlisted)
+            images = stage.candidates(query, count, among)
+            if len(unlisted):
+                images = np.union1d(images, unlisted)
             enough = len(images) >= min(k, pool)
             found.append(super().search(query[None], k, images if enough else among))
         scores, numbers = zip(*found, strict=True)

@@ -81,6 +81,32 @@ def best_tokens(query: Floats, chosen: Sequence[Chosen], fetch: int) -> tuple[Fl
     return scores, images[first + (places & 0xFFFFFFFF) // tokens_per_image]
 
 
+def best_of_each(query: Floats, some: Chosen) -> Floats:
+    """The best inner product of a query [E] with any token of each image: [n].
+
+    >>> tokens = torch.tensor([[[1, 0], [0, 1]], [[3, 0], [0, 0]]], dtype=torch.float16)
+    >>> some = Chosen(tokens, np.array([4, 7]), np.array([1]))
+    >>> best_of_each(np.array([1, 0], np.float32), some).tolist()
+    [3.0]
+    """
+    scanner = _scanner(query, some.tokens.dtype)
+    scores = np.full(len(some.rows), -np.inf, dtype=np.float32)  # [n], a heap of one each
+    place = faiss.swig_ptr(np.empty(1, dtype=np.int64))
+    codes = some.tokens.data_ptr() + some.rows * some.tokens[0].nbytes
+    heaps = scores.ctypes.data + np.arange(len(scores)) * scores.itemsize
+    for code, heap in zip(codes.tolist(), heaps.tolist(), strict=True):
+        scanner.scan_codes(
+            some.tokens.shape[1],
+            _FAISS.cast_integer_to_uint8_ptr(code),
+            None,
+            _FAISS.cast_integer_to_float_ptr(heap),
+            place,
+            1,
+        )
+    _FAISS.InvertedListScanner.__swig_destroy__(scanner)
+    return scores
+
+
 def _runs(some: Chosen) -> list[tuple[int, Indices]]:
     """The address and the images of every run of rows that lie next to each other."""
     stride = some.tokens[0].nbytes

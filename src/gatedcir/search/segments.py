@@ -21,13 +21,14 @@ from gatedcir.features import shards
 from gatedcir.features.shards import Entry, ImageFile
 from gatedcir.search.exact import as_rows, distinct_images, first_of_equals, similarities
 from gatedcir.search.index import Features, Floats, Form
-from gatedcir.search.scan import Chosen, best_tokens
+from gatedcir.search.scan import Chosen, best_of_each, best_tokens
 
 SEGMENT_BYTES = 2**26  # of a full segment
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
 _NONE: Indices = np.empty(0, dtype=np.int64)
 _BLOCK_PARTS = 512  # parts of queries multiplied at once
 _FEW = 8  # segments that are not full and may stay so
+_FEW_FOR_EACH = 16  # images for each one kept, up to which each is scanned alone
 
 
 class _Segment:
@@ -244,28 +245,36 @@ class SegmentedIndex:
 
 def _multiply(rows: Floats, parts: int, chosen: Sequence[Chosen], k: int) -> tuple[Floats, Indices]:
     """Scores and images [m, K] of queries [m * P, E], by products with all features."""
-    which = np.concatenate([some.numbers[some.rows] for some in chosen])  # [G]
-    which, order = np.unique(which, return_index=True)  # in a second copy an image counts once
     queries = torch.from_numpy(rows)
     found = torch.cat([similarities(queries, some.features()) for some in chosen], dim=1)
-    found = found[:, torch.from_numpy(order)].unflatten(0, (-1, parts)).mean(1)  # [m, G]
-    best, places = first_of_equals(found, min(k, len(which)))
+    return _kept(found.unflatten(0, (-1, parts)).mean(1), chosen, k)
+
+
+def _kept(scores: torch.Tensor, chosen: Sequence[Chosen], k: int) -> tuple[Floats, Indices]:
+    """The best K of the scores [m, n] of all images."""
+    which = np.concatenate([some.numbers[some.rows] for some in chosen])  # [n]
+    which, order = np.unique(which, return_index=True)  # in a second copy an image counts once
+    best, places = first_of_equals(scores[:, torch.from_numpy(order)], min(k, len(which)))
     return best.numpy(), which[places.numpy()]
 
 
 def _scan(query: Floats, chosen: Sequence[Chosen], k: int) -> tuple[Floats, Indices]:
     """As `_multiply` for a query of one part [E], and faster.
 
-    The Q * k best tokens are of k images or more. With one token more, the scan sees whether
-    another image is as good as the last one kept. It then fetches more.
+    Of many images, the best tokens are found. The Q * k best of them are of k images or more. With
+    one token more, the scan sees whether another image is as good as the last one kept. It then
+    fetches more.
     """
+    images = sum(len(some.rows) for some in chosen)
+    if images <= _FEW_FOR_EACH * k:
+        scores = np.concatenate([best_of_each(query, some) for some in chosen])
+        return _kept(torch.from_numpy(scores)[None], chosen, k)
     tokens = chosen[0].tokens.shape[1]
-    total = tokens * sum(len(some.rows) for some in chosen)
     fetch = tokens * k + 1
     while True:
-        scores, images = best_tokens(query, chosen, min(fetch, total))
-        best, which = distinct_images(scores[None], images[None], k)
-        if fetch >= total or best[0, -1] > scores[-1]:
+        scores, owners = best_tokens(query, chosen, min(fetch, tokens * images))
+        best, which = distinct_images(scores[None], owners[None], k)
+        if fetch >= tokens * images or best[0, -1] > scores[-1]:
             kept = np.isfinite(best[0])  # of an image with two copies the rest is not
             return best[:, kept], which[:, kept]
         fetch *= 2
