@@ -6,7 +6,7 @@ features once.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gatedcir.errors import UserError, run_command
@@ -45,6 +45,10 @@ class Options:
     engine that the kind embedded does not use."""
     probes: tuple[int, ...] = (64, 32, 16, 8)
     """The kind large looks into one list in so many, a row each."""
+    pq_bytes: Annotated[int, Range(1)] = 64
+    """Of a code of the kind large."""
+    pool_factor: Annotated[int, Range(1)] = 1
+    """Of the kind large."""
     index_url: str | None = None
     """A Qdrant server to measure too. Its collection stays there."""
 
@@ -181,6 +185,9 @@ def _measure_kind(name: str, kind: Any, folder: "Path", table: Table) -> None:
     if name == "server":
         assert options.index_url is not None
         Server.new(options.index_url).write(folder)
+    lists = Lists(pq_bytes=options.pq_bytes, pool_factor=options.pool_factor)
+    if name == "large":
+        lists.write(folder)
     index, written = kind.open(folder, form, writable=True), 0.0
     for numbers, features in table.data.portions():
         digests = [f"{number:064x}" for number in numbers]
@@ -194,9 +201,8 @@ def _measure_kind(name: str, kind: Any, folder: "Path", table: Table) -> None:
     per_image = options.images / written
     for share in options.probes if listed else (0,):
         if share:
-            Lists(nprobe=max(1, Lists().count(options.images * options.tokens) // share)).write(
-                folder
-            )
+            nprobe = max(1, lists.count(options.images * options.tokens) // share)
+            replace(lists, nprobe=nprobe).write(folder)
         index = kind.open(folder, form)
         info = index.info()
         memory = info.get("bytes in memory", 0) / options.images
