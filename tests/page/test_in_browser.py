@@ -64,15 +64,8 @@ def test_the_page_in_chromium(address, photos, tmp_path):
         text.wait_for()
         page.wait_for_selector(".gc-examples img")
 
-        text.press("Enter")  # nothing to search for
-        page.get_by_text("Give a picture, a text, or both").wait_for()
         choose = page.locator("input[type=file]")
-        choose.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no image"})
-        page.get_by_text("is no picture that can be read").wait_for()
-        with (tmp_path / "a.png").open("wb") as large:
-            large.truncate(30_000_000)
-        choose.set_input_files(tmp_path / "a.png")
-        page.get_by_text("has 30.0 MB; give a picture of at most 10 MB").wait_for()
+        _refuses_what_is_no_picture(page, text, choose, tmp_path)
 
         choose.set_input_files(photos / "p3.png")
         page.wait_for_selector(".gc-drop img")
@@ -107,6 +100,17 @@ def test_the_page_in_chromium(address, photos, tmp_path):
         browser.close()
     assert not errors
     assert {url for url in outside if not url.startswith((address, "data:", "blob:"))} == set()
+
+
+def _refuses_what_is_no_picture(page, text, choose, folder):
+    text.press("Enter")  # nothing to search for
+    page.get_by_text("Give a picture, a text, or both").wait_for()
+    choose.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no image"})
+    page.get_by_text("is no picture that can be read").wait_for()
+    with (folder / "a.png").open("wb") as large:
+        large.truncate(30_000_000)
+    choose.set_input_files(folder / "a.png")
+    page.get_by_text("has 30.0 MB; give a picture of at most 10 MB").wait_for()
 
 
 def _has_no_barriers(page):
