@@ -30,7 +30,7 @@ LONGEST = {
     *("test_stopped_runs.py", "test_visual_commands.py", "test_cache.py", "test_precisions.py"),
     *("test_ablation.py", "test_configs.py", "test_resized.py", "test_train.py"),
 }
-SIZES = {"train": 24, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
+SIZES = {"train": 16, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
 
 
 @pytest.hookimpl(wrapper=True)

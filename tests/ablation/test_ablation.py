@@ -81,7 +81,7 @@ def test_data_batches_and_weights_are_checked_before_the_first_run(home, tmp_pat
     flags = ["--grid", "grid.yaml", "--dataset", "CIRR", "--output", "out"]
     bad(ablate, flags, "there is no folder cirr_dataset")
     flags += ["--data-path", home / "cirr_dataset"]
-    bad(ablate, flags, "cell a: the training split has 24 triplets, fewer than one batch of 64")
+    bad(ablate, flags, "cell a: the training split has 16 triplets, fewer than one batch of 64")
     bad(ablate, [*flags, "--batch-size", "8", "--backbone", "no.pt"], "no weights 'no.pt'")
     assert not (tmp_path / "out").exists()
 

@@ -12,9 +12,18 @@ from safetensors.torch import load_file
 import blip_fine_tune_2
 import blip_validate
 from gatedcir.pretrained import TrainedRetriever
+from gatedcir.synthetic.layouts import write_cirr
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TEXTS = ["make it red", "two dogs on grass"]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """The suite's small scenes of that time."""
+    folder = tmp_path_factory.mktemp("scenes")
+    list(write_cirr(folder, {"train": 24, "val": 6, "test": 20}, seed=0))
+    return folder
 
 
 @pytest.fixture
@@ -40,16 +49,16 @@ def test_features_are_those_of_release_0_1(release, name):
     assert found.epoch == 1 and found.config.model.gated_fusion.strategy == "gated"
 
 
-def test_metrics_are_those_of_release_0_1(release, home):
-    data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]
+def test_metrics_are_those_of_release_0_1(release, scenes):
+    data = ["--dataset", "CIRR", "--data-path", str(scenes), "--num-workers", "0"]
     blip_validate.main([*data, "--model-path", "run", "--json", "now.json"])
     metrics = (json.loads(Path(name).read_text())["metrics"] for name in ("now.json", "val.json"))
     assert next(metrics) == pytest.approx(next(metrics))
 
 
-def test_a_run_of_release_0_1_goes_on(release, home):
+def test_a_run_of_release_0_1_goes_on(release, scenes):
     before = pd.read_csv("run/train_metrics.csv")
-    blip_fine_tune_2.main(["--resume", "run", "--data-path", str(home / "cirr_dataset")])
+    blip_fine_tune_2.main(["--resume", "run", "--data-path", str(scenes)])
     pd.testing.assert_frame_equal(pd.read_csv("run/train_metrics.csv")[:1][before.columns], before)
     after = pd.read_csv("run/validation_metrics.csv")
     expected = pd.read_csv("after_resume.csv")
