@@ -25,6 +25,10 @@ except ImportError:  # Windows
 UNFINISHED = ".unfinished"  # ends what is being written next to its place
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NO_DISK = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN)
+_NOT_READ = (
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
 # Errors without a number: of torch, and of SQLite.
 _SAYS_NO_ROOM = (
     "unexpected pos",
@@ -35,6 +39,18 @@ _MB = 1e6
 _UMASK = os.umask(0)  # is read by setting it
 os.umask(_UMASK)
 CONFIG_FILE = "config.yaml"  # the options of a run, in its folder
+
+
+class NotReadError(UserError):
+    """The system did not give a file, which may be good."""
+
+
+def check_was_read(file: Path, error: Exception) -> None:
+    """NotReadError if an error of reading a file says nothing about its content."""
+    if reason := _words(error, _NOT_READ):
+        raise NotReadError(
+            f"{file} cannot be read ({reason}), and may be good; mend that, and repeat the command."
+        ) from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from gatedcir.ablation.runs import WAY_OUT, Run
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.errors import UserError, reason_of
 from gatedcir.evaluation.statistics import Estimate, compare, estimate
-from gatedcir.files import write_text
+from gatedcir.files import check_was_read, write_text
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
 FINISHED, FAILED = "finished", "failed"
@@ -118,6 +118,7 @@ def provenance_of(run: Run) -> dict[str, Any]:
         if lacking := {"git", "devices", "processes", *PARAMETERS} - found.keys():
             raise ValueError(f"no {min(lacking)}")
     except (ValueError, OSError, AttributeError) as error:
+        check_was_read(file, error)
         raise UserError(
             f"{file} is damaged ({reason_of(error)}); put a copy of it back, or {WAY_OUT}."
         ) from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Self
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import check_was_read, write_json
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.run_folder.claim import LOCK
 from gatedcir.search.catalogue import Catalogue
@@ -67,6 +67,7 @@ def read_manifest(folder: Path) -> Manifest:
             )
         return Manifest(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
+        check_was_read(file, error)
         raise UserError(
             f"{file} is damaged ({reason_of(error)}); put a copy back, or index into another "
             "folder."

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import CONFIG_FILE
+from gatedcir.files import CONFIG_FILE, check_was_read
 from gatedcir.options.parsing import read_yaml
 from gatedcir.run_folder.checkpoint import BEFORE, BEST, CHECKPOINTS, LAST
 from gatedcir.run_folder.folder import STEPS, TRAIN, VALIDATION, read_table
@@ -79,6 +79,7 @@ def _read(path: Path, name: str) -> RunFiles:
         if not isinstance(provenance, dict):
             raise ValueError("no object")
     except (ValueError, OSError) as error:
+        check_was_read(file, error)
         raise UserError(
             f"{file} is damaged ({reason_of(error)}); put a copy of it back, or {_WAY_OUT}."
         ) from None

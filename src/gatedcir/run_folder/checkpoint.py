@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
-from gatedcir.errors import UserError
-from gatedcir.files import whole_file
+from gatedcir.errors import UserError, is_lack_of_memory
+from gatedcir.files import check_was_read, whole_file
 from gatedcir.resources import tensor_bytes
 
 FORMAT = "gatedcir-1"
@@ -97,6 +97,7 @@ def read(file: Path) -> Any:
     """The content of a file of `torch.save`, with tensors on the CPU. Code in it is never run.
 
     Raises:
+        NotReadError: the system did not give the file.
         UserError: the file is damaged, or holds objects other than tensors and plain values.
     """
     try:
@@ -104,6 +105,9 @@ def read(file: Path) -> Any:
         _check_sums(file)
         return content
     except Exception as error:
+        check_was_read(file, error)
+        if is_lack_of_memory(error) and _is_whole(file):
+            raise
         # The reader's errors have no common base class, and their texts advise to trust the file.
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             reason = "holds Python objects in addition to its tensors, which could run code"
@@ -120,6 +124,15 @@ def _check_sums(file: Path) -> None:
         with zipfile.ZipFile(file) as parts:
             if (wrong := parts.testzip()) is not None:
                 raise ValueError(f"{wrong} has another checksum")
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether all parts of a file have their checksums."""
+    try:
+        _check_sums(file)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return zipfile.is_zipfile(file)
 
 
 def is_checkpoint(content: Any) -> bool:

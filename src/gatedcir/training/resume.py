@@ -11,6 +11,7 @@ from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import changed_split
 from gatedcir.errors import UserError
+from gatedcir.files import NotReadError
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config
@@ -66,6 +67,8 @@ def _newest(folder: Path) -> Checkpoint | None:
         if last.is_file():
             return checkpoint.load(last)
         reason = f"there is no {last}"
+    except NotReadError:
+        raise  # it may be good
     except UserError as error:
         if not before.is_file():
             raise
