@@ -4,15 +4,14 @@ A reader gets the folder of the files. It may return, or raise a `UserError` or 
 which a command makes one sentence.
 """
 
-import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import unquote
+
+import requests_to_page
 
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config
@@ -244,100 +243,6 @@ def _read_answers(folder: Path) -> None:
     read_answers([folder / "recall.json"], [parse_cirr(folder, "val")], CIRR.read_answers)
 
 
-def _requests() -> dict[str, bytes]:
-    _, picture = _page()
-    there, host = f"ref={picture}&k=2", "HTTP/1.1\nHost: localhost\n"
-    where = "where=%7B%22price%22%3A%7B%22from%22%3A1%7D%7D"
-    texts = {
-        "query": f"GET /query.json?{there}&text=0.5*red&alpha=0.5&{where} {host}\n",
-        "picture": f"GET /picture/{picture}?side=96 {host}Range: bytes=0-9\n\n",
-        "sheet": f"GET /sheet.png?{there}&text=two%20dogs&more={picture} {host}\n",
-        "upload": f"POST /upload {host}Content-Length: 9\n\nGIF89a...",
-        "page": f"GET /?{there} {host}Accept: text/html\nCookie: a=b\n\n",
-    }
-    return {name: text.encode() for name, text in texts.items()}
-
-
-def _write_requests(folder: Path) -> list[Path]:
-    files = [folder / name for name in _requests()]
-    for file, content in zip(files, _requests().values(), strict=True):
-        file.write_bytes(content)
-    return files
-
-
-def _read_requests(folder: Path) -> None:
-    """Ask the page what a changed file says. If none is changed, what all say."""
-    app, _ = _page()
-    asked = {file.name: file.read_bytes() for file in folder.iterdir()}
-    changed = {name: content for name, content in asked.items() if content != _requests()[name]}
-    for name, content in (changed or asked).items():
-        status, answer = asyncio.run(_answer(app, content))
-        if status >= 500 or b"Traceback" in answer:
-            raise RuntimeError(f"{status}: {answer[:500]!r}")
-        if status >= 400 and changed:
-            raise UserError(f"{name} was refused with {status}; ask for something else.")
-
-
-async def _answer(app: Any, content: bytes) -> tuple[int, bytes]:
-    """Ask as a server would, without one: the status and the body of the answer."""
-    head, _, body = content.partition(b"\n\n")
-    (first, *lines), sent = head.split(b"\n"), iter([body])
-    method, target, *_ = [*first.split(b" "), b"", b""]
-    path, _, query = target.partition(b"?")
-    headers = [line.partition(b":") for line in lines]
-    scope = {
-        "type": "http",
-        "method": method.decode("latin-1"),
-        "path": unquote(path.decode("latin-1")),
-        "raw_path": path,
-        "query_string": query,
-        "headers": [(name.strip().lower(), value.strip()) for name, _, value in headers],
-        **{"http_version": "1.1", "scheme": "http", "root_path": ""},
-        **{"client": ("127.0.0.1", 1), "server": ("localhost", 80), "asgi": {"version": "3.0"}},
-    }
-    status, answer = 0, bytearray()
-
-    async def receive() -> dict[str, Any]:
-        if (part := next(sent, None)) is not None:
-            return {"type": "http.request", "body": part, "more_body": False}
-        return {"type": "http.disconnect"}
-
-    async def send(message: dict[str, Any]) -> None:
-        nonlocal status
-        status = message.get("status", status)
-        answer.extend(message.get("body", b""))
-
-    await app(scope, receive, send)
-    return status, bytes(answer)
-
-
-@cache
-def _page() -> tuple[Any, str]:
-    """The page over three pictures, with the embedded model, and an id. Nothing listens."""
-    import numpy as np
-    from PIL import Image
-
-    from gatedcir.gallery.retriever import Retriever
-    from gatedcir.page.engine import Engine
-    from gatedcir.page.server import make_app
-    from gatedcir.page.shelf import UPLOADS, Kept
-    from gatedcir.page.site import Site
-
-    with TemporaryDirectory(prefix="gatedcir_page_") as place:
-        photos, index = Path(place) / "photos", Path(place) / "index"
-        photos.mkdir()
-        for number in range(3):
-            Image.fromarray(np.full((8, 8, 3), 80 * number, np.uint8)).save(
-                photos / f"{number}.png"
-            )
-        (photos / "table.csv").write_text("path,price\n0.png,1\n1.png,5\n")
-        retriever = Retriever.from_pretrained("tiny")
-        retriever.index(photos, to=index, metadata=photos / "table.csv").close()
-        uploads: Kept[bytes] = Kept(UPLOADS, len)
-        site = Site([Engine(index, retriever, uploads=uploads)], uploads)
-        return make_app(site), site.examples(1)[0][0]
-
-
 KINDS = {
     **{
         name: Kind(_write_annotations(name), partial(_read_annotations, name))
@@ -352,5 +257,5 @@ KINDS = {
     "index": Kind(_write_index, _read_index),
     "images": Kind(_write_images, _read_images),
     "answers": Kind(_write_answers, _read_answers),
-    "requests": Kind(_write_requests, _read_requests),
+    "requests": Kind(requests_to_page.write, requests_to_page.read),
 }

@@ -97,6 +97,14 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. ValueError if it is none, or is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
+
+
 @contextmanager
 def whole_folder(path: Path, *, size: int = 0) -> Iterator[Path]:
     """A new folder to fill that becomes `path` when the block ends without an error.

@@ -24,7 +24,7 @@ from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.features import shards
 from gatedcir.features.encode import Encoder, encode_images, progress_bar
 from gatedcir.features.shards import Entry, ImageFile, ShardSource
-from gatedcir.files import check_was_read, digest, stamp, write_json
+from gatedcir.files import check_was_read, digest, parse_json, stamp, write_json
 from gatedcir.resources import GIB
 
 SHARD_BYTES = 2**28  # a killed process loses at most this, and a process holds this in memory
@@ -230,7 +230,7 @@ class FeatureFolder:
         if not file.is_file() and not any(self.path.glob(f"*{shards.SUFFIX}")):
             return  # another process is about to write it
         try:
-            settings = dict(json.loads(file.read_text(encoding="utf-8")))
+            settings = dict(parse_json(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             check_was_read(file, error)
             raise UserError(

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import check_was_read, room_for, settle
+from gatedcir.files import check_was_read, parse_json, room_for, settle
 from gatedcir.resources import tensor_bytes
 
 SUFFIX = ".safetensors"
@@ -88,7 +88,7 @@ def read_entries(shard: Path, shapes: Sequence[tuple[int, int]], dtype: torch.dt
             metadata = content.metadata()
             if metadata.get(_OF_NAMES) not in (None, _sum_of(metadata[_KEY])):
                 raise ValueError("the names of its images have another checksum")
-            images = json.loads(metadata[_KEY])
+            images = parse_json(metadata[_KEY])
             found = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
             forms = {name: (s.get_shape(), s.get_dtype()) for name, s in found.items()}
         entries = [Entry(name, ImageFile(*file)) for name, *file in images]
@@ -210,6 +210,6 @@ class MappedShard:
 
 def _open(shard: Path, size: int) -> _Opened:
     with safe_open(shard, "pt") as content:
-        checksums = json.loads((content.metadata() or {}).get(_CHECKSUMS, "[]"))
+        checksums = parse_json((content.metadata() or {}).get(_CHECKSUMS, "[]"))
         levels = [content.get_tensor(str(number)) for number in range(len(content.keys()))]
     return _Opened(levels, size, dict(enumerate(checksums)))

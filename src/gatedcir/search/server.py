@@ -5,7 +5,6 @@ of the server comes from the environment variable QDRANT_API_KEY and is written 
 Shapes: B images, Q query tokens, E embedding width, M queries, P parts, K kept.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import parse_json, write_json
 from gatedcir.search.database import DatabaseIndex
 from gatedcir.search.index import Features, Floats, Form
 
@@ -63,7 +62,7 @@ class Server:
         """UserError if the folder does not say where its index is."""
         file = folder / _PLACE
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            return cls(**parse_json(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"{file} does not say where the index is ({reason_of(error)}); put a copy back, or "
