@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ _SAYS_NO_ROOM = (
 _MB = 1e6
 _UMASK = os.umask(0)  # is read by setting it
 os.umask(_UMASK)
+_WINDOWS = os.name == "nt"
+_PAUSES = (0.1, 0.5, 2.0)  # seconds
 CONFIG_FILE = "config.yaml"  # the options of a run, in its folder
 
 
@@ -203,7 +206,14 @@ def _next_to(path: Path) -> Iterator[Path]:
 
 def _rename(unfinished: Path, path: Path) -> None:
     target = path.resolve()  # a link to elsewhere stays a link
-    unfinished.replace(target)
+    for pause in _PAUSES if _WINDOWS else ():
+        try:
+            unfinished.replace(target)
+            break
+        except PermissionError:  # Windows replaces no file that somebody reads
+            time.sleep(pause)
+    else:
+        unfinished.replace(target)
     _sync(target.parent)
 
 
@@ -216,10 +226,9 @@ def settle(file: Path) -> None:
 
 def _sync(place: Path) -> None:
     """Flush to disk, so that a power cut does not leave a name without its content."""
-    windows = os.name == "nt"
-    if windows and place.is_dir():
+    if _WINDOWS and place.is_dir():
         return  # it opens no folders
-    descriptor = os.open(place, os.O_RDWR if windows else os.O_RDONLY)
+    descriptor = os.open(place, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,7 +185,8 @@ class FeatureFolder:
             yield None if shard.exists() else shard
         finally:
             if shard.exists():  # else two processes could hold locks on an old and a new file
-                file.unlink(missing_ok=True)
+                with suppress(OSError):  # Windows removes it when it is closed
+                    file.unlink()
             lock.release()
 
     def _write_manifest(self) -> None:
