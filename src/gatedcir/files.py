@@ -165,7 +165,9 @@ def room_for(path: Path, *, size: int = 0) -> Iterator[None]:
 def _is_of(error: Exception, folder: Path) -> bool:
     """Whether an error of the file system names no file elsewhere, which was only read."""
     name = getattr(error, "filename", None)
-    return isinstance(error, OSError) and (name is None or folder in Path(name).resolve().parents)
+    if not isinstance(error, OSError) or name is None:
+        return isinstance(error, OSError)
+    return folder in Path(os.fsdecode(name)).resolve().parents
 
 
 def _words(
