@@ -8,7 +8,7 @@ Shapes: B images, Q query tokens, E embedding width, M queries, P parts, K kept.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -53,8 +53,15 @@ class Server:
             client.close()
 
     def write(self, folder: Path) -> None:
-        """Note it in an index's folder."""
+        """Note it in an index's folder.
+
+        What a process noted that was killed at once stays: its collection may be there already.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        if (folder / _PLACE).is_file():
+            noted = self.read(folder)
+            if replace(self, collection=noted.collection) == noted:
+                return
         write_json(folder / _PLACE, asdict(self))
 
     @classmethod

@@ -128,7 +128,8 @@ def remarks(config: Config) -> Iterator[str]:
             + ("the last one is kept" if config.run.keeps_last else "no weights are kept")
         )
     elif not (config.run.keeps_best or config.run.keeps_last):
-        yield "no weights are kept, as --no-save or --no-save-best asks"
+        more = ", which turns --save-training off too" if config.run.save_training else ""
+        yield f"no weights are kept, as --no-save or --no-save-best asks{more}"
 
 
 def claim_folder(config: Config) -> AbstractContextManager[Place]:
