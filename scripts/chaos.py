@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from chaos_works import MOMENTS, WORKS, Ended, flags
-from failing_disk import ERRORS, FailingDisk, fill, make_room, mount, unmount
+from failing_disk import ERRORS, FailingDisk, fill, make_room, may_mount, mount, unmount
 
 from gatedcir.errors import UserError, run_command
 from gatedcir.files import UNFINISHED
@@ -129,7 +129,7 @@ class Chaos:
         self.folder, self.draw, self.event = folder.resolve(), random.Random(seed), event
         self.data = self.folder / "data"
         self.data.mkdir()
-        self.mounts = event == "full" and _may_mount(self.data)
+        self.mounts = event == "full" and may_mount(self.folder)
         self.disk = None if event == "kill" or self.mounts else FailingDisk(self.folder)
         _CONTEXT.set_forkserver_preload(_PRELOAD)
         from gatedcir.synthetic.layouts import write_cirr
@@ -209,14 +209,6 @@ class Chaos:
     def _must(self, argv: list[str], out: Path, *args: Any, **options: Any) -> None:
         if status := start(argv, out, *args, **options):
             raise RuntimeError(f"{' '.join(argv)} ended with status {status}: {_last_line(out)}")
-
-
-def _may_mount(folder: Path) -> bool:
-    """Whether small disks may be mounted here, tried in an empty folder."""
-    found = mount(folder)
-    if found:
-        unmount(folder)
-    return found
 
 
 def differences(before: Ended, after: Ended, expected: Ended) -> Iterator[str]:

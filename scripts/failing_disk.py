@@ -51,6 +51,18 @@ def mount(folder: Path) -> bool:
     )
 
 
+def may_mount(folder: Path) -> bool:
+    """Whether small disks may be mounted in a folder."""
+    place = folder / "trial"
+    place.mkdir()
+    try:
+        if found := mount(place):
+            unmount(place)
+        return found
+    finally:
+        place.rmdir()
+
+
 def unmount(folder: Path) -> None:
     """Take it away, with all that is on it."""
     subprocess.run(["umount", str(folder)], check=True)

@@ -101,6 +101,7 @@ def read(file: Path) -> Any:
         UserError: the file is damaged, or holds objects other than tensors and plain values.
     """
     try:
+        _check_stored(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
         _check_sums(file)
         return content
@@ -116,6 +117,14 @@ def read(file: Path) -> Any:
             reason = "is damaged or no file that torch.save wrote"
             way_out = "copy it again, or name a run's folder or a .pt file"
         raise UserError(f"{file} {reason}, so it was not opened; {way_out}.") from None
+
+
+def _check_stored(file: Path) -> None:
+    """ValueError if a part of a file is compressed. A small file could then fill the memory."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as parts:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                raise ValueError("torch.save compresses nothing")
 
 
 def _check_sums(file: Path) -> None:
