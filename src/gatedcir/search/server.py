@@ -7,7 +7,7 @@ Shapes: B images, Q query tokens, E embedding width, M queries, P parts, K kept.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -58,11 +58,11 @@ class Server:
         What a process noted that was killed at once stays: its collection may be there already.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / _PLACE).is_file():
-            noted = self.read(folder)
-            if replace(self, collection=noted.collection) == noted:
+        file = folder / _PLACE
+        with suppress(UserError):  # it is damaged
+            if file.is_file() and replace(Server.read(folder), collection=self.collection) == self:
                 return
-        write_json(folder / _PLACE, asdict(self))
+        write_json(file, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -39,7 +39,7 @@ from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 SPRC_MODEL = "Blip2QformerCirAlignPrompt"
-LINK = "tower"  # begins the name of a tower's weights next to a checkpoint
+LINK = "tower"  # the name of a tower's weights next to a checkpoint
 _KNOWN = {**RANDOM, **dict.fromkeys(HUB_NAMES, VIT_G), "pretrain_vitL": VIT_L}
 
 
@@ -197,22 +197,17 @@ def with_towers(run: Checkpoint, file: Path | str) -> Checkpoint:
     weights = dict(run.weights)
     for prefix, note in (run.towers or {}).items():
         size = run.backbone["vision_config"]["image_size"]
-        names = [*note["sources"], *_linked(Path(file))]
+        link = Path(file).with_name(LINK)
+        names = [*note["sources"], *([str(link.resolve())] if link.exists() else [])]
         tower = find_noted(note, (tower for name in names for tower in _towers_of(name, size)))
         if tower is None:
             raise UserError(
                 f"{file} leaves out its frozen vision tower ({note['hash']}), and none of its "
                 f"sources {', '.join(note['sources'])} has it here; bring one back to its place, "
-                f"link it as {Path(file).with_name(LINK)}, or train with --save-tower, which keeps "
-                "all in one file."
+                f"link it as {link}, or train with --save-tower, which keeps all in one file."
             )
         weights |= {prefix + name: weight for name, weight in tower.items()}
     return replace(run, weights=weights, towers=None)
-
-
-def _linked(file: Path) -> list[str]:
-    """Where the weights are that a user has linked or put next to a checkpoint."""
-    return [str(found.resolve()) for found in sorted(file.parent.glob(f"{LINK}*"))]
 
 
 def _towers_of(name: str, image_size: int) -> Iterator[Tower]:
