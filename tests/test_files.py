@@ -179,6 +179,13 @@ def test_a_disk_that_fails_leaves_the_old_file(tmp_path, monkeypatch, code):
     assert path.read_text() == "good" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_library_may_name_the_file_in_bytes(tmp_path):
+    """As TensorBoard's does."""
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsencode(tmp_path / "b" / "events"))
+    with pytest.raises(UserError, match="its disk does not take it"), room_for(tmp_path / "b"):
+        raise error
+
+
 def test_free_space_is_looked_at_before(tmp_path):
     told = r"it needs 1000000000000\.0 MB, and"
     with pytest.raises(UserError, match=told), whole_file(tmp_path / "a", size=10**18):

@@ -58,6 +58,11 @@ def reason_of(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0].rstrip(".:") or type(error).__name__
 
 
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, of Python or of torch."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
+
+
 def plain(text: str) -> str:
     r"""A text on one line, without what a terminal would obey.
 
@@ -131,7 +136,7 @@ def run_command(command: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if any(sign in str(error) for sign in _SHARED_MEMORY):
             sys.exit(_report(UserError(_why_not_passed_on(str(error)))))
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+        if is_lack_of_memory(error):
             sys.exit(_report(UserError(_out_of_memory(str(error)))))
         raise
     except KeyboardInterrupt as stop:

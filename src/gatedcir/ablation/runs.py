@@ -108,7 +108,9 @@ def check_folders(runs: Sequence[Run]) -> None:
         before, now = read_yaml(run.path / CONFIG_FILE), to_dict(run.config)
         # A resumed run may change these options, but runs that are compared may not.
         also = [
-            name for name in ("data-path", "validation-frequency") if before.get(name) != now[name]
+            name
+            for name in ("data-path", "validation-frequency", "backbone")
+            if before.get(name) != now[name]
         ]
         for flag in (*changed_flags(before, now), *also):
             raise UserError(

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from gatedcir.data.image_files import endings
 from gatedcir.errors import UserError
-from gatedcir.files import stamp
+from gatedcir.files import parse_json, stamp
 
 Stamps = dict[Path, tuple[int, int]]
 """Path -> size and time of modification."""
@@ -106,7 +105,7 @@ def _read_jsonl(text: str) -> _Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if isinstance(row, dict):

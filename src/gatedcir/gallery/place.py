@@ -1,12 +1,11 @@
 """The folder of an index: which model made it, its catalogue, its features."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import check_was_read, parse_json, write_json
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.run_folder.claim import LOCK
 from gatedcir.search.catalogue import Catalogue
@@ -59,7 +58,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not file.is_file():
         raise UserError(f"there is no index in {folder}; make one with gatedcir index.")
     try:
-        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        content = dict(parse_json(file.read_text(encoding="utf-8")))
         if content["format"] != FORMAT:
             raise UserError(
                 f"the index {folder} has format {content['format']}, and this version reads format "
@@ -67,6 +66,7 @@ def read_manifest(folder: Path) -> Manifest:
             )
         return Manifest(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
+        check_was_read(file, error)
         raise UserError(
             f"{file} is damaged ({reason_of(error)}); put a copy back, or index into another "
             "folder."

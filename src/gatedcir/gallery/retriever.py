@@ -28,6 +28,7 @@ from gatedcir.gallery.inputs import Query, pictures_of, texts_of
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.models.weights.sources import load
+from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import to_dict
 from gatedcir.search.index import Floats, Form
 from gatedcir.start import Aux
@@ -77,8 +78,10 @@ class Retriever:
         found = load(str(name))
         model, tokenizer, config = trained_model(found, str(name))
         transform = make_transform(config, model)
-        # The features of images do not depend on what only queries go through.
-        options = {n: v for n, v in to_dict(config)["model"].items() if n not in _OF_QUERIES}
+        # The features of images do not depend on what only queries go through, nor on options that
+        # later versions add.
+        usual, options = to_dict(ModelConfig()), to_dict(config)["model"]
+        options = {n: v for n, v in options.items() if n not in _OF_QUERIES and v != usual[n]}
         identity = {
             "weights": hash_weights(model.state_dict()),  # before the tower's precision is chosen
             "transform": repr(transform),

@@ -84,6 +84,11 @@ def parse(
     return expand_all(_parse(options, flags, file=file))
 
 
+def is_given(flag: str, argv: Sequence[str] | None) -> bool:
+    """Whether a command line itself has a flag, also if with the default."""
+    return any(one.flag == flag for one in split(sys.argv[1:] if argv is None else argv))
+
+
 def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
     """The path that a flag gives, and the other flags."""
     found, others = None, []

@@ -35,7 +35,10 @@ class _Segment:
         shapes = [(form.tokens, form.dim)]
         entries = shards.read_entries(file, shapes, PRECISIONS[form.precision])
         self.file = file
-        self.numbers = np.array([int(entry.name) for entry in entries], dtype=np.int64)  # [N]
+        try:
+            self.numbers = np.array([int(entry.name) for entry in entries], dtype=np.int64)  # [N]
+        except (ValueError, OverflowError):
+            raise shards.damaged(file, "an image has no number") from None
         self.digests = [entry.file.digest for entry in entries]
         self._mapped = shards.MappedShard(file)
         self._lock = Lock()

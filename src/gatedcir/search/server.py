@@ -5,11 +5,10 @@ of the server comes from the environment variable QDRANT_API_KEY and is written 
 Shapes: B images, Q query tokens, E embedding width, M queries, P parts, K kept.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -18,7 +17,7 @@ import numpy as np
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import parse_json, write_json
 from gatedcir.search.database import DatabaseIndex
 from gatedcir.search.index import Features, Floats, Form
 
@@ -54,16 +53,23 @@ class Server:
             client.close()
 
     def write(self, folder: Path) -> None:
-        """Note it in an index's folder."""
+        """Note it in an index's folder.
+
+        What a process noted that was killed at once stays: its collection may be there already.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _PLACE, asdict(self))
+        file = folder / _PLACE
+        with suppress(UserError):  # it is damaged
+            if file.is_file() and replace(Server.read(folder), collection=self.collection) == self:
+                return
+        write_json(file, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """UserError if the folder does not say where its index is."""
         file = folder / _PLACE
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            return cls(**parse_json(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"{file} does not say where the index is ({reason_of(error)}); put a copy back, or "
