@@ -78,7 +78,7 @@ def test_every_change_of_a_folder_is_found(kind, retriever, folder, monkeypatch)
     (folder / "f.gif").unlink()
     os.utime(folder / "sub/c.webp", (1, 1))  # another time only
     shutil.copy(folder / "sub/d.jpeg", folder / "copy.jpeg")
-    third = sync(retriever, folder)
+    third = sync(retriever, folder, watch_deleted=True)
     assert counts(third) == {
         **{"new": 1, "changed": 1, "renamed": 1, "deleted": 1, "duplicates": 1},
         "unchanged": 3,
@@ -117,7 +117,7 @@ def test_removed_features_stay_until_the_index_is_compacted(retriever, folder):
     sync(retriever, folder)
     kept = folder.parent / "kept"
     (folder / "a.png").rename(kept)
-    sync(retriever, folder)
+    sync(retriever, folder, watch_deleted=True)
     assert "a.png" not in names(retriever, folder)
     kept.rename(folder / "a.png")
     again = sync(retriever, folder)
@@ -131,6 +131,38 @@ def test_removed_features_stay_until_the_index_is_compacted(retriever, folder):
     assert sync(retriever, folder).encoded == 3
 
 
+def test_what_a_disk_that_is_away_held_stays(retriever, folder, monkeypatch):
+    table = folder.parent / "table.jsonl"
+    table.write_text('{"path": "sub/c.webp", "price": 3}')
+    (folder / "link.png").symlink_to(draw(folder.parent / "disk" / "x.png", 50))
+    sync(retriever, folder, metadata=table)
+    (folder / "sub").rename(folder.parent / "away")  # the place where a disk is mounted
+    (folder / "sub").mkdir()
+    (folder.parent / "disk").rename(folder.parent / "off")
+    report = sync(retriever, folder)
+    assert counts(report) == {"missing": 3, "unchanged": 3}
+    assert [path.name for path in report.broken] == ["link.png"]
+    assert report.missing_files().startswith("3 files are gone and stay in the index: ")
+    assert len(names(retriever, folder)) == 7
+    (folder / "sub").rmdir()
+    (folder.parent / "away").rename(folder / "sub")
+
+    listed = os.scandir
+
+    def refuse(place):
+        if str(place).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", refuse)
+        report = sync(retriever, folder, watch_deleted=True)
+    assert (counts(report), len(report.broken)) == ({"unchanged": 3}, 2)
+    assert names(retriever, folder, text="red", where={"price": 3}) == ["sub/c.webp"]
+    (folder / "link.png").unlink()
+    assert counts(sync(retriever, folder, watch_deleted=True)) == {"deleted": 1, "unchanged": 6}
+
+
 def test_adding_removes_nothing(retriever, folder):
     sync(retriever, folder)
     other = draw(folder.parent / "other" / "x.png", 30)
@@ -138,7 +170,7 @@ def test_adding_removes_nothing(retriever, folder):
     with Indexing.at(folder.parent / "index", retriever) as index:
         assert counts(index.add([other, folder / "sub"])) == {"new": 1, "unchanged": 3}
     with Indexing.at(folder.parent / "index", retriever) as index:
-        assert counts(index.sync(folder)) == {"unchanged": 5, "deleted": 1}
+        assert counts(index.sync(folder, watch_deleted=True)) == {"unchanged": 5, "deleted": 1}
         assert other in index.target.catalogue.files()  # of another folder
         with pytest.raises(UserError, match=r"has no file .*nothing\.png, so nothing was removed"):
             index.remove([other, folder / "nothing.png"])

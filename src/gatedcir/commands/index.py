@@ -32,6 +32,9 @@ class Options:
     model that made the index."""
     images: Path | None = None
     """A folder of images. Afterwards the index shows what this folder and its sub-folders hold."""
+    watch_deleted: bool = False
+    """Take files that have vanished from --images out of the index. Without it they stay, because a
+    disk that is not mounted looks the same."""
     metadata: Path | None = None
     """A .csv or .jsonl file of what is known about the images. Its column path names them."""
     add: tuple[Path, ...] = ()
@@ -73,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("give --images FOLDER, or one of --add, --remove, --compact and --info.")
     if options.index_url is None and (options.index_shards, options.index_replicas) != (1, 1):
         raise UserError("--index-shards and --index-replicas need a server; give --index-url too.")
+    if options.watch_deleted and options.images is None:
+        raise UserError("--watch-deleted looks at a folder; give --images too.")
     if options.metadata is not None and not (options.images or options.add):
         raise UserError("--metadata describes images; give --images or --add too.")
     if writes:
@@ -122,13 +127,15 @@ def _change(index: "Indexing", options: Options) -> None:
     if options.remove:
         index.remove(options.remove)
     if options.images is not None:
-        index.sync(options.images, **settings)
+        index.sync(options.images, watch_deleted=options.watch_deleted, **settings)
     if options.add:
         index.add(options.add, **settings)
     report = index.report
     print(f"{options.output}: {report}")
     if options.compact:
         print(f"compacted: the features of {index.compact()} images were deleted")
+    if report.missing:
+        print(f"{report.missing_files()}; --watch-deleted takes them out")
     if report.counts["duplicates"]:
         _list_duplicates(index)
     if report.broken and options.skip_broken:

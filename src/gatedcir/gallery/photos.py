@@ -20,6 +20,8 @@ Metadata = dict[str, dict[str, Any]]
 
 _NAMES = ("path", "image", "file", "filename", "name")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+UNREACHABLE = (0, 0)
+"""The stamp of a link that leads nowhere, and of a folder that cannot be listed."""
 _SHOWN = 10  # wrong lines that are named
 
 
@@ -32,7 +34,8 @@ def find_photos(place: Path) -> Stamps:
     """All image files in a folder and below it, sorted, or the one file.
 
     The ending says what is an image, in any letter case. Links are followed. Names that begin with
-    a dot are left out. A broken link counts as an image, so that it is named later.
+    a dot are left out. A broken link, and a folder that cannot be listed, count as images, so that
+    they are named later.
 
     Raises:
         UserError: there is no such folder, or it holds no image.
@@ -44,7 +47,11 @@ def find_photos(place: Path) -> Stamps:
         raise UserError(f"there is no folder {place}; check the path.")
     found: Stamps = {}
     seen: set[str] = set()
-    for folder, folders, names in os.walk(place, followlinks=True):
+
+    def note(error: OSError) -> None:
+        found[Path(error.filename or place)] = UNREACHABLE
+
+    for folder, folders, names in os.walk(place, onerror=note, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link may lead back to a folder above it
             folders.clear()
@@ -54,7 +61,7 @@ def find_photos(place: Path) -> Stamps:
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in endings():
                 path = Path(folder, name)
-                found[path] = stamp(path) if path.exists() else (0, 0)
+                found[path] = stamp(path) if path.exists() else UNREACHABLE
     if not found:
         raise UserError(
             f"{place} and its sub-folders hold no image with an ending that Pillow reads (.jpg, "

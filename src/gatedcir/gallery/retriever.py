@@ -298,6 +298,7 @@ class Retriever:
         skip_broken: bool = False,
         kind: str | None = None,
         num_workers: int = 2,
+        watch_deleted: bool = False,
     ) -> "Gallery":
         """Index a folder of photos, or bring its index up to date, and open it.
 
@@ -308,6 +309,7 @@ class Retriever:
             skip_broken: go on without files that cannot be read.
             kind: exact or embedded. By default that of the index, and exact for a new one.
             num_workers: threads that read images.
+            watch_deleted: take files that have vanished from the folder out of the index.
 
         Raises:
             UserError: there are no images; the index is another model's, or in use; a file cannot
@@ -321,6 +323,7 @@ class Retriever:
                 Path(images),
                 metadata=None if metadata is None else Path(metadata),
                 num_workers=num_workers,
+                watch_deleted=watch_deleted,
             )
         report.check(skip_broken=skip_broken, way_out="pass skip_broken=True")
         return Gallery.open(to, self)
