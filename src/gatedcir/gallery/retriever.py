@@ -3,7 +3,6 @@
 Shapes: B images or queries, P parts of a query, Q query tokens, E embedding width.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -20,15 +19,16 @@ from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import trained_model
 from gatedcir.data.ahead import ahead
 from gatedcir.data.transforms import Transform
-from gatedcir.device import Device, find_device
+from gatedcir.device import CPU, Device, find_device
 from gatedcir.errors import UserError
 from gatedcir.evaluation.reranking import Asked, Candidate, MatchReranker
-from gatedcir.features.cache import hash_weights
+from gatedcir.gallery.identity import identity_of
 from gatedcir.gallery.inputs import Query, pictures_of, texts_of
+from gatedcir.gallery.onnx_folder import is_onnx, open_onnx
+from gatedcir.models.onnx_model import OnnxModel
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.models.weights.sources import load
-from gatedcir.options.parsing import to_dict
 from gatedcir.search.index import Floats, Form
 from gatedcir.start import Aux
 from gatedcir.visual import take
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from gatedcir.gallery.gallery import Gallery
 
 _AT_ONCE = 32  # images or texts of a batch
-_OF_QUERIES = ("query-branch", "matcher")  # options of the model
 
 
 class Retriever:
@@ -47,7 +46,7 @@ class Retriever:
     def __init__(
         self,
         name: str,
-        model: ComposedRetriever,
+        model: ComposedRetriever | OnnxModel,
         tokenizer: Tokenizer,
         transform: Transform,
         runs_on: Device,
@@ -63,37 +62,45 @@ class Retriever:
         self._tokenizer, self._lock = tokenizer, Lock()  # the tokenizer is not safe from threads
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str = "auto") -> "Retriever":
+    def from_pretrained(
+        cls, name: str | Path, *, device: str = "auto", runtime: str | None = None
+    ) -> "Retriever":
         """A model by any name that --model-path takes: a run, a folder, a hub name, or "tiny".
 
         Args:
             name: of the model.
             device: cpu, cuda, or one GPU such as cuda:1. auto: a GPU if there is one.
+            runtime: torch, or onnx for a folder of `gatedcir export --format onnx`, which runs on
+                the CPU. None: what the folder holds.
 
         Raises:
-            UserError: nothing there, or not readable, or no such device.
+            UserError: nothing there, or not readable, or no such device or runtime.
         """
-        where = find_device(device)
+        where, path = find_device(device), Path(name)
+        full = str(path.absolute()) if path.exists() else str(name)
+        found_in = "onnx" if is_onnx(name) else "torch"
+        if runtime not in (None, found_in):
+            raise UserError(
+                f"{name} is no model for the runtime {runtime!r}; give {found_in}, or write graphs "
+                "with gatedcir export --format onnx."
+            )
+        if found_in == "onnx":
+            graphs, tokenizer, transform, identity, has_prompts = open_onnx(path)
+            retriever = cls(full, graphs, tokenizer, transform, CPU, identity)
+            retriever.has_prompts = has_prompts
+            return retriever
         found = load(str(name))
         model, tokenizer, config = trained_model(found, str(name))
         transform = make_transform(config, model)
-        # The features of images do not depend on what only queries go through.
-        options = {n: v for n, v in to_dict(config)["model"].items() if n not in _OF_QUERIES}
-        identity = {
-            "weights": hash_weights(model.state_dict()),  # before the tower's precision is chosen
-            "transform": repr(transform),
-            "options": hash_weights({}, json.dumps(options, sort_keys=True)),
-        }
+        identity = identity_of(model, config, transform)
         place(model, where, config)
-        path = Path(name)
-        full = str(path.absolute()) if path.exists() else str(name)
         retriever = cls(full, model, tokenizer, transform, device_of(config, model), identity)
         retriever.has_prompts = "prompt_tokens" in found.own
         return retriever
 
     def form(self, precision: str = "fp16") -> Form:
         """The shape of an image's features, for an index."""
-        return Form(self.model.backbone.num_query_tokens, self.model.embedding_width, precision)
+        return Form(self.model.num_query_tokens, self.model.embedding_width, precision)
 
     def encode_image(self, images: Any) -> Floats:
         """Target features: [Q, E] of one image, [B, Q, E] of a list, each of norm 1, float32.
@@ -181,6 +188,11 @@ class Retriever:
         return F.normalize(total, dim=-1)[:, None].numpy()
 
     @property
+    def explains(self) -> bool:
+        """Whether the fusions report what they do, which ONNX graphs do not."""
+        return isinstance(self.model, ComposedRetriever)
+
+    @property
     def judges(self) -> bool:
         """Whether the model has a matcher, which puts the best images into a better order."""
         return self.model.matcher is not None
@@ -197,6 +209,7 @@ class Retriever:
         assert query.image is not None and query.text is not None
         known["reference"] = self.transform(query.image)
         words, _ = max(query.text, key=lambda part: part[1])
+        assert isinstance(self.model, ComposedRetriever)
         matcher = MatchReranker(
             self.model,
             lambda texts: self._tokens(list(texts)),
@@ -264,7 +277,7 @@ class Retriever:
         `features` are the target's, [Q, E].
         """
         maps = Explained(None, None, [])
-        if query.image is not None and query.text is not None:
+        if query.image is not None and query.text is not None and self.explains:
             maps = explained(*self.reported(query))
         if features is None:
             return Explanation(maps)
