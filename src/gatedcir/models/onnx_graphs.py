@@ -101,7 +101,12 @@ def _write(
     large = tensor_bytes(module.state_dict()) > _IN_ONE_FILE
     try:
         with _quiet(), torch.no_grad():
-            program = torch.export.export(module, example, dynamic_shapes=tuple(shapes))
+            program = torch.export.export(
+                module,
+                example,
+                dynamic_shapes=tuple(shapes),
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
             found = torch.onnx.export(program, dynamo=True, verbose=False)
     except Exception as error:  # the exporters' errors have no common base
         raise UserError(
