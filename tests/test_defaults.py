@@ -125,7 +125,7 @@ CONFIG = {
 }
 
 # Options of single commands.
-SCRIPTS = ("bench_page", "pretrain_tiny", "mutate_inputs", "chaos")
+SCRIPTS = ("bench_page", "bench_query", "pretrain_tiny", "mutate_inputs", "chaos")
 MODULES = {name: name for name in SCRIPTS}
 OPTIONS = {
     "submit.split": "test",
@@ -148,6 +148,9 @@ OPTIONS = {
     "serve.port": 7860,
     "serve.host": "127.0.0.1",
     "serve.device": "auto",
+    "bench_query.model_path": "tiny",
+    "bench_query.images": 256,
+    "bench_query.queries": 100,
     "bench_page.model_path": "tiny",
     "bench_page.images": 5000,
     "bench_page.requests": 200,

@@ -82,7 +82,7 @@ class Retriever:
         if runtime not in (None, found_in):
             raise UserError(
                 f"{name} is no model for the runtime {runtime!r}; give {found_in}, or write graphs "
-                "with gatedcir export --format onnx."
+                "with gatedcir export."
             )
         if found_in == "onnx":
             graphs, tokenizer, transform, identity, has_prompts = open_onnx(path)
