@@ -97,7 +97,7 @@ def test_a_copy_goes_on_and_is_no_index_before_its_end(kind, made, database, tmp
         patch.setattr(SegmentedIndex, "features", stop)
         with pytest.raises(KeyboardInterrupt):
             copy_index(made, tmp_path / "new", **settings)
-    with pytest.raises(UserError, match="is not finished; repeat the command with --copy-of"):
+    with pytest.raises(UserError, match="is not finished; repeat the gatedcir index command"):
         read_manifest(tmp_path / "new")
     with pytest.raises(UserError, match=r"an unfinished copy of .* with other options; repeat the"):
         copy_index(made, tmp_path / "new", **settings | {"precision": "fp16"})

@@ -59,8 +59,8 @@ def read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
     if (folder / COPYING).is_file():
         raise UserError(
-            f"the copy of an index into {folder} is not finished; repeat the command with "
-            "--copy-of, which goes on."
+            f"the copy of an index into {folder} is not finished; repeat the gatedcir index "
+            "command that began it, which goes on."
         )
     if not file.is_file():
         raise UserError(f"there is no index in {folder}; make one with gatedcir index.")
