@@ -290,7 +290,7 @@ def test_two_processes_cannot_write_one_index(retriever, folder):
 
 def test_a_damaged_segment_is_named_and_encoded_again(retriever, folder, monkeypatch):
     monkeypatch.setattr(indexing, "WRITE_IMAGES", 1)
-    monkeypatch.setattr("gatedcir.gallery.retriever._AT_ONCE", 2)
+    monkeypatch.setattr("gatedcir.gallery.retriever.AT_ONCE", 2)
     sync(retriever, folder)
     first, *others = sorted((folder.parent / "index" / "features").glob("*.safetensors"))
     assert len(others) == 2
@@ -323,7 +323,7 @@ from gatedcir.features import shards
 from gatedcir.gallery import indexing, retriever
 from gatedcir.search.catalogue import Catalogue
 
-retriever._AT_ONCE = 2
+retriever.AT_ONCE = 2
 indexing.WRITE_IMAGES = 1
 at, place = int(sys.argv[1]), sys.argv[2]
 seen = []
@@ -362,7 +362,7 @@ def test_what_was_written_before_a_kill_is_there(at, place, left, retriever, fol
 
 
 def test_features_are_written_after_some_seconds_too(retriever, folder, monkeypatch):
-    monkeypatch.setattr("gatedcir.gallery.retriever._AT_ONCE", 1)
+    monkeypatch.setattr("gatedcir.gallery.retriever.AT_ONCE", 1)
     clock = iter(range(0, 1000, 21))
     monkeypatch.setattr(indexing, "time", type("Time", (), {"monotonic": lambda: next(clock)}))
     with Indexing.at(folder.parent / "index", retriever) as index:
@@ -371,7 +371,7 @@ def test_features_are_written_after_some_seconds_too(retriever, folder, monkeypa
 
 
 def test_ctrl_c_keeps_what_was_encoded(retriever, folder, monkeypatch):
-    monkeypatch.setattr("gatedcir.gallery.retriever._AT_ONCE", 2)
+    monkeypatch.setattr("gatedcir.gallery.retriever.AT_ONCE", 2)
     encode, calls = Retriever.encode_pixels, []
 
     def stop(self, pixels):

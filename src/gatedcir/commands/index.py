@@ -32,7 +32,8 @@ class Options:
     """The model: a run's folder, a checkpoint file, or other weights, such as tiny. Without it: the
     model that made the index."""
     images: Path | None = None
-    """A folder of images. Afterwards the index shows what this folder and its sub-folders hold."""
+    """A folder of images. Afterwards the index shows what this folder and its sub-folders hold. Or
+    a .parquet file whose column path names images."""
     watch_deleted: bool = False
     """Take files that have vanished from --images out of the index. Without it they stay, because a
     disk that is not mounted looks the same."""
@@ -73,6 +74,11 @@ class Options:
     """How exactly features are kept. Without it: that of the index, else fp16."""
     num_workers: int = 2
     """Threads that read images."""
+    engine: Literal["process", "ray"] = "process"
+    """Where images are encoded. process: here. ray: on all machines of a Ray cluster, that of
+    RAY_ADDRESS or this machine."""
+    ray_workers: Annotated[int | None, Range(1)] = None
+    """Models of --engine ray. Without it: one for each GPU of the cluster, or else each core."""
     device: Device = "auto"
 
 
@@ -93,6 +99,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if options.index_url is None and (options.index_shards, options.index_replicas) != (1, 1):
         raise UserError("--index-shards and --index-replicas need a server; give --index-url too.")
+    if options.ray_workers is not None and options.engine != "ray":
+        raise UserError("--ray-workers is for --engine ray; give that too.")
     if options.watch_deleted and options.images is None:
         raise UserError("--watch-deleted looks at a folder; give --images too.")
     if options.metadata is not None and not (options.images or options.add):
@@ -127,7 +135,13 @@ def _write(options: Options) -> None:
         name = read_manifest(options.output).model
     retriever = Retriever.from_pretrained(name, device=options.device)
     with Indexing.at(
-        options.output, retriever, kind=kind, precision=options.precision, server=server
+        options.output,
+        retriever,
+        kind=kind,
+        precision=options.precision,
+        server=server,
+        engine=options.engine,
+        workers=options.ray_workers,
     ) as index:
         _change(index, options)
 

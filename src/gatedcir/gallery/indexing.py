@@ -17,6 +17,7 @@ import numpy as np
 
 from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.files import digest, stamp
+from gatedcir.gallery.engines import ENGINES
 from gatedcir.gallery.photos import (
     UNREACHABLE,
     Stamps,
@@ -39,10 +40,15 @@ WRITE_IMAGES, WRITE_SECONDS = 2048, 20.0  # after as many or as long, features a
 
 @dataclass
 class Indexing:
-    """An index that this process alone may write."""
+    """An index that this process alone may write.
+
+    `engine` is a key of `ENGINES`, and `workers` is how many of its workers encode images.
+    """
 
     target: IndexFolder
     retriever: Retriever
+    engine: str = "process"
+    workers: int | None = None
     report: Report = field(default_factory=Report)
     _pending: list[tuple[int, str, Floats, list[Path]]] = field(default_factory=list)
     _written: float = 0.0
@@ -57,6 +63,8 @@ class Indexing:
         kind: str | None = None,
         precision: str | None = None,
         server: Server | None = None,
+        engine: str = "process",
+        workers: int | None = None,
     ) -> Iterator[Self]:
         """The index in a folder, made if it is missing, until the end of the block.
 
@@ -69,7 +77,7 @@ class Indexing:
             manifest = new_manifest(path, retriever, kind=kind, precision=precision, server=server)
             target = IndexFolder.open(path, manifest, writable=True)
             try:
-                yield cls(target, retriever)
+                yield cls(target, retriever, engine, workers)
             finally:
                 target.close()
         finally:
@@ -241,7 +249,9 @@ class Indexing:
         self._written = time.monotonic()
         try:
             with bar(total=len(new), desc="encoding", unit="img") as shown:
-                stream = self.retriever.encode_files(list(new), num_workers=num_workers)
+                stream = ENGINES[self.engine](
+                    self.retriever, list(new), num_workers=num_workers, workers=self.workers
+                )
                 for paths, features, broken in stream:
                     shown.update(len(paths) + len(broken))
                     for path, why in broken.items():

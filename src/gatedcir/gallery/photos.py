@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gatedcir.data.image_files import endings
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, reason_of
 from gatedcir.files import stamp
 
 Stamps = dict[Path, tuple[int, int]]
@@ -31,7 +31,9 @@ def full_path(path: str | Path) -> Path:
 
 
 def find_photos(place: Path) -> Stamps:
-    """All image files in a folder and below it, sorted, or the one file.
+    """All image files in a folder and below it, sorted, or the one file, or those of a list.
+
+    A list is a .parquet file. Its column path holds paths, relative to the list.
 
     The ending says what is an image, in any letter case. Links are followed. Names that begin with
     a dot are left out. A broken link, and a folder that cannot be listed, count as images, so that
@@ -41,6 +43,8 @@ def find_photos(place: Path) -> Stamps:
         UserError: there is no such folder, or it holds no image.
     """
     place = full_path(place)
+    if place.suffix.lower() == ".parquet":
+        return _listed(place)
     if place.is_file():
         return {place: stamp(place)}
     if not place.is_dir():
@@ -68,6 +72,28 @@ def find_photos(place: Path) -> Stamps:
             ".png, .webp, ...); name another folder."
         )
     return found
+
+
+def _listed(file: Path) -> Stamps:
+    """The images of a list. A file that is missing is named later."""
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError(
+            f"the list {file} needs pyarrow, which is not installed; run pip install "
+            "'gatedcir[parquet]'."
+        ) from None
+    try:
+        named = parquet.read_table(file, columns=["path"])["path"].to_pylist()
+        paths = [full_path(file.parent / name) for name in named]
+    except Exception as error:  # pyarrow's errors have no common base
+        raise UserError(
+            f"the list {file} cannot be read ({reason_of(error)}); give a Parquet file with a "
+            "column path of texts."
+        ) from None
+    if not paths:
+        raise UserError(f"the list {file} names no image; name another one.")
+    return {path: stamp(path) if path.exists() else UNREACHABLE for path in paths}
 
 
 def read_metadata(file: Path) -> Metadata:

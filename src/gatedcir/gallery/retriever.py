@@ -37,7 +37,7 @@ from gatedcir.visualize.explained import Explained, Explanation, explained
 if TYPE_CHECKING:
     from gatedcir.gallery.gallery import Gallery
 
-_AT_ONCE = 32  # images or texts of a batch
+AT_ONCE = 32  # images or texts of a batch
 
 
 class Retriever:
@@ -156,8 +156,8 @@ class Retriever:
     def encode_queries(self, queries: Sequence[Query]) -> Floats:
         """[M, P, E]: P is 1 with a text. An image alone is asked for by its Q target features."""
         found = [
-            self._encode(queries[start : start + _AT_ONCE])
-            for start in range(0, len(queries), _AT_ONCE)
+            self._encode(queries[start : start + AT_ONCE])
+            for start in range(0, len(queries), AT_ONCE)
         ]
         return np.concatenate(found) if found else np.empty((0, 1, self.form().dim), np.float32)
 
@@ -224,8 +224,8 @@ class Retriever:
     def encode_pixels(self, pixels: Sequence[Tensor]) -> Floats:
         """Target features [B, Q, E] of images [3, H, W] after the transform."""
         found = []
-        for start in range(0, len(pixels), _AT_ONCE):
-            batch = torch.stack(list(pixels[start : start + _AT_ONCE])).to(self.runs_on.device)
+        for start in range(0, len(pixels), AT_ONCE):
+            batch = torch.stack(list(pixels[start : start + AT_ONCE])).to(self.runs_on.device)
             with self.runs_on.autocast():
                 found.append(self.model.encode_target(batch).float().cpu())
         form = self.form()
@@ -239,8 +239,8 @@ class Retriever:
         Threads read the next batch while the model encodes one.
         """
         with ThreadPool(max(1, num_workers)) as pool:
-            starts = range(0, len(files), _AT_ONCE)
-            portions = (files[start : start + _AT_ONCE] for start in starts)
+            starts = range(0, len(files), AT_ONCE)
+            portions = (files[start : start + AT_ONCE] for start in starts)
             read = ((portion, pool.map(self._read, portion)) for portion in portions)
             for portion, results in ahead(read):
                 pairs = list(zip(portion, results, strict=True))
