@@ -65,7 +65,7 @@ def test_what_is_wrong_is_said(photos, tmp_path, monkeypatch):
     words = ["--model-path", "tiny", "--images", photos, "--output", tmp_path / "new"]
     bad(index, [*words, "--ray-workers", "2"], "--ray-workers is for --engine ray")
     monkeypatch.setitem(sys.modules, "ray", None)
-    bad(index, [*words, "--engine", "ray"], "needs ray[data]", "'gatedcir[ray]'")
+    bad(index, [*words, "--engine", "ray"], "Ray is needed and not installed", "'gatedcir[ray]'")
 
 
 def test_a_list_names_the_images(photos, tmp_path, capsys):

@@ -103,7 +103,7 @@ def _ray() -> Any:
         import ray.data
     except ImportError:
         raise UserError(
-            "--engine ray needs ray[data], which is not installed; run pip install 'gatedcir[ray]'."
+            "Ray is needed and not installed; run pip install 'gatedcir[ray]', or encode here."
         ) from None
     return ray
 
