@@ -67,7 +67,7 @@ def _call(
     from gatedcir.gallery import indexing, retriever
 
     torch.set_num_threads(1)
-    indexing.WRITE_IMAGES = retriever._AT_ONCE = 1  # so that an index grows in many steps
+    indexing.WRITE_IMAGES = retriever.AT_ONCE = 1  # so that an index grows in many steps
     module, _, path = place.partition(":")
     *parents, name = path.split(".")
     owner: Any = import_module(module)

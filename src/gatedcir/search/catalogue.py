@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
-from gatedcir.files import room_for
+from gatedcir.files import room_for, whole_file
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS images (number INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE);
@@ -240,6 +240,16 @@ class Catalogue:
             parts.append(f"file IN (SELECT file FROM facts WHERE field = ? AND {test})")
             values += [field, *those]
         return ("WHERE " + " AND ".join(parts)) if parts else "", values
+
+    def copy(self, file: Path) -> None:
+        """Write the same catalogue to another file."""
+        with (
+            self._lock,
+            self._told(),
+            whole_file(file) as unfinished,
+            closing(sqlite3.connect(unfinished)) as target,
+        ):
+            self._database.backup(target)
 
     def close(self) -> None:
         """Close the database."""
