@@ -197,11 +197,17 @@ def _limit() -> str:
 
 @contextmanager
 def _next_to(path: Path) -> Iterator[Path]:
-    """A path with the name of `path`, on the same disk, in a folder that is removed at the end."""
+    """A path with the name of `path`, on the same disk, in a folder that is removed at the end.
+
+    If a failing disk keeps the folder, that error does not hide the first one.
+    """
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=f"{target.name[:50]}.", suffix=UNFINISHED
+        dir=target.parent,
+        prefix=f"{target.name[:50]}.",
+        suffix=UNFINISHED,
+        ignore_cleanup_errors=True,
     ) as folder:
         yield Path(folder) / target.name
 
