@@ -10,7 +10,9 @@ import urllib.request
 from contextlib import ExitStack
 from shutil import which
 
+import mutate_inputs
 import pytest
+import requests_to_page
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the page needs the extra 'page'")
@@ -46,6 +48,20 @@ def client(site):
         yield client
 
 
+def test_changed_requests_have_no_faults(site, client, monkeypatch):
+    picture = site.examples(1)[0][0]
+    monkeypatch.setattr(requests_to_page, "page", lambda: (client.app, picture))
+    [(_, found)] = mutate_inputs.run_all(55, 0, ["requests"])
+    assert found.faults == [] and found.read and found.refused
+
+
+@pytest.mark.parametrize("address", [b"/query.json?text=\xcd", b"/?text=\x07", b"/pic%07ture"])
+def test_bytes_that_no_address_has_are_refused(client, address):
+    content = b"GET %s HTTP/1.1\nHost: localhost\n\n" % address
+    status, answer = asyncio.run(requests_to_page.answer(client.app, content))
+    assert status == 400 and b"that no address has" in answer
+
+
 def test_the_page_in_chromium(address, photos, tmp_path):
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here; install Debian's chromium")
@@ -64,15 +80,8 @@ def test_the_page_in_chromium(address, photos, tmp_path):
         text.wait_for()
         page.wait_for_selector(".gc-examples img")
 
-        text.press("Enter")  # nothing to search for
-        page.get_by_text("Give a picture, a text, or both").wait_for()
         choose = page.locator("input[type=file]")
-        choose.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no image"})
-        page.get_by_text("is no picture that can be read").wait_for()
-        with (tmp_path / "a.png").open("wb") as large:
-            large.truncate(30_000_000)
-        choose.set_input_files(tmp_path / "a.png")
-        page.get_by_text("has 30.0 MB; give a picture of at most 10 MB").wait_for()
+        _refuses_what_is_no_picture(page, text, choose, tmp_path)
 
         choose.set_input_files(photos / "p3.png")
         page.wait_for_selector(".gc-drop img")
@@ -107,6 +116,17 @@ def test_the_page_in_chromium(address, photos, tmp_path):
         browser.close()
     assert not errors
     assert {url for url in outside if not url.startswith((address, "data:", "blob:"))} == set()
+
+
+def _refuses_what_is_no_picture(page, text, choose, folder):
+    text.press("Enter")  # nothing to search for
+    page.get_by_text("Give a picture, a text, or both").wait_for()
+    choose.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no image"})
+    page.get_by_text("is no picture that can be read").wait_for()
+    with (folder / "a.png").open("wb") as large:
+        large.truncate(30_000_000)
+    choose.set_input_files(folder / "a.png")
+    page.get_by_text("has 30.0 MB; give a picture of at most 10 MB").wait_for()
 
 
 def _has_no_barriers(page):

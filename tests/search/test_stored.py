@@ -12,6 +12,7 @@ from database import database
 from listed import listed
 
 from gatedcir.errors import UserError
+from gatedcir.features import shards
 from gatedcir.search import embedded, large, segments
 from gatedcir.search.index import Form
 from gatedcir.search.kinds import KINDS
@@ -158,6 +159,15 @@ def test_a_cut_segment_is_named_at_opening_and_the_rest_is_read(tmp_path):
         index = EXACT.open(tmp_path, Form(1, 1, "fp16"))
     assert list(index.damaged) == [cut]
     assert index.search(QUERY, 6)[1].tolist() == [[5, 4, 1, 0, -1, -1]]
+
+
+@pytest.mark.parametrize("name", ["a", str(2**70)])
+def test_a_segment_whose_images_have_no_number_is_named(tmp_path, name):
+    first, *_ = filled(tmp_path)
+    tokens = torch.ones(1, 1, 1, dtype=torch.float16)
+    shards.write(first, [shards.Entry(name, shards.ImageFile(0, 0, "a"))], [tokens])
+    with pytest.warns(UserWarning, match=f"{first} is damaged.*has no number"):
+        assert list(EXACT.open(tmp_path, Form(1, 1, "fp16")).damaged) == [first]
 
 
 def test_a_changed_byte_is_named_at_reading_and_the_rest_is_read(tmp_path):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import tyro
 
+from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, OfRun, data_of
 from gatedcir.errors import UserError, check_folder_to_write
@@ -107,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rerank=options.rerank,
         reranker=options.reranker,
     )
+    say_without_judge(options.rerank, argv, judges=evaluator.judges)
     for split in splits:
         print(f"{split.name}: {split.protocol}")
         if split.skipped:

@@ -19,12 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import room_for, settle
+from gatedcir.files import check_was_read, parse_json, room_for, settle
 from gatedcir.resources import tensor_bytes
 
 SUFFIX = ".safetensors"
 UNFINISHED = ".unfinished"
-_KEY, _CHECKSUMS = "images", "crc32"  # of the metadata
+_KEY, _CHECKSUMS, _OF_NAMES = "images", "crc32", "images-crc32"  # of the metadata
 
 
 class ImageFile(NamedTuple):
@@ -58,9 +58,9 @@ def write(shard: Path, entries: Sequence[Entry], levels: Sequence[Tensor]) -> No
     for left in shard.parent.glob(f"{shard.stem}.*{UNFINISHED}"):
         left.unlink()
     part = unfinished(shard)
-    images = [[name, *file] for name, file in entries]
+    images = json.dumps([[name, *file] for name, file in entries])
     checksums = [_checksum([level[row] for level in levels]) for row in range(len(entries))]
-    metadata = {_KEY: json.dumps(images), _CHECKSUMS: json.dumps(checksums)}
+    metadata = {_KEY: images, _CHECKSUMS: json.dumps(checksums), _OF_NAMES: _sum_of(images)}
     tensors = {str(number): level for number, level in enumerate(levels)}
     with room_for(shard, size=tensor_bytes(tensors)):
         try:
@@ -97,13 +97,17 @@ def read_rows(
     """
     try:
         with safe_open(shard, "pt") as content:  # it also checks the file's length
-            rows = json.loads(content.metadata()[_KEY])
+            metadata = content.metadata()
+            if metadata.get(_OF_NAMES) not in (None, _sum_of(metadata[_KEY])):
+                raise ValueError("the names of its images have another checksum")
+            rows = parse_json(metadata[_KEY])
             found = {name: content.get_slice(name) for name in content.keys()}  # noqa: SIM118
             forms = {name: (s.get_shape(), s.get_dtype()) for name, s in found.items()}
         if not set(map(len, rows)) <= {len(ImageFile._fields) + 1}:
             raise ValueError("its list of images has another form")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise _damaged(shard, reason_of(error)) from None
+        check_was_read(shard, error)
+        raise damaged(shard, reason_of(error)) from None
     expected = {str(i): ([len(rows), *s], _NAMES[dtype]) for i, s in enumerate(shapes)}
     if forms != expected:
         raise UserError(
@@ -116,6 +120,11 @@ def read_rows(
 _NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}  # safetensors' own
 
 
+def _sum_of(images: str) -> str:
+    """CRC-32 of the images' names and files. Shards of earlier versions have none."""
+    return str(zlib.crc32(images.encode()))
+
+
 def _checksum(levels: Sequence[Tensor]) -> int:
     """CRC-32 of one image's features, over all layers."""
     found = 0
@@ -124,7 +133,8 @@ def _checksum(levels: Sequence[Tensor]) -> int:
     return found
 
 
-def _damaged(shard: Path, reason: str) -> UserError:
+def damaged(shard: Path, reason: str) -> UserError:
+    """The error for a shard whose content is not what was written."""
     return UserError(
         f"{shard} is damaged or cut short ({reason}); delete it, and its images are encoded again."
     )
@@ -163,14 +173,15 @@ class ShardSource:
             if shard not in self._opened:
                 self._opened[shard] = _open(shard, size)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(shard, reason_of(error)) from None
+            check_was_read(shard, error)
+            raise damaged(shard, reason_of(error)) from None
         opened = self._opened[shard]
         if size != opened.size:  # reading past the new end would kill the process
-            raise _damaged(shard, "its size has changed")
+            raise damaged(shard, "its size has changed")
         levels = [level[row] for level in opened.levels]
         expected = opened.unchecked.get(row)
         if expected is not None and _checksum(levels) != expected:
-            raise _damaged(shard, f"the features of {name} have another checksum")
+            raise damaged(shard, f"the features of {name} have another checksum")
         opened.unchecked.pop(row, None)
         return levels
 
@@ -191,7 +202,8 @@ class MappedShard:
         try:
             self._opened = _open(shard, shard.stat().st_size)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(shard, reason_of(error)) from None
+            check_was_read(shard, error)
+            raise damaged(shard, reason_of(error)) from None
 
     def levels(self, rows: Sequence[int] | None = None) -> list[Tensor]:
         """All rows, one [N, ...] a layer. The checksums of `rows` are compared, once. None: of all.
@@ -201,19 +213,19 @@ class MappedShard:
         """
         opened = self._opened
         if self.shard.exists() and self.shard.stat().st_size != opened.size:
-            raise _damaged(self.shard, "its size has changed")  # reading would kill the process
+            raise damaged(self.shard, "its size has changed")  # reading would kill the process
         for row in list(opened.unchecked) if rows is None else rows:
             expected = opened.unchecked.get(row)
             if expected is None:
                 continue
             if _checksum([level[row] for level in opened.levels]) != expected:
-                raise _damaged(self.shard, f"the features in its row {row} have another checksum")
+                raise damaged(self.shard, f"the features in its row {row} have another checksum")
             del opened.unchecked[row]
         return opened.levels
 
 
 def _open(shard: Path, size: int) -> _Opened:
     with safe_open(shard, "pt") as content:
-        checksums = json.loads((content.metadata() or {}).get(_CHECKSUMS, "[]"))
+        checksums = parse_json((content.metadata() or {}).get(_CHECKSUMS, "[]"))
         levels = [content.get_tensor(str(number)) for number in range(len(content.keys()))]
     return _Opened(levels, size, dict(enumerate(checksums)))

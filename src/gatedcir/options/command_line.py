@@ -109,8 +109,20 @@ class Option:
     default: Any = None
     text: str = ""
     """What it does."""
-    group: str = ""
-    """The field of its outermost group, or "" for a command's own options."""
+    path: tuple[str, ...] = ()
+    """The fields that lead to it, its own last."""
+    annotation: Any = None
+    """Its type with its marks, as the field has it."""
+
+    @property
+    def group(self) -> str:
+        """The field of its outermost group, or "" for a command's own options."""
+        return self.path[0] if len(self.path) > 1 else ""
+
+    @property
+    def appends(self) -> bool:
+        """Whether each repetition of the flag gives one more value."""
+        return tyro.conf.UseAppendAction in getattr(self.annotation, "__metadata__", ())
 
     @property
     def names(self) -> list[str]:
@@ -168,7 +180,7 @@ class Given:
 
 
 def options_of(
-    options: type, prefix: str = "", *, group: str = "", above: Any = None
+    options: type, prefix: str = "", *, path: tuple[str, ...] = (), above: Any = None
 ) -> Iterator[Option]:
     """Every option of a dataclass, with the defaults that it has in `above`, if that is given.
 
@@ -183,16 +195,16 @@ def options_of(
     --layers INT [INT ...] False
     --save FLOAT|{no} False
     """
-    kinds, marked = _hints(options)
+    kinds, marked = hints(options)
     texts = _texts(options)
     for item in dataclasses.fields(options):
         name, kind = item.name.replace("_", "-"), kinds[item.name]
-        default = _default(item) if above is None else getattr(above, item.name)
+        default = default_of(item, above)
         if dataclasses.is_dataclass(kind):
             assert isinstance(kind, type)
             inner = f"{prefix}{name}." if item.name in PREFIXED else prefix
             given = None if default is dataclasses.MISSING else default
-            yield from options_of(kind, inner, group=group or item.name, above=given)
+            yield from options_of(kind, inner, path=(*path, item.name), above=given)
         else:
             marks = getattr(marked[item.name], "__metadata__", ())
             if tyro.conf.UseAppendAction in marks:
@@ -206,7 +218,8 @@ def options_of(
                 aliases=tuple(aliases),
                 default=default,
                 text=" ".join((texts.get(item.name) or next(filter(None, shared), "")).split()),
-                group=group,
+                path=(*path, item.name),
+                annotation=marked[item.name],
                 one_of=next((mark for mark in marks if isinstance(mark, OneOf)), None),
                 free_on_resume=FREE_ON_RESUME in marks,
                 seldom=SELDOM in marks,
@@ -216,13 +229,16 @@ def options_of(
 
 
 @cache
-def _hints(options: type) -> tuple[dict[str, Any], dict[str, Any]]:
+def hints(options: type) -> tuple[dict[str, Any], dict[str, Any]]:
     """The types of the fields, without and with what marks them."""
     kinds, marked = (typing.get_type_hints(options, include_extras=x) for x in (False, True))
     return kinds, marked
 
 
-def _default(item: dataclasses.Field) -> Any:
+def default_of(item: dataclasses.Field, above: Any) -> Any:
+    """What a field has by default: what it has in `above`, unless that is None. Else MISSING."""
+    if above is not None:
+        return getattr(above, item.name)
     if item.default_factory is not dataclasses.MISSING:
         return item.default_factory()
     return item.default

@@ -4,7 +4,6 @@ TensorBoard's files are written by `RunFolder` itself. A tracker that fails must
 it is left out from then on, and a line says so.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TrackioTracker, WandBTracker
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import parse_json, write_json
 
 PROJECT = "gatedcir"
 ADDRESSES = "trackers.json"  # where each tracker shows the run, in the run's folder
@@ -97,7 +96,7 @@ class Trackers:
         self.waiting: dict[str, float] = {}  # the row of an epoch, until its steps are logged
         self.open: dict[str, GeneralTracker] = {}
         file = folder / ADDRESSES
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else {}
         PartialState()  # Accelerate's trackers ask it for the process
         for name in names:
             if name in OPEN:

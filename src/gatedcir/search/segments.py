@@ -38,7 +38,10 @@ class _Segment:
         shapes = [(form.tokens, form.dim)]
         rows = shards.read_rows(file, shapes, PRECISIONS[form.precision])
         self.file = file
-        self.numbers = np.array([int(name) for name, *_ in rows], dtype=np.int64)  # [N]
+        try:
+            self.numbers = np.array([int(name) for name, *_ in rows], dtype=np.int64)  # [N]
+        except (ValueError, OverflowError):
+            raise shards.damaged(file, "an image has no number") from None
         self.digests = [digest for *_, digest in rows]
         self._mapped = shards.MappedShard(file)
         self._lock = Lock()
