@@ -124,7 +124,7 @@ class ServerIndex(DatabaseIndex):
                     comparator=models.MultiVectorComparator.MAX_SIM
                 ),
             ),
-            # Every search is exact. A graph over all tokens would take minutes and serve none.
+            # Every search is exact. A graph takes long to build (docs/search.md).
             hnsw_config=models.HnswConfigDiff(m=0),
             shard_number=self.place.shards,
             replication_factor=self.place.replicas,
