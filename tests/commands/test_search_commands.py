@@ -129,6 +129,7 @@ def test_ctrl_c_says_what_is_kept(place, monkeypatch):
         (index, "--output i --images photos --metadata no.csv", "no.csv cannot be read"),
         (index, "--output photos --images photos --model-path tiny", "holds other files and no in"),
         (index, "--output i --images photos --kind embedded", "has the kind exact, not embedded"),
+        (index, "--output i --images photos --nprobe 2", "are for a new index of the kind large"),
         (search, "--index i", "give --image FILE, --text TEXT, or both."),
         (search, "--index i --text red -k 0", "-k 0 --start 0: ask for 1 or more"),
         (search, "--index photos --text red", "there is no index in photos; make one with"),

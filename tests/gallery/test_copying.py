@@ -13,13 +13,19 @@ from gatedcir.gallery import copying
 from gatedcir.gallery.copying import copy_index
 from gatedcir.gallery.gallery import Gallery, info_of
 from gatedcir.gallery.indexing import Indexing
-from gatedcir.gallery.place import IndexFolder, read_manifest
+from gatedcir.gallery.place import FEATURES, IndexFolder, read_manifest
 from gatedcir.gallery.retriever import Retriever
+from gatedcir.search import large
+from gatedcir.search.ivfpq import Lists
+from gatedcir.search.kinds import KINDS
 from gatedcir.search.segments import SegmentedIndex
 from gatedcir.search.server import Server
 
 __all__ = ["database"]
-pytestmark = pytest.mark.filterwarnings("ignore:Local mode")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Local mode"),
+    pytest.mark.filterwarnings("ignore:.*too few to train"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +72,25 @@ def test_a_copy_of_every_kind_is_the_same_index(made, retriever, database, tmp_p
         index.main(["--copy-of", str(made), "--output", str(tmp_path / "e"), "--kind", "embedded"])
         asked = ["--copy-of", str(tmp_path / "e"), "--output", str(tmp_path / "s")]
         index.main([*asked, "--index-url", "http://here"])
-        copy_index(tmp_path / "s", tmp_path / "x", kind="exact")
-    for name in "esx":
+        patch.setattr(large, "LEAST", 16)
+        copy_index(tmp_path / "s", tmp_path / "l", kind="large", lists=Lists(pool_factor=2))
+        copy_index(tmp_path / "l", tmp_path / "m")
+        copy_index(tmp_path / "m", tmp_path / "x", kind="exact")
+    assert Lists.read(tmp_path / "m" / FEATURES) == Lists(pool_factor=2)
+    assert len(list((tmp_path / "m" / FEATURES).glob("lists-*"))) == 1
+    for name in "eslmx":
         assert_same(made, tmp_path / name)
-    kinds = [read_manifest(tmp_path / name).kind for name in "esx"]
-    assert kinds == ["embedded", "server", "exact"]
+    kinds = [read_manifest(tmp_path / name).kind for name in "eslmx"]
+    assert kinds == ["embedded", "server", "large", "large", "exact"]
     answers = []
-    for path in (made, *(tmp_path / name for name in "esx")):
+    for path in (made, *(tmp_path / name for name in "eslmx")):
         gallery = Gallery.open(path, retriever)
         answers.append([hit.path for hit in gallery.search(text="red", k=50)])
         gallery.close()
     assert answers[0] and all(found == answers[0] for found in answers)
 
 
-@pytest.mark.parametrize("kind", ["exact", "embedded", "server"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_copy_goes_on_and_is_no_index_before_its_end(kind, made, database, tmp_path, monkeypatch):
     pytest.importorskip("qdrant_edge")
     server = Server.new("http://here") if kind == "server" else None

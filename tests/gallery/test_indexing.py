@@ -56,7 +56,8 @@ def names(retriever, folder, **query):
     return [hit.path.relative_to(folder).as_posix() for hit in found]
 
 
-@pytest.mark.parametrize("kind", ["exact", "embedded"])
+@pytest.mark.filterwarnings("ignore:.*too few to train")
+@pytest.mark.parametrize("kind", ["exact", "large", "embedded"])
 def test_every_change_of_a_folder_is_found(kind, retriever, folder, monkeypatch):
     if kind == "embedded":
         pytest.importorskip("qdrant_edge")

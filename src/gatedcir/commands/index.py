@@ -16,6 +16,7 @@ from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
     from gatedcir.gallery.indexing import Indexing
+    from gatedcir.search.ivfpq import Lists
     from gatedcir.search.server import Server
 
 
@@ -58,10 +59,20 @@ class Options:
     """Print --info as JSON."""
     skip_broken: bool = False
     """Go on without files that cannot be read. They are counted and named."""
-    kind: Literal["exact", "embedded", "server"] | None = None
+    kind: Literal["exact", "large", "embedded", "server"] | None = None
     """How features are kept. exact: files of this project, which several processes can read.
-    embedded: the Qdrant engine in this process. server: a Qdrant server or cluster. Without it:
+    large: the same, with codes of the features in lists, for 10,000 images and more. embedded: the
+    Qdrant engine in this process. server: a Qdrant server or cluster. Without it:
     that of the index, else exact."""
+    nlist: Annotated[int, Range(1)] | None = None
+    """Inverted lists of a new index of the kind large. Without it: about the square root of the
+    number of features, a power of two."""
+    nprobe: Annotated[int, Range(1)] | None = None
+    """Lists that a search of such an index looks into. Without it: a quarter of them."""
+    pq_bytes: Annotated[int, Range(1)] = 64
+    """Bytes of a feature's code in these lists."""
+    pool_factor: Annotated[int, Range(1)] = 1
+    """Features of an image that become one in these lists, by k-means. 4 makes 32 into 8."""
     index_url: str | None = None
     """Address of the server of a new index, such as http://localhost:6333. The kind is then server.
     The server's key comes from the
@@ -99,6 +110,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if options.index_url is None and (options.index_shards, options.index_replicas) != (1, 1):
         raise UserError("--index-shards and --index-replicas need a server; give --index-url too.")
+    lists = (options.nlist, options.nprobe, options.pq_bytes, options.pool_factor)
+    if options.kind != "large" and lists != (None, None, Options.pq_bytes, Options.pool_factor):
+        raise UserError(
+            "--nlist, --nprobe, --pq-bytes and --pool-factor are for a new index of the kind "
+            "large; give --kind large too."
+        )
     if options.ray_workers is not None and options.engine != "ray":
         raise UserError("--ray-workers is for --engine ray; give that too.")
     if options.watch_deleted and options.images is None:
@@ -140,6 +157,7 @@ def _write(options: Options) -> None:
         kind=kind,
         precision=options.precision,
         server=server,
+        lists=_lists(options),
         engine=options.engine,
         workers=options.ray_workers,
     ) as index:
@@ -152,7 +170,7 @@ def _copy(options: Options) -> None:
     kind, server = _kind(options)
     assert options.copy_of is not None
     settings: dict[str, Any] = {"kind": kind, "precision": options.precision, "server": server}
-    count = copy_index(options.copy_of, options.output, **settings)
+    count = copy_index(options.copy_of, options.output, lists=_lists(options), **settings)
     print(f"{options.output}: {count} images copied from {options.copy_of}, none encoded")
 
 
@@ -205,6 +223,14 @@ def _kind(options: Options) -> "tuple[str | None, Server | None]":
     server = Server.new(options.index_url, **copies)
     server.reach()
     return "server", server
+
+
+def _lists(options: Options) -> "Lists | None":
+    """How a new index of the kind large lists features. None: by the defaults."""
+    from gatedcir.search.ivfpq import Lists
+
+    found = Lists(options.nlist, options.nprobe, options.pq_bytes, options.pool_factor)
+    return None if found == Lists() else found
 
 
 def _change(index: "Indexing", options: Options) -> None:

@@ -22,6 +22,7 @@ from gatedcir.gallery.place import (
 )
 from gatedcir.progress import bar
 from gatedcir.run_folder.claim import LOCK, Claim
+from gatedcir.search.ivfpq import Lists
 from gatedcir.search.kinds import KINDS
 from gatedcir.search.server import PLACE, Server
 
@@ -35,6 +36,7 @@ def copy_index(
     kind: str | None = None,
     precision: str | None = None,
     server: Server | None = None,
+    lists: Lists | None = None,
 ) -> int:
     """Copy an index, and return how many images had to be copied.
 
@@ -44,6 +46,7 @@ def copy_index(
         kind: of the copy. None: that of the index.
         precision: of the copy. None: that of the index.
         server: where a copy of the kind server is.
+        lists: how a copy of the kind large lists features. None: as the index, or the defaults.
 
     Raises:
         UserError: there is no index; the target holds something else; the index is changed
@@ -54,7 +57,10 @@ def copy_index(
     manifest = replace(found, kind=kind or found.kind, precision=precision or found.precision)
     check_kind(manifest.kind, server)
     address = {} if server is None else asdict(server) | {"collection": None}
+    lists = lists or Lists.read(source / FEATURES)
     what = {"from": str(source.absolute()), "server": address, **asdict(manifest)}
+    if manifest.kind == "large":
+        what["lists"] = asdict(lists)
     claim = Claim(target)
     try:
         begun = _is_begun(target, what)
@@ -62,6 +68,8 @@ def copy_index(
         try:
             if server is not None and not (target / FEATURES / PLACE).exists():
                 server.write(target / FEATURES)
+            if manifest.kind == "large":
+                lists.write(target / FEATURES)
             stored = KINDS[manifest.kind].open(target / FEATURES, manifest.form, writable=True)
             try:
                 if not begun:

@@ -33,6 +33,7 @@ from gatedcir.progress import bar
 from gatedcir.run_folder.claim import Claim
 from gatedcir.search.catalogue import Known
 from gatedcir.search.index import Floats
+from gatedcir.search.ivfpq import Lists
 from gatedcir.search.server import Server
 
 WRITE_IMAGES, WRITE_SECONDS = 2048, 20.0  # after as many or as long, features are written
@@ -63,6 +64,7 @@ class Indexing:
         kind: str | None = None,
         precision: str | None = None,
         server: Server | None = None,
+        lists: Lists | None = None,
         engine: str = "process",
         workers: int | None = None,
     ) -> Iterator[Self]:
@@ -74,7 +76,9 @@ class Indexing:
         check_folder_to_write(path, "the index")
         claim = Claim(path)
         try:
-            manifest = new_manifest(path, retriever, kind=kind, precision=precision, server=server)
+            manifest = new_manifest(
+                path, retriever, kind=kind, precision=precision, server=server, lists=lists
+            )
             target = IndexFolder.open(path, manifest, writable=True)
             try:
                 yield cls(target, retriever, engine, workers)

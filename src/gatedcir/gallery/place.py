@@ -10,6 +10,7 @@ from gatedcir.gallery.retriever import Retriever
 from gatedcir.run_folder.claim import LOCK
 from gatedcir.search.catalogue import Catalogue
 from gatedcir.search.index import Form, StoredIndex
+from gatedcir.search.ivfpq import Lists
 from gatedcir.search.kinds import KINDS
 from gatedcir.search.server import Server
 
@@ -112,15 +113,17 @@ def new_manifest(
     kind: str | None,
     precision: str | None,
     server: Server | None = None,
+    lists: Lists | None = None,
 ) -> Manifest:
     """The manifest of the index in a folder, written there if it is new.
 
     Args:
         folder: an index, or a folder that is new or empty.
         retriever: the model.
-        kind: exact, embedded or server. None: as it is, or exact.
+        kind: exact, large, embedded or server. None: as it is, or exact.
         precision: fp16 or fp32. None: as it is, or fp16.
         server: where a new index of the kind server is.
+        lists: how a new index of the kind large lists features. None: the defaults.
 
     Raises:
         UserError: the folder holds something else, or an index that differs.
@@ -136,6 +139,11 @@ def new_manifest(
                 )
         if server is not None:
             raise UserError(f"the index {folder} is there already; leave its address out.")
+        if lists is not None:
+            raise UserError(
+                f"the index {folder} is there already; leave out how it lists features, or index "
+                "into another folder."
+            )
         return found
     check_kind(kind or "exact", server)
     own = (LOCK, FEATURES, MANIFEST)  # maybe of a process that was killed at once
@@ -145,6 +153,8 @@ def new_manifest(
     found = Manifest(retriever.name, retriever.identity, kind or "exact", *form)
     if server is not None:
         server.write(folder / FEATURES)
+    if lists is not None:
+        lists.write(folder / FEATURES)
     KINDS[found.kind].open(folder / FEATURES, form, writable=True).close()
     write_json(folder / MANIFEST, asdict(found))
     return found

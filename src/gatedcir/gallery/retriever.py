@@ -320,7 +320,7 @@ class Retriever:
             to: the index, a new folder or one that this model made.
             metadata: a .csv or .jsonl file of what is known about the images.
             skip_broken: go on without files that cannot be read.
-            kind: exact or embedded. By default that of the index, and exact for a new one.
+            kind: exact, large or embedded. By default that of the index, and exact for a new one.
             num_workers: threads that read images.
             watch_deleted: take files that have vanished from the folder out of the index.
 
