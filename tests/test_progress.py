@@ -11,6 +11,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_bar_that_does_not_stay_leaves_nothing_in_a_file(monkeypatch):
+    monkeypatch.delenv("GATEDCIR_QUIET", raising=False)
     said = {}
     for stream in (io.StringIO(), Terminal()):
         monkeypatch.setattr("sys.stderr", stream)

@@ -39,7 +39,7 @@ class Options:
     """How much."""
 
     model_path: str = "tiny"
-    """The model."""
+    """The model that is exported and asked."""
     images: int = 256
     """Image files of the index."""
     queries: int = 100

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from gatedcir.errors import UserError, run_command
-from gatedcir.options.command_line import Range
+from gatedcir.options.marks import Range
 from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:

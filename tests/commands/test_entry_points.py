@@ -278,7 +278,7 @@ def test_a_batch_of_one_is_refused(copy):
 
 
 def test_a_batch_above_the_split_is_refused(copy):
-    bad(blip_fine_tune_2, trained(*copy, "--batch-size", 25), "24 triplets", "--batch-size")
+    bad(blip_fine_tune_2, trained(*copy, "--batch-size", 25), "16 triplets", "--batch-size")
 
 
 def test_a_weight_of_a_term_that_is_not_there_is_refused(copy):

@@ -12,8 +12,8 @@ import blip_fine_tune_2
 import blip_validate
 import gatedcir.training.loop
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import OneOf
 from gatedcir.options.config import Config, DataConfig
+from gatedcir.options.marks import OneOf
 from gatedcir.options.model_config import GatedFusionConfig, ModelConfig
 from gatedcir.pretrained import TrainedRetriever
 from gatedcir.run_folder import checkpoint

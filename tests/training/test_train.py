@@ -181,7 +181,7 @@ def test_what_may_change_when_a_run_goes_on_is_marked():
     named = "output resume device validation-frequency save save-training save-best save-tower "
     named += "save-every-minutes save-every-steps save-memory cache-features cache-device compile "
     named += "dry-run data-path num-workers log-every gradient-checkpointing scales-sequential "
-    named += "tracker on-nan"
+    named += "tracker on-nan backbone"
     assert free == {f"--{name}" for name in named.split()}
 
 

@@ -10,8 +10,8 @@ import tyro
 
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import Range
 from gatedcir.options.config import Device, ModelPath
+from gatedcir.options.marks import Range
 from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:

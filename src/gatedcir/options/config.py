@@ -14,7 +14,7 @@ import tyro
 from gatedcir.benchmarks.own import is_own
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import FREE_ON_RESUME, MAY_BE_PATH, OneOf, Range, Seldom
+from gatedcir.options.marks import FREE_ON_RESUME, MAY_BE_PATH, OneOf, Range, Seldom
 from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.recipe_config import RecipeConfig
 

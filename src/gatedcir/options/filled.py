@@ -8,14 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from gatedcir.options.command_line import (
-    Given,
-    Option,
-    by_name,
-    default_of,
-    hints,
-    switched_off,
-)
+from gatedcir.options.command_line import Given, Option, by_name, default_of, hints, switched_off
 from gatedcir.options.refusals import quietly
 
 Options = TypeVar("Options")

@@ -17,15 +17,7 @@ import yaml
 
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
-from gatedcir.options.command_line import (
-    GENERAL,
-    PREFIXED,
-    Given,
-    Option,
-    by_name,
-    normal,
-    split,
-)
+from gatedcir.options.command_line import GENERAL, PREFIXED, Given, Option, by_name, normal, split
 from gatedcir.options.filled import filled
 from gatedcir.options.help import help_of
 from gatedcir.options.paths import expand, expand_all
