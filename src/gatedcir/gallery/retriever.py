@@ -62,8 +62,9 @@ class Retriever:
         """What features depend on besides the image: weights, transform, options."""
         self.has_prompts = True
         """Whether the prompts were learned. If not, a text alone is read without them."""
-        self.cross_encoder: Any = None
-        """What judges in place of the model's matcher."""
+        self.reranker: str | None = None
+        """The name of the cross-encoder that judges in place of the model's matcher."""
+        self._cross_encoder: Any = None
         self._tokenizer, self._lock = tokenizer, Lock()  # the tokenizer is not safe from threads
 
     @classmethod
@@ -103,7 +104,7 @@ class Retriever:
         full = str(path.absolute()) if path.exists() else str(name)
         retriever = cls(full, model, tokenizer, transform, device_of(config, model), identity)
         retriever.has_prompts = "prompt_tokens" in found.own
-        retriever.cross_encoder = encoder
+        retriever.reranker, retriever._cross_encoder = reranker, encoder
         return retriever
 
     def form(self, precision: str = "fp16") -> Form:
@@ -198,13 +199,13 @@ class Retriever:
     @property
     def judges(self) -> bool:
         """Whether there is a matcher or a cross-encoder to put the best images in order."""
-        return self.cross_encoder is not None or self.model.matcher is not None
+        return self._cross_encoder is not None or self.model.matcher is not None
 
     def judge(self, query: Query, paths: Sequence[Path | None], similarity: Floats) -> Floats:
         """Its scores of files for an image with a text: [N]. Of several texts, the one with the
         greatest weight counts. -inf where there is no file, or it cannot be read.
         """
-        judges_pixels = self.cross_encoder is None
+        judges_pixels = self._cross_encoder is None
         known: dict[str, Any] = {}
         for number, path in enumerate(paths):
             if path is not None:
@@ -223,8 +224,8 @@ class Retriever:
 
     def _reranker(self, known: Mapping[str, Any]) -> Reranker:
         """The judge of images by their names: of pictures, or of tensors for the matcher."""
-        if self.cross_encoder is not None:
-            return CrossEncoderReranker(self.cross_encoder, known.__getitem__)
+        if self._cross_encoder is not None:
+            return CrossEncoderReranker(self._cross_encoder, known.__getitem__)
         return MatchReranker(
             self.model,
             lambda texts: self._tokens(list(texts)),

@@ -111,6 +111,11 @@ class Engine:
         """Whether alpha has an effect."""
         return not isinstance(self.retriever.model.fusion, NoFusion)
 
+    @property
+    def judge(self) -> str:
+        """What reranks."""
+        return self.retriever.reranker or "the model's matcher"
+
     def find(self, asked: Asked, *, shown: int | None = None) -> list[Found]:
         """The best pictures, as many as are asked for or `shown`.
 

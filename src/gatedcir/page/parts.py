@@ -16,6 +16,12 @@ from gatedcir.visualize.panels import Bars
 _SHOWN_FIELDS = 3
 
 
+def title(words: str, remarks: Sequence[str]) -> str:
+    """The heading, and remarks below it."""
+    below = "".join(f'<p class="gc-hint">{escape(one)}</p>' for one in remarks)
+    return f'<h1 class="gc-title">{escape(words)}</h1>{below}'
+
+
 def reference(picture: str | None, name: str) -> str:
     """The place for the reference: it takes a dropped, pasted or chosen file."""
     shown = '<span class="gc-hint">Drop a picture here, paste one, or click to choose</span>'
