@@ -125,7 +125,7 @@ CONFIG = {
 }
 
 # Options of single commands.
-SCRIPTS = ("bench_page", "pretrain_tiny", "mutate_inputs", "chaos")
+SCRIPTS = ("bench_page", "bench_query", "pretrain_tiny", "mutate_inputs", "chaos")
 MODULES = {name: name for name in SCRIPTS}
 OPTIONS = {
     "submit.split": "test",
@@ -140,6 +140,7 @@ OPTIONS = {
     "submit.num_workers": 2,
     "ablate.seeds": 5,
     "ablate.jobs": 1,
+    "ablate.engine": "processes",
     "demo.output": Path("demo"),
     "demo.train": 28000,
     "demo.val": 750,
@@ -149,6 +150,9 @@ OPTIONS = {
     "serve.host": "127.0.0.1",
     "serve.rerank": 50,
     "serve.device": "auto",
+    "bench_query.model_path": "tiny",
+    "bench_query.images": 256,
+    "bench_query.queries": 100,
     "bench_page.model_path": "tiny",
     "bench_page.images": 5000,
     "bench_page.requests": 200,
@@ -158,7 +162,8 @@ OPTIONS = {
     "pictures.num": 8,
     "pictures.device": "auto",
     "mutate_inputs.inputs": 10_000,
-    "chaos.kills": 20,
+    "chaos.event": "kill",
+    "chaos.times": 20,
     "pretrain_tiny.share": 1.0,
     "synthetic.train": 8000,
     "synthetic.val": 600,
@@ -170,8 +175,11 @@ OPTIONS = {
     "index.num_workers": 2,
     "index.index_shards": 1,
     "index.index_replicas": 1,
+    "index.pq_bytes": 64,
+    "index.pool_factor": 1,
     "average.device": "auto",
     "index.device": "auto",
+    "index.engine": "process",
     "search.k": 10,
     "search.rerank": 50,
     "search.device": "auto",
@@ -188,6 +196,7 @@ ARGUMENTS = {
     "Visit": {"now": Asked(), "shown": 12},
     "Query": {"strength": 1.0},
     "Server": {"shards": 1, "replicas": 1},
+    "Lists": {"pq_bytes": 64, "pool_factor": 1},
     "Engine": {"device": "auto"},
     "Shelf.thumbnail": {"side": 320},
     "Site.thumbnail": {"side": 320},
@@ -303,8 +312,10 @@ ARGUMENTS = {
     },
     "Gallery.search": {"k": 10, "rerank": 50},
     "Indexing.add": {"num_workers": 2},
+    "Indexing": {"engine": "process"},
     "Indexing.sync": {"num_workers": 2},
     "Manifest": {"format": 1},
+    "OnnxModel.encode_text": {"prompted": True},
     "Retriever.form": {"precision": "fp16"},
     "Retriever.index": {"num_workers": 2},
     "ScaleTokens": {"scales": SCALES},

@@ -166,6 +166,11 @@ def test_only_files_are_replaced(tmp_path):
     for path in (tmp_path / "pipe", Path(os.devnull)):
         with pytest.raises(UserError, match=r"--json .* is a device or a pipe, and no file; name"):
             check_file_to_write(path, "--json")
+    for name in ("last.pt", "model.safetensors"):
+        check_file_to_write(tmp_path / name, "--json")
+        (tmp_path / name).touch()
+        with pytest.raises(UserError, match=f"--json .*{name} holds weights, which it would"):
+            check_file_to_write(tmp_path / name, "--json")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="a link to a missing one; name another"):
         check_folder_to_write(tmp_path / "link", "--output")

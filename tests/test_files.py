@@ -5,6 +5,7 @@ import os
 import resource
 import stat
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -177,6 +178,26 @@ def test_a_disk_that_fails_leaves_the_old_file(tmp_path, monkeypatch, code):
         unfinished.write_text("new")
     monkeypatch.undo()
     assert path.read_text() == "good" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_removed_does_not_hide_what_failed(tmp_path, monkeypatch):
+    """A disk that may suddenly only be read."""
+
+    def closed(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+
+    monkeypatch.setattr(Path, "replace", closed)
+    monkeypatch.setattr(os, "unlink", closed)  # of a name without its folder
+    told = f"^{tmp_path / 'table'} could not be written .*its disk does not take it"
+    with pytest.raises(UserError, match=told):
+        write_text(tmp_path / "table", "content")
+
+
+def test_a_library_may_name_the_file_in_bytes(tmp_path):
+    """As TensorBoard's does."""
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsencode(tmp_path / "b" / "events"))
+    with pytest.raises(UserError, match="its disk does not take it"), room_for(tmp_path / "b"):
+        raise error
 
 
 def test_free_space_is_looked_at_before(tmp_path):

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import struct
 import sys
+import zipfile
 import zlib
 
 import numpy as np
@@ -18,6 +19,7 @@ from gatedcir.errors import UserError
 from gatedcir.features.shards import read_entries
 from gatedcir.models.weights import sources
 from gatedcir.options.parsing import read_yaml
+from gatedcir.run_folder import checkpoint
 
 
 class RunsCode:
@@ -102,6 +104,19 @@ def png(width, height, rows):
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     )
+
+
+def test_a_checkpoint_that_grows_when_it_is_read_is_refused(tmp_path):
+    good, bomb = tmp_path / "good.pt", tmp_path / "bomb.pt"
+    torch.save({"a": torch.zeros(10**6)}, good)
+    with zipfile.ZipFile(good) as parts, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as small:
+        for part in parts.namelist():
+            small.writestr(part, parts.read(part))
+    assert 100 * bomb.stat().st_size < good.stat().st_size
+    assert torch.load(bomb, weights_only=True)["a"].shape == (10**6,)  # torch would read it
+    for read in (checkpoint.read, lambda file: sources.load(str(file))):
+        with pytest.raises(UserError, match="damaged or no file that torch"):
+            read(bomb)
 
 
 def test_bombs_of_pixels_are_refused_before_they_are_decoded(tmp_path):

@@ -87,13 +87,14 @@ print([(hit.path.stem, hit.metadata) for hit in moons])
 # %% [markdown]
 # ## When the folder changes
 #
-# Run the same line again. Only new content goes through the model. Files that are gone are no
-# longer found, renamed files keep their features, and equal files are stored once.
+# Run the same line again. Only new content goes through the model. Renamed files keep their
+# features, and equal files are stored once. With `watch_deleted`, files that are gone are no longer
+# found. Without it they stay, because a disk that is not mounted looks the same.
 
 # %%
 (photos / "red-star.png").rename(photos / "my favourite.png")
 (photos / "red-moon.png").unlink()
-gallery = retriever.index(photos, to=Path(place.name) / "photos.index")
+gallery = retriever.index(photos, to=Path(place.name) / "photos.index", watch_deleted=True)
 again = gallery.add(photos)
 print(again)
 print(len(gallery), "images can be found")

@@ -26,6 +26,7 @@ _LIMITS = {
     os.strerror(errno.EFBIG): "the limit on the size of a file (ulimit -f)",
     os.strerror(errno.EMFILE): "the limit on open files (ulimit -n)",
 }
+_WEIGHTS = (".pt", ".pth", ".safetensors")
 _NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's messages, on CPUs and GPUs
 # Errors of the file system -> the way out. Others ask to look at the path.
 _WAYS_OUT = {
@@ -58,6 +59,11 @@ def reason_of(error: Exception) -> str:
     return (str(error).splitlines() or [""])[0].rstrip(".:") or type(error).__name__
 
 
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed, of Python or of torch."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY)
+
+
 def plain(text: str) -> str:
     r"""A text on one line, without what a terminal would obey.
 
@@ -68,9 +74,14 @@ def plain(text: str) -> str:
 
 
 def check_file_to_write(path: Path, flag: str) -> None:
-    """UserError if something else is in the file's place, or a file in place of a parent folder."""
+    """UserError if something else is in the file's place, or a file in place of a parent folder.
+
+    Weights that are there are something else too. No command with such a flag writes any.
+    """
     if path.is_dir():
         raise UserError(f"{flag} {path} is a folder; name a file in it.")
+    if path.suffix in _WEIGHTS and path.exists():
+        raise UserError(f"{flag} {path} holds weights, which it would replace; name another file.")
     check_replaceable(path, flag)
     check_folder_to_write(path.parent, flag)
 
@@ -131,7 +142,7 @@ def run_command(command: Callable[[], None]) -> None:
     except (MemoryError, RuntimeError) as error:
         if any(sign in str(error) for sign in _SHARED_MEMORY):
             sys.exit(_report(UserError(_why_not_passed_on(str(error)))))
-        if isinstance(error, MemoryError) or any(sign in str(error) for sign in _NO_MEMORY):
+        if is_lack_of_memory(error):
             sys.exit(_report(UserError(_out_of_memory(str(error)))))
         raise
     except KeyboardInterrupt as stop:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ except ImportError:  # Windows
 UNFINISHED = ".unfinished"  # ends what is being written next to its place
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _NO_DISK = (errno.EIO, errno.EROFS, errno.ESTALE, errno.ENOTCONN)
+_NOT_READ = (
+    *(errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EACCES, errno.EPERM),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
 # Errors without a number: of torch, and of SQLite.
 _SAYS_NO_ROOM = (
     "unexpected pos",
@@ -34,7 +39,21 @@ _SAYS_NO_ROOM = (
 _MB = 1e6
 _UMASK = os.umask(0)  # is read by setting it
 os.umask(_UMASK)
+_WINDOWS = os.name == "nt"
+_PAUSES = (0.1, 0.5, 2.0)  # seconds
 CONFIG_FILE = "config.yaml"  # the options of a run, in its folder
+
+
+class NotReadError(UserError):
+    """The system did not give a file, which may be good."""
+
+
+def check_was_read(file: Path, error: Exception) -> None:
+    """NotReadError if an error of reading a file says nothing about its content."""
+    if reason := _words(error, _NOT_READ):
+        raise NotReadError(
+            f"{file} cannot be read ({reason}), and may be good; mend that, and repeat the command."
+        ) from None
 
 
 @contextmanager
@@ -79,6 +98,14 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Indented JSON, written whole or not at all."""
     write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text. ValueError if it is none, or is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 @contextmanager
@@ -138,7 +165,9 @@ def room_for(path: Path, *, size: int = 0) -> Iterator[None]:
 def _is_of(error: Exception, folder: Path) -> bool:
     """Whether an error of the file system names no file elsewhere, which was only read."""
     name = getattr(error, "filename", None)
-    return isinstance(error, OSError) and (name is None or folder in Path(name).resolve().parents)
+    if not isinstance(error, OSError) or name is None:
+        return isinstance(error, OSError)
+    return folder in Path(os.fsdecode(name)).resolve().parents
 
 
 def _words(
@@ -168,18 +197,31 @@ def _limit() -> str:
 
 @contextmanager
 def _next_to(path: Path) -> Iterator[Path]:
-    """A path with the name of `path`, on the same disk, in a folder that is removed at the end."""
+    """A path with the name of `path`, on the same disk, in a folder that is removed at the end.
+
+    If a failing disk keeps the folder, that error does not hide the first one.
+    """
     target = path.resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
-        dir=target.parent, prefix=f"{target.name[:50]}.", suffix=UNFINISHED
+        dir=target.parent,
+        prefix=f"{target.name[:50]}.",
+        suffix=UNFINISHED,
+        ignore_cleanup_errors=True,
     ) as folder:
         yield Path(folder) / target.name
 
 
 def _rename(unfinished: Path, path: Path) -> None:
     target = path.resolve()  # a link to elsewhere stays a link
-    unfinished.replace(target)
+    for pause in _PAUSES if _WINDOWS else ():
+        try:
+            unfinished.replace(target)
+            break
+        except PermissionError:  # Windows replaces no file that somebody reads
+            time.sleep(pause)
+    else:
+        unfinished.replace(target)
     _sync(target.parent)
 
 
@@ -192,10 +234,9 @@ def settle(file: Path) -> None:
 
 def _sync(place: Path) -> None:
     """Flush to disk, so that a power cut does not leave a name without its content."""
-    windows = os.name == "nt"
-    if windows and place.is_dir():
+    if _WINDOWS and place.is_dir():
         return  # it opens no folders
-    descriptor = os.open(place, os.O_RDWR if windows else os.O_RDONLY)
+    descriptor = os.open(place, os.O_RDWR if _WINDOWS else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

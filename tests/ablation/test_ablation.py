@@ -81,7 +81,7 @@ def test_data_batches_and_weights_are_checked_before_the_first_run(home, tmp_pat
     flags = ["--grid", "grid.yaml", "--dataset", "CIRR", "--output", "out"]
     bad(ablate, flags, "there is no folder cirr_dataset")
     flags += ["--data-path", home / "cirr_dataset"]
-    bad(ablate, flags, "cell a: the training split has 24 triplets, fewer than one batch of 64")
+    bad(ablate, flags, "cell a: the training split has 16 triplets, fewer than one batch of 64")
     bad(ablate, [*flags, "--batch-size", "8", "--backbone", "no.pt"], "no weights 'no.pt'")
     assert not (tmp_path / "out").exists()
 
@@ -270,7 +270,7 @@ def test_a_stopped_run_goes_on_from_its_own_state(tmp_path, monkeypatch):
     last.touch()
     (runs[0].path / FAILURE).write_text("killed")
     for run in runs:
-        runs_module._start(run, {})
+        runs_module.start_run(run, {})
     assert started[0] == [*runs_module.TRAINER, "--resume", str(runs[0].path)]
     assert started[1] == command_of(runs[1].config)
     assert last.exists() and not (runs[0].path / FAILURE).exists()
@@ -296,12 +296,14 @@ def test_an_interruption_ends_what_runs(tmp_path, monkeypatch):
     trainer.write_text("import time; time.sleep(60)")
     monkeypatch.setattr(runs_module, "TRAINER", (sys.executable, str(trainer)))
     started = []
-    start = runs_module._start
+    start = runs_module.start_run
 
     def interrupted(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runs_module, "_start", lambda *a: started.append(start(*a)) or started[-1])
+    monkeypatch.setattr(
+        runs_module, "start_run", lambda *a: started.append(start(*a)) or started[-1]
+    )
     monkeypatch.setattr(runs_module.time, "sleep", interrupted)
     runs = runs_of(grid_of(tmp_path, CELLS), tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -355,7 +357,7 @@ def test_a_damaged_provenance_is_named(tmp_path):
 
 
 def test_a_folder_in_use_is_not_removed(tmp_path, monkeypatch):
-    monkeypatch.setattr(runs_module, "_start", lambda *_: pytest.fail("something ran"))
+    monkeypatch.setattr(runs_module, "start_run", lambda *_: pytest.fail("something ran"))
     runs = runs_of(grid_of(tmp_path, CELLS), tmp_path)
     claim = Claim(runs[1].path)
     with pytest.raises(UserError, match=f"{runs[1].path} is in use"):

@@ -17,9 +17,9 @@ FLAG = re.compile(r"(?<![\w`-])--[a-z][a-z0-9.-]*[a-z0-9](?![\w.-]*\{)")
 TRAINING = {"--config", *flag_names(Config)}
 # They use parts of the package, or start other commands: only their own messages count.
 TOOLS = (
-    "demo bench_cache bench_evaluation bench_multiscale bench_page bench_reading bench_report "
-    "bench_search compare_with_lavis pretrain_tiny check_recall compare_runs mutate_inputs chaos "
-    "compare report"
+    "demo bench_cache bench_evaluation bench_multiscale bench_page bench_query bench_reading "
+    "bench_report bench_search compare_with_lavis pretrain_tiny check_recall compare_runs "
+    "mutate_inputs chaos compare report"
 ).split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
 ONLY_TRAINING = {
@@ -46,7 +46,7 @@ NOT_SAID = {
     "score": _WORKERS | {"--gallery", "--skip-unreadable", "--device"},  # it reads no images
     "convert": _WORKERS | {"--gallery", "--skip-unreadable"},
     "check": _GALLERIES | {"--skip-unreadable", "--fashioniq-categories"},  # it notes them
-    "export": _WORKERS | {"--data-path"},
+    "export": _DATA_SETS | _WORKERS | {"--device"},  # it reads no images
     "synthetic": _WORKERS | {"--data-path"},
     "resize": _GALLERIES | {"--fashioniq-categories"},  # it takes what is there
     "fusion": _GALLERIES | _WORKERS,

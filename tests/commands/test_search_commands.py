@@ -88,6 +88,18 @@ def test_add_list_and_remove(place, capsys, tmp_path):
     assert "images: 4\n" in run(index, capsys, "--index", place / "i", "--info")
 
 
+def test_files_that_are_gone_stay_until_a_flag_takes_them_out(place, capsys, tmp_path):
+    for name in "ab":
+        Image.new("RGB", (9, 9), "pink").save(tmp_path / f"{name}.png")
+    words = ["--model-path", "tiny", "--images", tmp_path, "--output", tmp_path / "i"]
+    run(index, capsys, *words)
+    (tmp_path / "b.png").unlink()
+    said = run(index, capsys, *words)
+    assert "1 missing, 1 unchanged" in said
+    assert f"stay in the index: {tmp_path / 'b.png'}; --watch-deleted takes them out" in said
+    assert "1 deleted, 1 unchanged" in run(index, capsys, *words, "--watch-deleted")
+
+
 def test_broken_files_need_a_flag(place, capsys, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"bad")
     words = ["--index", place / "i", "--add", tmp_path]
@@ -112,10 +124,12 @@ def test_ctrl_c_says_what_is_kept(place, monkeypatch):
         (index, "--output new --images photos", "new is a new index; give --model-path MODEL."),
         (index, "--output new --images nowhere --model-path tiny", "there is no folder"),
         (index, "--output new --images photos --model-path nowhere", "no weights 'nowhere'"),
+        (index, "--output i --compact --watch-deleted", "looks at a folder; give --images too"),
         (index, "--output i --compact --metadata table.jsonl", "give --images or --add too"),
         (index, "--output i --images photos --metadata no.csv", "no.csv cannot be read"),
         (index, "--output photos --images photos --model-path tiny", "holds other files and no in"),
         (index, "--output i --images photos --kind embedded", "has the kind exact, not embedded"),
+        (index, "--output i --images photos --nprobe 2", "are for a new index of the kind large"),
         (search, "--index i", "give --image FILE, --text TEXT, or both."),
         (search, "--index i --text red -k 0", "-k 0 --start 0: ask for 1 or more"),
         (search, "--index photos --text red", "there is no index in photos; make one with"),

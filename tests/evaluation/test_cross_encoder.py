@@ -11,8 +11,10 @@ from PIL import Image
 
 from gatedcir.commands import evaluate
 from gatedcir.errors import UserError
+from gatedcir.evaluation import cross_encoder
 from gatedcir.evaluation.cross_encoder import CrossEncoderReranker, load_cross_encoder
 from gatedcir.evaluation.reranking import Asked, Candidate
+from gatedcir.models.weights import locations
 
 GREYS = {"dark": 10, "middle": 100, "light": 200}
 
@@ -65,9 +67,19 @@ def test_what_cannot_be_opened_gets_one_sentence(home, cirr_run, monkeypatch):
         assert not trust_remote_code
         raise OSError(f"{name} is not a local folder\nand more lines")
 
+    install(monkeypatch, lambda *_, **__: pytest.fail("the library tries again for a minute"))
+    monkeypatch.setattr(cross_encoder, "is_reachable", locations.is_reachable)
+    monkeypatch.setattr(locations, "HfApi", lambda: 1 / 0)  # as without a network
+    flags = ["--model-path", cirr_run, "--reranker"]
+    bad(evaluate, [*flags, "maker/nowhere"], "there is no cross-encoder maker/nowhere here, and on")
+    bad(evaluate, [*flags, "no/hub/name"], "there is no cross-encoder no/hub/name here")
     install(monkeypatch, missing)
-    flags = ["--model-path", cirr_run, "--reranker", "nowhere"]
-    bad(evaluate, flags, "the cross-encoder nowhere could not be opened", "not a local folder")
+    bad(
+        evaluate,
+        [*flags, "nowhere"],
+        "the cross-encoder nowhere could not be opened",
+        "not a local folder",
+    )
     install(monkeypatch, lambda *_, **__: encoder(brightness, reads=False))
     with pytest.raises(UserError, match="does not read an image with a text"):
         load_cross_encoder("text-only", "cpu")

@@ -8,13 +8,18 @@ import torch
 
 from gatedcir.assemble.evaluator import open_evaluator
 from gatedcir.data.changes import known_changes
-from gatedcir.evaluation import gate_measures
+from gatedcir.evaluation import gate_measures, interventions
 from gatedcir.evaluation.gate_maps import Maps, lost_maps, maps_of
 from gatedcir.evaluation.gate_measures import in_training, measure_gate
 from gatedcir.options.config import DataConfig
 
 FOLDERS = {"CIRR": "cirr_dataset", "FashionIQ": "fashionIQ_dataset"}
 SIDE = 8  # cells of the tiny model
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    monkeypatch.setattr(interventions, "_RESAMPLES", 99)
 
 
 def opened(home: Path, run: Path, dataset: str):

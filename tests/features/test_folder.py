@@ -201,8 +201,9 @@ def test_a_folder_of_other_settings_is_refused(source, folder):
     manifest = folder.path / "manifest.json"
     manifest.write_text("{")
     refused(folder, source, "manifest.json", "damaged")
-    manifest.write_text(json.dumps([1]))
-    refused(folder, source, "manifest.json", "damaged")
+    for content in (json.dumps([1]), '{"a":' * 5000):
+        manifest.write_text(content)
+        refused(folder, source, "manifest.json", "damaged")
     manifest.unlink()
     refused(folder, source, "manifest.json", "missing")
 

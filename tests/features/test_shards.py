@@ -1,6 +1,8 @@
 """A shard whose bytes change after it was written is named and not used."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from gatedcir.errors import UserError
 from gatedcir.features import shards
 from gatedcir.features.shards import Entry, ImageFile, ShardSource
+from gatedcir.files import NotReadError
 
 NAMES = ["a", "b", "c"]
 
@@ -46,6 +49,28 @@ def test_features_are_read_as_written(shard, levels):
             assert all(
                 torch.equal(f, level[row]) for f, level in zip(source[name], levels, strict=True)
             )
+
+
+def test_a_changed_name_is_found_before_features_are_read(shard):
+    shapes = [(4, 2), (1, 2)]
+    content = shard.read_bytes()
+    for before, after in ((b'[\\"b\\",', b'[\\"d\\",'), (b'\\"3\\"', b'\\"4\\"')):
+        assert before in content
+        shard.write_bytes(content.replace(before, after, 1))
+        with pytest.raises(UserError, match="names of its images have another checksum"):
+            shards.read_entries(shard, shapes, torch.float32)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES])
+def test_a_shard_that_was_not_read_is_not_called_damaged(shard, monkeypatch, code):
+    def fails(*_):
+        raise OSError(f"{os.strerror(code)} (os error {code})")  # as the library has it
+
+    monkeypatch.setattr(shards, "safe_open", fails)
+    with pytest.raises(NotReadError, match=rf"^{shard} cannot be read \({os.strerror(code)}\)"):
+        shards.read_entries(shard, [], torch.float32)
+    with pytest.raises(NotReadError):
+        opened(shard)["a"]
 
 
 def test_one_changed_bit_is_found_at_the_first_reading(shard, levels):

@@ -56,7 +56,8 @@ def names(retriever, folder, **query):
     return [hit.path.relative_to(folder).as_posix() for hit in found]
 
 
-@pytest.mark.parametrize("kind", ["exact", "embedded"])
+@pytest.mark.filterwarnings("ignore:.*too few to train")
+@pytest.mark.parametrize("kind", ["exact", "large", "embedded"])
 def test_every_change_of_a_folder_is_found(kind, retriever, folder, monkeypatch):
     if kind == "embedded":
         pytest.importorskip("qdrant_edge")
@@ -78,7 +79,7 @@ def test_every_change_of_a_folder_is_found(kind, retriever, folder, monkeypatch)
     (folder / "f.gif").unlink()
     os.utime(folder / "sub/c.webp", (1, 1))  # another time only
     shutil.copy(folder / "sub/d.jpeg", folder / "copy.jpeg")
-    third = sync(retriever, folder)
+    third = sync(retriever, folder, watch_deleted=True)
     assert counts(third) == {
         **{"new": 1, "changed": 1, "renamed": 1, "deleted": 1, "duplicates": 1},
         "unchanged": 3,
@@ -117,7 +118,7 @@ def test_removed_features_stay_until_the_index_is_compacted(retriever, folder):
     sync(retriever, folder)
     kept = folder.parent / "kept"
     (folder / "a.png").rename(kept)
-    sync(retriever, folder)
+    sync(retriever, folder, watch_deleted=True)
     assert "a.png" not in names(retriever, folder)
     kept.rename(folder / "a.png")
     again = sync(retriever, folder)
@@ -131,6 +132,38 @@ def test_removed_features_stay_until_the_index_is_compacted(retriever, folder):
     assert sync(retriever, folder).encoded == 3
 
 
+def test_what_a_disk_that_is_away_held_stays(retriever, folder, monkeypatch):
+    table = folder.parent / "table.jsonl"
+    table.write_text('{"path": "sub/c.webp", "price": 3}')
+    (folder / "link.png").symlink_to(draw(folder.parent / "disk" / "x.png", 50))
+    sync(retriever, folder, metadata=table)
+    (folder / "sub").rename(folder.parent / "away")  # the place where a disk is mounted
+    (folder / "sub").mkdir()
+    (folder.parent / "disk").rename(folder.parent / "off")
+    report = sync(retriever, folder)
+    assert counts(report) == {"missing": 3, "unchanged": 3}
+    assert [path.name for path in report.broken] == ["link.png"]
+    assert report.missing_files().startswith("3 files are gone and stay in the index: ")
+    assert len(names(retriever, folder)) == 7
+    (folder / "sub").rmdir()
+    (folder.parent / "away").rename(folder / "sub")
+
+    listed = os.scandir
+
+    def refuse(place):
+        if str(place).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.scandir", refuse)
+        report = sync(retriever, folder, watch_deleted=True)
+    assert (counts(report), len(report.broken)) == ({"unchanged": 3}, 2)
+    assert names(retriever, folder, text="red", where={"price": 3}) == ["sub/c.webp"]
+    (folder / "link.png").unlink()
+    assert counts(sync(retriever, folder, watch_deleted=True)) == {"deleted": 1, "unchanged": 6}
+
+
 def test_adding_removes_nothing(retriever, folder):
     sync(retriever, folder)
     other = draw(folder.parent / "other" / "x.png", 30)
@@ -138,7 +171,7 @@ def test_adding_removes_nothing(retriever, folder):
     with Indexing.at(folder.parent / "index", retriever) as index:
         assert counts(index.add([other, folder / "sub"])) == {"new": 1, "unchanged": 3}
     with Indexing.at(folder.parent / "index", retriever) as index:
-        assert counts(index.sync(folder)) == {"unchanged": 5, "deleted": 1}
+        assert counts(index.sync(folder, watch_deleted=True)) == {"unchanged": 5, "deleted": 1}
         assert other in index.target.catalogue.files()  # of another folder
         with pytest.raises(UserError, match=r"has no file .*nothing\.png, so nothing was removed"):
             index.remove([other, folder / "nothing.png"])
@@ -258,7 +291,7 @@ def test_two_processes_cannot_write_one_index(retriever, folder):
 
 def test_a_damaged_segment_is_named_and_encoded_again(retriever, folder, monkeypatch):
     monkeypatch.setattr(indexing, "WRITE_IMAGES", 1)
-    monkeypatch.setattr("gatedcir.gallery.retriever._AT_ONCE", 2)
+    monkeypatch.setattr("gatedcir.gallery.retriever.AT_ONCE", 2)
     sync(retriever, folder)
     first, *others = sorted((folder.parent / "index" / "features").glob("*.safetensors"))
     assert len(others) == 2
@@ -291,7 +324,7 @@ from gatedcir.features import shards
 from gatedcir.gallery import indexing, retriever
 from gatedcir.search.catalogue import Catalogue
 
-retriever._AT_ONCE = 2
+retriever.AT_ONCE = 2
 indexing.WRITE_IMAGES = 1
 at, place = int(sys.argv[1]), sys.argv[2]
 seen = []
@@ -330,7 +363,7 @@ def test_what_was_written_before_a_kill_is_there(at, place, left, retriever, fol
 
 
 def test_features_are_written_after_some_seconds_too(retriever, folder, monkeypatch):
-    monkeypatch.setattr("gatedcir.gallery.retriever._AT_ONCE", 1)
+    monkeypatch.setattr("gatedcir.gallery.retriever.AT_ONCE", 1)
     clock = iter(range(0, 1000, 21))
     monkeypatch.setattr(indexing, "time", type("Time", (), {"monotonic": lambda: next(clock)}))
     with Indexing.at(folder.parent / "index", retriever) as index:
@@ -339,7 +372,7 @@ def test_features_are_written_after_some_seconds_too(retriever, folder, monkeypa
 
 
 def test_ctrl_c_keeps_what_was_encoded(retriever, folder, monkeypatch):
-    monkeypatch.setattr("gatedcir.gallery.retriever._AT_ONCE", 2)
+    monkeypatch.setattr("gatedcir.gallery.retriever.AT_ONCE", 2)
     encode, calls = Retriever.encode_pixels, []
 
     def stop(self, pixels):

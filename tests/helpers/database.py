@@ -11,7 +11,7 @@ def database(monkeypatch):
     """Every folder that names no server gets a collection here. Returns the client."""
     client = pytest.importorskip("qdrant_client").QdrantClient(":memory:")
     monkeypatch.setattr(client, "close", lambda: None)
-    monkeypatch.setattr(server, "_connect", lambda url: client)
+    monkeypatch.setattr(server, "connect", lambda url: client)
     read = Server.read
 
     def read_or_make(folder):

@@ -9,6 +9,7 @@ import tyro
 from option_fixtures import read, refusal
 
 from gatedcir.commands import evaluate, export
+from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.pictures import Options as Pictures
 from gatedcir.errors import UserError
 from gatedcir.options.command_line import flag_names
@@ -232,3 +233,18 @@ def test_wrong_yaml_value_names_the_flag(yaml_file):
     path = yaml_file("dataset: CIRR\nseed: [1, 2]\n")
     assert refusal("--config", path).startswith("2 belongs to no option")
     assert "--seed" in refusal("--config", yaml_file("dataset: CIRR\nseed: null\n"))
+
+
+@pytest.mark.parametrize(
+    ("words", "most", "judges", "says"),
+    [
+        ("--rerank 50", 50, False, True),
+        ("--rerank=7", 7, False, True),
+        ("--rerank 0", 0, False, False),
+        ("--rerank 50", 50, True, False),
+        ("", 50, False, False),
+    ],
+)
+def test_a_rerank_that_has_no_effect_is_told(words, most, judges, says, capsys):
+    say_without_judge(most, words.split(), judges=judges)
+    assert capsys.readouterr().err.startswith("--rerank") == says

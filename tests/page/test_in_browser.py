@@ -10,7 +10,9 @@ import urllib.request
 from contextlib import ExitStack
 from shutil import which
 
+import mutate_inputs
 import pytest
+import requests_to_page
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the page needs the extra 'page'")
@@ -44,6 +46,20 @@ def client(site):
 
     with TestClient(make_app(site), raise_server_exceptions=False) as client:
         yield client
+
+
+def test_changed_requests_have_no_faults(site, client, monkeypatch):
+    picture = site.examples(1)[0][0]
+    monkeypatch.setattr(requests_to_page, "page", lambda: (client.app, picture))
+    [(_, found)] = mutate_inputs.run_all(55, 0, ["requests"])
+    assert found.faults == [] and found.read and found.refused
+
+
+@pytest.mark.parametrize("address", [b"/query.json?text=\xcd", b"/?text=\x07", b"/pic%07ture"])
+def test_bytes_that_no_address_has_are_refused(client, address):
+    content = b"GET %s HTTP/1.1\nHost: localhost\n\n" % address
+    status, answer = asyncio.run(requests_to_page.answer(client.app, content))
+    assert status == 400 and b"that no address has" in answer
 
 
 @pytest.fixture  # for each test: while it is open, an event loop runs

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from gatedcir.errors import UserError
-from gatedcir.files import write_json
+from gatedcir.files import NotReadError, write_json
 from gatedcir.run_folder import checkpoint
-from gatedcir.run_folder.checkpoint import Checkpoint, find, goes_on, load, save
+from gatedcir.run_folder.checkpoint import BEFORE, LAST, Checkpoint, find, goes_on, load, save
 from gatedcir.run_folder.provenance import provenance
+from gatedcir.training.resume import _newest
 
 
 def make(epoch=1, **changes):
@@ -130,6 +131,37 @@ def test_truncated_file(tmp_path, kept):
     content = path.read_bytes()
     path.write_bytes(content[: kept if isinstance(kept, int) else int(kept * len(content))])
     refused(path)
+
+
+def fails_with(monkeypatch, error):
+    def load_file(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "load", load_file)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_file_that_was_not_read_is_not_called_damaged(tmp_path, monkeypatch, code):
+    path, before = tmp_path / LAST, tmp_path / BEFORE
+    for file in (path, before):
+        save(file, make())
+    fails_with(monkeypatch, OSError(code, os.strerror(code)))
+    with pytest.raises(NotReadError, match=f"^{path} cannot be read .* and may be good"):
+        load(path)
+    with pytest.raises(NotReadError):  # the state before does not take its place
+        _newest(tmp_path)
+    assert path.is_file() and before.is_file()
+
+
+def test_a_lack_of_memory_is_not_a_damage_of_a_good_file(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save(path, make())
+    content = path.read_bytes()
+    fails_with(monkeypatch, RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    with pytest.raises(RuntimeError, match="can't allocate"):
+        load(path)
+    path.write_bytes(content[:-100])
+    assert "is damaged" in refused(path)
 
 
 @pytest.mark.parametrize("text", ["hello world\n", "dataset: CIRR\n", "{}", "\0" * 1000])

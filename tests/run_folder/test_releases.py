@@ -1,4 +1,4 @@
-"""Runs and exported folders of earlier releases open in this one, and give the same features."""
+"""What earlier releases wrote opens in this one, and gives the same features and results."""
 
 import json
 import shutil
@@ -11,25 +11,39 @@ from safetensors.torch import load_file
 
 import blip_fine_tune_2
 import blip_validate
+from gatedcir.data.sources import PixelSource
+from gatedcir.data.transforms import make_transform
+from gatedcir.features.folder import FeatureFolder
+from gatedcir.gallery.gallery import Gallery
+from gatedcir.gallery.retriever import Retriever
 from gatedcir.pretrained import TrainedRetriever
+from gatedcir.synthetic.layouts import write_cirr
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TEXTS = ["make it red", "two dogs on grass"]
 
 
-@pytest.fixture
-def release(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """The suite's small scenes of that time."""
+    folder = tmp_path_factory.mktemp("scenes")
+    list(write_cirr(folder, {"train": 24, "val": 6, "test": 20}, seed=0))
+    return folder
+
+
+@pytest.fixture(params=["release_0_1", "release_0_2"])
+def release(request, tmp_path, monkeypatch):
     """A run that was stopped after one of two epochs, and what it started from, as they were left.
 
-    It was trained by release 0.1 on the suite's own small scenes, with two layers and gated fusion.
+    A release trained it on the suite's own small scenes, with gated fusion.
     """
-    folder = Path(shutil.copytree(FIXTURES / "release_0_1", tmp_path / "release"))
+    folder = Path(shutil.copytree(FIXTURES / request.param, tmp_path / "release"))
     monkeypatch.chdir(folder)  # its options name the weights and the data from here
     return folder
 
 
 @pytest.mark.parametrize("name", ["run", "exported"])
-def test_features_are_those_of_release_0_1(release, name):
+def test_features_are_those_of_the_release(release, name):
     expected = load_file(release / "expected.safetensors")
     found = TrainedRetriever.from_pretrained(release / name)
     with torch.inference_mode():
@@ -40,17 +54,40 @@ def test_features_are_those_of_release_0_1(release, name):
     assert found.epoch == 1 and found.config.model.gated_fusion.strategy == "gated"
 
 
-def test_metrics_are_those_of_release_0_1(release, home):
-    data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]
+def test_metrics_are_those_of_the_release(release, scenes):
+    data = ["--dataset", "CIRR", "--data-path", str(scenes), "--num-workers", "0"]
     blip_validate.main([*data, "--model-path", "run", "--json", "now.json"])
     metrics = (json.loads(Path(name).read_text())["metrics"] for name in ("now.json", "val.json"))
     assert next(metrics) == pytest.approx(next(metrics))
 
 
-def test_a_run_of_release_0_1_goes_on(release, home):
+def test_a_run_of_the_release_goes_on(release, scenes):
     before = pd.read_csv("run/train_metrics.csv")
-    blip_fine_tune_2.main(["--resume", "run", "--data-path", str(home / "cirr_dataset")])
+    blip_fine_tune_2.main(["--resume", "run", "--data-path", str(scenes)])
     pd.testing.assert_frame_equal(pd.read_csv("run/train_metrics.csv")[:1][before.columns], before)
     after = pd.read_csv("run/validation_metrics.csv")
     expected = pd.read_csv("after_resume.csv")
     pd.testing.assert_frame_equal(after[expected.columns], expected)
+
+
+def test_features_that_release_0_2_kept_are_not_encoded_again(tmp_path):
+    folder = shutil.copytree(FIXTURES / "release_0_2", tmp_path / "release")
+    images = {name: folder / "images" / f"{name}.png" for name in "abc"}
+    settings = {"vision tower": "abc", "transform": "clip"}
+    kept = FeatureFolder.below(folder / "features", settings, shapes=[(4, 3)], dtype=torch.float32)
+    assert kept.missing(images) == []
+    source = PixelSource(images, make_transform("clip", size=2))
+    for name, pixels in ((name, source[name]) for name in images):
+        assert torch.equal(kept.load(images)[name][0], pixels.flatten(1).T)
+
+
+def test_an_index_of_the_first_format_is_searched(tmp_path):
+    """Release 0.2 had none, and this one is of its successor."""
+    folder = shutil.copytree(FIXTURES / "index_1", tmp_path / "index")
+    gallery = Gallery.open(folder, Retriever.from_pretrained("tiny"))
+    found = {hit.path.name: hit.score for hit in gallery.search(text="make it red", k=3)}
+    expected = {"c.png": 0.19067, "a.png": 0.11326, "b.png": 0.03704}
+    assert found == pytest.approx(expected, abs=1e-3) and list(found) == list(expected)
+    [dear] = gallery.search(text="red", k=3, where={"price": (2, None)})
+    assert dear.path.name == "b.png"
+    gallery.close()

@@ -123,7 +123,7 @@ def test_names_that_are_no_utf8(catalogue):
 
 def test_a_damaged_or_missing_file_is_named(tmp_path):
     file = tmp_path / "c.sqlite"
-    with pytest.raises(UserError, match=f"{file} cannot be used .*delete it and"):
+    with pytest.raises(UserError, match=f"{file} cannot be used .*if it is gone, index"):
         Catalogue(file)
     file.write_bytes(b"no database" * 100)
     with pytest.raises(UserError, match=f"{file} cannot be used .*the features are kept"):

@@ -32,6 +32,15 @@ def test_the_folder_says_where_the_index_is_and_holds_no_key(tmp_path, database,
     assert (size.size, size.distance, size.multivector_config.comparator) == (4, "Dot", "max_sim")
 
 
+def test_a_collection_of_a_start_that_was_killed_is_taken_again(tmp_path):
+    for url, same in (("http://here", True), ("http://there", False)):
+        Server.new("http://here").write(tmp_path)
+        before = Server.read(tmp_path)
+        Server.new(url).write(tmp_path)
+        found = Server.read(tmp_path)
+        assert found.url == url and (found.collection == before.collection) == same
+
+
 def test_a_collection_that_is_gone_is_said(tmp_path, database):
     Server.new("http://here").write(tmp_path)
     with pytest.raises(UserError, match="http://here has no collection gatedcir-"):

@@ -9,20 +9,27 @@ import numpy as np
 import pytest
 import torch
 from database import database
+from listed import listed
 
 from gatedcir.errors import UserError
-from gatedcir.search import embedded, segments
+from gatedcir.features import shards
+from gatedcir.search import embedded, large, segments
 from gatedcir.search.index import Form
 from gatedcir.search.kinds import KINDS
 from gatedcir.search.segments import SegmentedIndex
 
-__all__ = ["database"]
-pytestmark = pytest.mark.filterwarnings("ignore:Local mode")
+__all__ = ["database", "listed"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Local mode"),
+    pytest.mark.filterwarnings("ignore:.*too few to train"),
+]
 EXACT = SegmentedIndex
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, "large, listed"])
 def kind(request):
+    if request.param == "large, listed":
+        return request.getfixturevalue("listed")
     if request.param == "embedded":
         pytest.importorskip("qdrant_edge")
     if request.param == "server":
@@ -154,6 +161,15 @@ def test_a_cut_segment_is_named_at_opening_and_the_rest_is_read(tmp_path):
     assert index.search(QUERY, 6)[1].tolist() == [[5, 4, 1, 0, -1, -1]]
 
 
+@pytest.mark.parametrize("name", ["a", str(2**70)])
+def test_a_segment_whose_images_have_no_number_is_named(tmp_path, name):
+    first, *_ = filled(tmp_path)
+    tokens = torch.ones(1, 1, 1, dtype=torch.float16)
+    shards.write(first, [shards.Entry(name, shards.ImageFile(0, 0, "a"))], [tokens])
+    with pytest.warns(UserWarning, match=f"{first} is damaged.*has no number"):
+        assert list(EXACT.open(tmp_path, Form(1, 1, "fp16")).damaged) == [first]
+
+
 def test_a_changed_byte_is_named_at_reading_and_the_rest_is_read(tmp_path):
     changed, *_ = filled(tmp_path)
     content = bytearray(changed.read_bytes())
@@ -254,10 +270,16 @@ def test_precisions_are_those_of_the_form(tmp_path):
 
 
 @pytest.mark.usefixtures("database")
-def test_the_benchmark_has_a_row_for_each_kind(capsys):
+def test_the_benchmark_has_a_row_for_each_kind(capsys, monkeypatch):
     pytest.importorskip("qdrant_edge")
-    sizes = "--images 9 --tokens 2 --dim 4 --clusters 3 --repeats 1"
-    bench_search.main([*sizes.split(), "--index-url", "http://here"])
+    monkeypatch.setattr(large, "LEAST", 18)
+    sizes = "--images 9 --tokens 2 --dim 4 --clusters 3 --queries 2 --repeats 1 --probes 4 1"
+    kinds = "--kinds numpy faiss-flat large embedded embedded-scalar server"
+    bench_search.main([*sizes.split(), *kinds.split(), "--index-url", "http://here"])
     rows = capsys.readouterr().out.splitlines()
-    assert [row.partition(":")[0] for row in rows[2:]] == list(KINDS)
-    assert all("opened in" in row for row in rows[2:])
+    kinds = ["exact", "numpy", "faiss-flat", "large, one list in 4", "large, one list in 1"]
+    more = ["embedded", "embedded-scalar", "server"]
+    assert [row.partition(":")[0] for row in rows[1:]] == [*kinds, *more]
+    assert all("recall@9 1.0000" in row for row in rows[1:])
+    with pytest.raises(UserError, match="there is no kind best; choose of numpy"):
+        bench_search.main([*sizes.split(), "--kinds", "best"])

@@ -81,6 +81,9 @@ def test_a_store_is_a_file_without_a_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+THREE_STEPS = ["--batch-size", "5"]  # an epoch
+
+
 def flags_of(run, output, *flags):
     given = ["--stage", "bank", "--from", str(run), *SHORT[2:], "--learning-rate", "1e-3"]
     return [*given, "--num-epochs", "1", *flags, "--output", str(output)]
@@ -96,7 +99,7 @@ def stage(run, output, *flags):
 def bank_run(cirr_run, tmp_path_factory):
     """A bank stage of two epochs, with its state."""
     output = tmp_path_factory.mktemp("bank") / "run"
-    return stage(cirr_run, output, "--num-epochs", "2", "--save-training")
+    return stage(cirr_run, output, *THREE_STEPS, "--num-epochs", "2", "--save-training")
 
 
 def weights_of(run, name="last.pt"):
@@ -152,7 +155,7 @@ def test_a_stage_that_was_stopped_within_an_epoch_goes_on_as_if_it_had_not(
     cirr_run, bank_run, tmp_path, monkeypatch, branch
 ):
     """Without a branch, the bank is of the weights at the epoch's start."""
-    flags = ["--num-epochs", "2", "--save-training", "--model.query-branch", branch]
+    flags = ["--num-epochs", "2", "--save-training", "--model.query-branch", branch, *THREE_STEPS]
     whole = bank_run if branch == "second" else stage(cirr_run, tmp_path / "whole", *flags)
     run = tmp_path / "run"
     interrupted(monkeypatch, flags_of(cirr_run, run, *flags, "--save-every-steps", "1"), step=4)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from gatedcir.training import dry_run as module
 from gatedcir.training.dry_run import Measured, measure, report
 from gatedcir.training.step import TrainingStep, make_accelerator, make_step
 
+FORGET = Path("/proc/self/clear_refs")
 TINY_IMAGE, TINY_FEATURES = (3, 64, 64), (65, 128)
 FIGURES = Measured(
     device="cpu",
@@ -140,10 +142,12 @@ def test_a_whole_step_of_fusions_in_half_precision():
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.skipif(not FORGET.exists(), reason="only Linux forgets how much was held")
 def test_memory_is_what_the_process_held():
+    FORGET.write_text("5")
     before = peak_memory(torch.device("cpu"))
     assert 100 * 2**20 < before < 100 * 2**30
-    held = torch.ones(before // 4 + 2**26)  # more bytes than any time before
+    held = torch.ones(2**26 + 2**22)
     del held
     assert measured().peak >= before + 2**28
 

@@ -36,7 +36,7 @@ def test_reports_name_the_loss_and_the_noise_of_a_run(home, tmp_path, capsys):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "1", "--loss", "rcl", "--noise", "0.25", "--output", str(run)]
     blip_fine_tune_2.main(flags)
-    noise = "6 of 24 training triplets are shuffled on purpose (--noise 0.25)"
+    noise = "4 of 16 training triplets are shuffled on purpose (--noise 0.25)"
     assert noise in capsys.readouterr().out
     said = json.loads((run / "provenance.json").read_text())["recipes"]
     assert said[0] == "--loss rcl" and noise in said[1]
@@ -101,7 +101,7 @@ def test_further_captions_are_trained_on_and_counted(home, tmp_path, capsys):
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["recipes"] == [said] and "extra captions more.json" in str(provenance)
     steps = (run / "train_steps.csv").read_text().splitlines()
-    assert len(steps) == 1 + 4  # 32 triplets in batches of 8
+    assert len(steps) == 1 + 3  # 24 triplets in batches of 8
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,10 @@ def test_a_signal_saves_and_the_run_goes_on_there(home, undisturbed, tmp_path, m
     """Slurm's warning. Processes read the images here, and kept features are read elsewhere."""
     run, warning = tmp_path / "run", signal.SIGUSR1
     before = signal.getsignal(warning)
-    flags = flags_of(home, run, "--cache-features", "none", "--num-workers", 1)
+    flags = flags_of(home, run, "--cache-features", "none", "--num-workers", 2)
     end = interrupted(monkeypatch, flags, step=1, how=partial(send, warning))
     assert isinstance(end, Stopped) and end.status == 0
+    assert str(end).startswith("stopped in epoch 0 after step 1; all up to its last save")
     assert f"go on with --resume {run}" in str(end)
     assert signal.getsignal(warning) == before
     capsys.readouterr()
@@ -84,6 +85,7 @@ def test_a_second_ctrl_c_ends_at_once(home, tmp_path, monkeypatch):
     end = interrupted(monkeypatch, flags, step=2, how=twice)
     assert isinstance(end, KeyboardInterrupt) and not isinstance(end, Stopped)
     assert Stopped(signal.SIGINT).status == 130
+    assert str(end).startswith("stopped in epoch 0 after step 1; all up to its last save")
     assert f"go on with --resume {run}" in str(end)
     kept = checkpoint.load(run / "checkpoints" / "last.pt")
     assert kept.trainer["so_far"][0]["steps"] == 1

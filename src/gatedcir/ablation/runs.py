@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -108,7 +108,9 @@ def check_folders(runs: Sequence[Run]) -> None:
         before, now = read_yaml(run.path / CONFIG_FILE), to_dict(run.config)
         # A resumed run may change these options, but runs that are compared may not.
         also = [
-            name for name in ("data-path", "validation-frequency") if before.get(name) != now[name]
+            name
+            for name in ("data-path", "validation-frequency", "backbone")
+            if before.get(name) != now[name]
         ]
         for flag in (*changed_flags(before, now), *also):
             raise UserError(
@@ -122,24 +124,64 @@ def command_of(config: Config) -> list[str]:
     return [*TRAINER, *flags_of(chosen(config))]
 
 
-def execute(runs: Sequence[Run], *, jobs: int) -> None:
-    """Run all, `jobs` at a time. A failed run leaves the reason in its folder, and others go on.
+class Started(Protocol):
+    """A run that was started, as `subprocess.Popen` shows it."""
 
-    Unfinished runs go on from the state that they saved. The files of others are removed first. The
-    processes share the cores that one would use.
+    returncode: int | Any
 
-    Raises:
-        UserError: a folder is in use by another process, before anything is removed.
-    """
+    def poll(self) -> int | None:
+        """The status of its process, or None while it runs."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def wait(self) -> int:
+        """Wait until it has ended."""
+
+
+class Engine(Protocol):
+    """Starts runs."""
+
+    def start(self, run: Run) -> Started:
+        """Start a run. A finished one never comes here."""
+
+
+class Processes:
+    """Starts runs as processes of this machine. They share the cores that one would use."""
+
+    def __init__(self, output: Path, *, options: tuple[str, ...] = (), jobs: int) -> None:
+        if options:
+            raise UserError("--slurm is for --engine slurm; give that too, or leave it out.")
+        threads = str(max(1, torch.get_num_threads() // jobs))
+        self._environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+    def start(self, run: Run) -> Started:
+        """As `Engine`."""
+        return start_run(run, self._environment)
+
+
+def check_free(runs: Sequence[Run]) -> None:
+    """UserError if a run's folder is in use by another process."""
     for run in runs:
         if in_use(run.path):
             raise UserError(
                 f"{run.path} is in use by a training that still runs; wait until it ends, or name "
                 "another --output."
             )
-    threads = str(max(1, torch.get_num_threads() // jobs))
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    waiting, active = list(reversed(runs)), dict[Run, subprocess.Popen]()
+
+
+def execute(runs: Sequence[Run], *, jobs: int, engine: Engine | None = None) -> None:
+    """Run all, `jobs` at a time. A failed run leaves the reason in its folder, and others go on.
+
+    Unfinished runs go on from the state that they saved. The files of others are removed first.
+    Without an engine, they are processes of this machine.
+
+    Raises:
+        UserError: a folder is in use by another process, before anything is removed.
+    """
+    check_free(runs)
+    starts: Engine = Processes(Path(), jobs=jobs) if engine is None else engine
+    waiting, active = list(reversed(runs)), dict[Run, Started]()
     # No smoothing: the drawings between two ends would count as waiting for a run.
     settings: dict[str, Any] = {"mininterval": _REFRESH, "miniters": 0, "smoothing": 0}
     with bar(total=len(runs), desc="runs", unit="run", **settings) as shown:
@@ -147,7 +189,7 @@ def execute(runs: Sequence[Run], *, jobs: int) -> None:
             while waiting or active:
                 while waiting and len(active) < jobs:
                     run = waiting.pop()
-                    active[run] = _start(run, environment)
+                    active[run] = starts.start(run)
                 time.sleep(_PAUSE)
                 for run, process in list(active.items()):
                     if process.poll() is not None:
@@ -163,7 +205,8 @@ def execute(runs: Sequence[Run], *, jobs: int) -> None:
                 process.wait()
 
 
-def _start(run: Run, environment: dict[str, str]) -> subprocess.Popen:
+def start_run(run: Run, environment: dict[str, str]) -> subprocess.Popen:
+    """Start the process of a run, which goes on where it has saved its state."""
     if goes_on(run.path):
         command = [*TRAINER, "--resume", str(run.path)]
         (run.path / FAILURE).unlink(missing_ok=True)
@@ -198,6 +241,8 @@ def _note_failure(run: Run, status: int) -> None:
 
 def _last_line(path: Path) -> str:
     """The last line of a log that is not blank. Progress bars end lines by a carriage return."""
+    if not path.exists():  # a job that waits has none
+        return ""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - _TAIL))
         lines = file.read().decode("utf-8", errors="replace").splitlines()

@@ -5,7 +5,6 @@ m_difference_low, m_difference_high and m_p (against the baseline, over the `pai
 share a seed). A column is empty if there is no value.
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from gatedcir.ablation.runs import WAY_OUT, Run
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.errors import UserError, reason_of
 from gatedcir.evaluation.statistics import Estimate, compare, estimate
-from gatedcir.files import write_text
+from gatedcir.files import check_was_read, parse_json, write_text
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
 FINISHED, FAILED = "finished", "failed"
@@ -114,10 +113,11 @@ def provenance_of(run: Run) -> dict[str, Any]:
     """A run's provenance. UserError if its file is damaged."""
     file = run.path / "provenance.json"
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_text(encoding="utf-8"))
         if lacking := {"git", "devices", "processes", *PARAMETERS} - found.keys():
             raise ValueError(f"no {min(lacking)}")
     except (ValueError, OSError, AttributeError) as error:
+        check_was_read(file, error)
         raise UserError(
             f"{file} is damaged ({reason_of(error)}); put a copy of it back, or {WAY_OUT}."
         ) from None

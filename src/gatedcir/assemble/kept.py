@@ -8,6 +8,7 @@ from gatedcir.errors import UserError
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.scale_towers import KEY
 from gatedcir.models.text import Tokenizer
+from gatedcir.models.weights.names import mismatch
 from gatedcir.models.weights.tower import find_noted, note_of, towers_in, without_towers
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict
@@ -61,13 +62,19 @@ def with_own_towers(run: Checkpoint, model: ComposedRetriever) -> dict[str, Tens
     Raises:
         UserError: these are others now.
     """
-    weights, towers = dict(run.weights), towers_in(model.state_dict())
+    expected = model.state_dict()
+    weights, towers = dict(run.weights), towers_in(expected)
     for prefix, note in (run.towers or {}).items():
         tower = find_noted(note, [towers[prefix]])
         if tower is None:
             raise UserError(
-                f"{note['sources'][0]} has another vision tower than when the run began; bring the "
-                "old weights back, or start a new run."
+                f"the run was trained with the vision tower of {note['sources'][0]}, and that of "
+                "--backbone is another; name the old weights, or start a new run."
             )
         weights |= {prefix + name: weight for name, weight in tower.items()}
+    if wrong := mismatch(weights, expected):
+        raise UserError(
+            f"the run was trained with other sizes than those of --backbone: {wrong}; name the old "
+            "weights, or start a new run."
+        )
     return weights

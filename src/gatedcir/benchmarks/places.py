@@ -37,7 +37,7 @@ def places_by_name(paths: list[tuple[str, Path]], source: Path) -> Places:
     files: dict[str, Path] = {}
     for name, path in paths:
         place = Path(f"{name}.png")
-        if place.is_absolute() or ".." in place.parts:
+        if place.anchor or ".." in place.parts:  # C:a has an anchor, and is not absolute
             raise UserError(f"the image name {name!r} leads out of the folder images; rename it.")
         if files.setdefault(name, path) != path:
             raise UserError(

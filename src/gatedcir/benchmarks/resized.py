@@ -20,6 +20,7 @@ from gatedcir.children import workers
 from gatedcir.data.transforms import Transform
 from gatedcir.data.triplets import Split
 from gatedcir.errors import UserError
+from gatedcir.files import parse_json
 
 NOTE = "resized.json"  # in the copied dataset's folder
 _SETTING = re.compile(r"(\w+)='?(\([^)]*\)|[^,()']+)")  # in a transform's repr
@@ -100,7 +101,7 @@ def write_annotations(
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, place)
         if file.name in moved:
-            content = json.loads(file.read_text(encoding="utf-8-sig"))
+            content = parse_json(file.read_text(encoding="utf-8-sig"))
             if isinstance(content, dict) and content != (content := content | moved[file.name]):
                 place.write_text(json.dumps(content), encoding="utf-8")
 
@@ -150,7 +151,7 @@ def check_note(folder: Path, transform: Transform) -> None:
     if not note.is_file():
         return
     try:
-        made_for = str(json.loads(note.read_text(encoding="utf-8"))["transform"])
+        made_for = str(parse_json(note.read_text(encoding="utf-8"))["transform"])
     except (OSError, ValueError, KeyError, TypeError):
         made_for = ""
     if made_for != repr(transform):

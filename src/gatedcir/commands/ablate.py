@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -34,7 +34,11 @@ class Options:
     seeds: int = 5
     """Seeds of every cell. A cell may ask for fewer."""
     jobs: int = 1
-    """Runs at a time. They share the processor's cores and the GPU."""
+    """Runs at a time. On one machine they share the processor's cores and the GPU."""
+    engine: Literal["processes", "slurm"] = "processes"
+    """What starts the runs. processes: this machine. slurm: each run is a job of a cluster."""
+    slurm: tuple[str, ...] = ()
+    """Options of sbatch for each job, such as partition=gpu gpus_per_node=1 time=720."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, argv, description=f"{COMMANDS['ablate']} {_MORE}")
     _check(options)
     from gatedcir.ablation.cells import read_grid, some_cells
-    from gatedcir.ablation.runs import check_folders, execute, runs_of
+    from gatedcir.ablation.engines import ENGINES
+    from gatedcir.ablation.runs import check_folders, check_free, execute, runs_of
     from gatedcir.ablation.same_data import check_data
     from gatedcir.ablation.write import write_all
     from gatedcir.run_folder.claim import Claim
@@ -61,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_data(runs, waiting)
         before = len(runs) - len(waiting)
         print(f"{len(grid.cells)} cells, {len(runs)} runs, {before} finished before")
-        execute(waiting, jobs=options.jobs)
+        check_free(waiting)
+        engine = ENGINES[options.engine](output, options=options.slurm, jobs=options.jobs)
+        execute(waiting, jobs=options.jobs, engine=engine)
         title = f"Ablation of {options.grid.stem} on {dataset}"
         page = write_all(output, grid, runs, title=title)
         print(f"report: {page}, and {page.with_suffix('.html')} for a browser")

@@ -3,10 +3,11 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from gatedcir.commands.main import COMMANDS
-from gatedcir.errors import check_new_folder
+from gatedcir.errors import UserError, check_new_folder
 from gatedcir.files import whole_folder
 from gatedcir.options.config import (
     ALL_CATEGORIES,
@@ -14,7 +15,7 @@ from gatedcir.options.config import (
     DataConfig,
     DataPath,
     FashionIQGallery,
-    InDataset,
+    MaybeDataset,
     NewFolder,
     Seldom,
 )
@@ -25,8 +26,13 @@ from gatedcir.options.parsing import parse
 class Options:
     """What to write where."""
 
-    dataset: InDataset
     output: NewFolder
+    dataset: MaybeDataset = None
+    """Dataset in its published layout, a file or folder of your own triplets, or a reader of your
+    own by a path."""
+    from_datasets: str | None = None
+    """Hugging Face datasets instead: a folder of save_to_disk, a .parquet file, or a name of the
+    hub. Its columns are the keys of your own triplets."""
     data_path: DataPath = None
     splits: tuple[Literal["train", "val", "test"], ...] = ("train", "val", "test")
     """The splits to write."""
@@ -43,6 +49,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.data.changes import MARK
 
     check_new_folder(options.output, "--output")
+    if (options.dataset is None) == (options.from_datasets is None):
+        raise UserError("give --dataset, or --from-datasets PLACE.")
+    if options.from_datasets is not None:
+        _convert(options.from_datasets, options.output)
+        return
+    assert options.dataset is not None
     data = DataConfig(options.dataset, options.data_path)
     choice = Choice(options.fashioniq_protocol, options.fashioniq_categories)
     written = {
@@ -60,3 +72,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         missing = sum(not path.is_file() for part in parts for path in part.paths.values())
         note = f", {missing} images are not there yet" if missing else ""
         print(f"{options.output / f'{split}.jsonl'}: {queries} queries{note}")
+
+
+def _convert(place: str, output: Path) -> None:
+    from gatedcir.benchmarks.from_datasets import write_splits
+
+    with whole_folder(output) as folder:
+        lines = list(write_splits(place, folder, output=output))
+    print(*(f"{output}: {line}" for line in lines), sep="\n")

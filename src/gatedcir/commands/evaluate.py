@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, InRun, OfRun, data_of
 from gatedcir.errors import UserError, check_file_to_write
@@ -93,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rerank=options.rerank,
         reranker=options.reranker,
     )
+    say_without_judge(options.rerank, argv, judges=evaluator.judges)
     check_targets(splits)
     examined = examine(evaluator, splits, composition=options.composition)
     source = str(locate(str(options.model_path)))

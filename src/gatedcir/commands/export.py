@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError
@@ -17,11 +19,14 @@ class Options:
 
     model_path: ModelPath
     output: Path
-    """A new folder for hub. A new file for lavis (.pth) and sprc (.pt), and next to it vocab.txt
-    and config.json."""
-    format: Literal["hub", "lavis", "sprc"]
+    """A new folder for hub and onnx. A new file for lavis (.pth) and sprc (.pt), and next to it
+    vocab.txt and config.json."""
+    format: Annotated[Literal["hub", "lavis", "sprc", "onnx"], tyro.conf.arg(aliases=("--to",))]
     """hub: safetensors, config, tokenizer and model card. lavis: {"model": ...}, without prompts.
-    sprc: {"epoch": ..., "Blip2QformerCirAlignPrompt": ...}."""
+    sprc: {"epoch": ..., "Blip2QformerCirAlignPrompt": ...}. onnx: graphs for searches on the CPU by
+    onnxruntime."""
+    int8: bool = False
+    """Write the weights of onnx in 8 bits, and round the inputs of matrix products as they come."""
     drop_fusion: bool = False
     """Write lavis and sprc without the model's fusion, which these formats cannot hold. Its weights
     are lost, and queries get other features. With strategy none, queries stay the same."""
@@ -34,6 +39,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, argv, description=COMMANDS["export"])
     from gatedcir.pretrained import export_file, export_folder
 
+    if options.int8 and options.format != "onnx":
+        raise UserError(f"--int8 is for --format onnx; leave it out for {options.format}.")
+    if options.drop_fusion and options.format == "onnx":
+        raise UserError("--format onnx keeps the fusion; leave --drop-fusion out.")
     if options.format == "hub":
         if options.drop_fusion:
             raise UserError("--format hub keeps the fusion; leave --drop-fusion out.")
@@ -42,6 +51,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if options.push is not None:
         raise UserError(f"--push uploads --format hub only; {options.format} stays a file.")
+    if options.format == "onnx":
+        from gatedcir.gallery.onnx_folder import export_onnx
+
+        found = export_onnx(str(options.model_path), options.output, int8=options.int8)
+        worst = ", ".join(f"{name} {difference:.1g}" for name, difference in found.items())
+        print(options.output, f"greatest difference to PyTorch: {worst}", sep="\n")
+        return
     export_file(
         str(options.model_path), options.output, options.format, drop_fusion=options.drop_fusion
     )

@@ -10,12 +10,14 @@ import tyro
 
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import Range
 from gatedcir.options.config import Device, ModelPath
+from gatedcir.options.marks import Range
 from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
     from gatedcir.gallery.indexing import Indexing
+    from gatedcir.search.ivfpq import Lists
+    from gatedcir.search.server import Server
 
 
 _SHOWN = 10  # groups of duplicates
@@ -31,13 +33,24 @@ class Options:
     """The model: a run's folder, a checkpoint file, or other weights, such as tiny. Without it: the
     model that made the index."""
     images: Path | None = None
-    """A folder of images. Afterwards the index shows what this folder and its sub-folders hold."""
+    """A folder of images. Afterwards the index shows what this folder and its sub-folders hold. Or
+    a .parquet file whose column path names images."""
+    watch_deleted: bool = False
+    """Take files that have vanished from --images out of the index. Without it they stay, because a
+    disk that is not mounted looks the same."""
     metadata: Path | None = None
     """A .csv or .jsonl file of what is known about the images. Its column path names them."""
     add: tuple[Path, ...] = ()
     """Files and folders to add."""
     remove: tuple[Path, ...] = ()
     """Files and folders to remove from the index. The files themselves stay."""
+    copy_of: Path | None = None
+    """An index to copy into --output, a new folder, as another --kind or --precision. Nothing is
+    encoded."""
+    save_snapshot: Path | None = None
+    """Write the collection of an index of the kind server to this file."""
+    load_snapshot: Path | None = None
+    """Make the collection, which the server has lost, from such a file."""
     compact: bool = False
     """Delete the features of removed files, and give their room back."""
     info: bool = False
@@ -46,10 +59,20 @@ class Options:
     """Print --info as JSON."""
     skip_broken: bool = False
     """Go on without files that cannot be read. They are counted and named."""
-    kind: Literal["exact", "embedded", "server"] | None = None
+    kind: Literal["exact", "large", "embedded", "server"] | None = None
     """How features are kept. exact: files of this project, which several processes can read.
-    embedded: the Qdrant engine in this process. server: a Qdrant server or cluster. Without it:
+    large: the same, with codes of the features in lists, for 10,000 images and more. embedded: the
+    Qdrant engine in this process. server: a Qdrant server or cluster. Without it:
     that of the index, else exact."""
+    nlist: Annotated[int, Range(1)] | None = None
+    """Inverted lists of a new index of the kind large. Without it: about the square root of the
+    number of features, a power of two."""
+    nprobe: Annotated[int, Range(1)] | None = None
+    """Lists that a search of such an index looks into. Without it: a quarter of them."""
+    pq_bytes: Annotated[int, Range(1)] = 64
+    """Bytes of a feature's code in these lists."""
+    pool_factor: Annotated[int, Range(1)] = 1
+    """Features of an image that become one in these lists, by k-means. 4 makes 32 into 8."""
     index_url: str | None = None
     """Address of the server of a new index, such as http://localhost:6333. The kind is then server.
     The server's key comes from the
@@ -62,6 +85,11 @@ class Options:
     """How exactly features are kept. Without it: that of the index, else fp16."""
     num_workers: int = 2
     """Threads that read images."""
+    engine: Literal["process", "ray"] = "process"
+    """Where images are encoded. process: here. ray: on all machines of a Ray cluster, that of
+    RAY_ADDRESS or this machine."""
+    ray_workers: Annotated[int | None, Range(1)] = None
+    """Models of --engine ray. Without it: one for each GPU of the cluster, or else each core."""
     device: Device = "auto"
 
 
@@ -69,15 +97,35 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Bring an index up to date, and say what has changed."""
     options = parse(Options, argv, description=COMMANDS["index"])
     writes = bool(options.images or options.add or options.remove or options.compact)
-    if not writes and not options.info:
-        raise UserError("give --images FOLDER, or one of --add, --remove, --compact and --info.")
+    given = {name: work for name, work in _AS_IT_IS.items() if getattr(options, name) is not None}
+    if not writes and not given and not options.info:
+        raise UserError(
+            "give --images FOLDER, or one of --add, --remove, --compact, --copy-of, "
+            "--save-snapshot, --load-snapshot and --info."
+        )
+    if given and (writes or len(given) > 1 or options.model_path is not None):
+        raise UserError(
+            f"--{next(iter(given)).replace('_', '-')} takes an index as it is; leave all other "
+            "changes and --model-path out."
+        )
     if options.index_url is None and (options.index_shards, options.index_replicas) != (1, 1):
         raise UserError("--index-shards and --index-replicas need a server; give --index-url too.")
+    lists = (options.nlist, options.nprobe, options.pq_bytes, options.pool_factor)
+    if options.kind != "large" and lists != (None, None, Options.pq_bytes, Options.pool_factor):
+        raise UserError(
+            "--nlist, --nprobe, --pq-bytes and --pool-factor are for a new index of the kind "
+            "large; give --kind large too."
+        )
+    if options.ray_workers is not None and options.engine != "ray":
+        raise UserError("--ray-workers is for --engine ray; give that too.")
+    if options.watch_deleted and options.images is None:
+        raise UserError("--watch-deleted looks at a folder; give --images too.")
     if options.metadata is not None and not (options.images or options.add):
         raise UserError("--metadata describes images; give --images or --add too.")
-    if writes:
+    if writes or given:
         try:
-            _write(options)
+            for work in given.values() or [_write]:
+                work(options)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"stopped; what was encoded is kept in {options.output}, and the same command goes "
@@ -95,16 +143,8 @@ def _write(options: Options) -> None:
     from gatedcir.gallery.indexing import Indexing
     from gatedcir.gallery.place import read_manifest
     from gatedcir.gallery.retriever import Retriever
-    from gatedcir.search.server import Server
 
-    server, kind = None, options.kind
-    if options.index_url is not None:
-        if kind not in (None, "server"):
-            raise UserError(f"--kind {kind} has no --index-url; leave one of them out.")
-        kind = "server"
-        copies = {"shards": options.index_shards, "replicas": options.index_replicas}
-        server = Server.new(options.index_url, **copies)
-        server.reach()
+    kind, server = _kind(options)
     name: Any = options.model_path
     if name is None:
         if not options.output.is_dir() or not any(options.output.iterdir()):
@@ -112,9 +152,85 @@ def _write(options: Options) -> None:
         name = read_manifest(options.output).model
     retriever = Retriever.from_pretrained(name, device=options.device)
     with Indexing.at(
-        options.output, retriever, kind=kind, precision=options.precision, server=server
+        options.output,
+        retriever,
+        kind=kind,
+        precision=options.precision,
+        server=server,
+        lists=_lists(options),
+        engine=options.engine,
+        workers=options.ray_workers,
     ) as index:
         _change(index, options)
+
+
+def _copy(options: Options) -> None:
+    from gatedcir.gallery.copying import copy_index
+
+    kind, server = _kind(options)
+    assert options.copy_of is not None
+    settings: dict[str, Any] = {"kind": kind, "precision": options.precision, "server": server}
+    count = copy_index(options.copy_of, options.output, lists=_lists(options), **settings)
+    print(f"{options.output}: {count} images copied from {options.copy_of}, none encoded")
+
+
+def _save_snapshot(options: Options) -> None:
+    from gatedcir.search.snapshots import save_snapshot
+
+    assert options.save_snapshot is not None
+    size = save_snapshot(_on_server(options), options.save_snapshot)
+    print(f"{options.save_snapshot}: {size / 1e6:.1f} MB")
+
+
+def _load_snapshot(options: Options) -> None:
+    from gatedcir.search.snapshots import load_snapshot
+
+    assert options.load_snapshot is not None
+    load_snapshot(_on_server(options), options.load_snapshot)
+    print(f"{options.output}: its collection was made from {options.load_snapshot}")
+
+
+_AS_IT_IS = {
+    "copy_of": _copy,
+    "save_snapshot": _save_snapshot,
+    "load_snapshot": _load_snapshot,
+}
+"""Options that take an index as it is -> what they do."""
+
+
+def _on_server(options: Options) -> Path:
+    """The features' folder of an index on a server. UserError if it is of another kind."""
+    from gatedcir.gallery.place import FEATURES, read_manifest
+
+    kind = read_manifest(options.output).kind
+    if kind != "server":
+        raise UserError(
+            f"the index {options.output} is of the kind {kind}, and snapshots are for server; copy "
+            "its folder."
+        )
+    return options.output / FEATURES
+
+
+def _kind(options: Options) -> "tuple[str | None, Server | None]":
+    """The kind of a new index, and its server, which answers."""
+    from gatedcir.search.server import Server
+
+    if options.index_url is None:
+        return options.kind, None
+    if options.kind not in (None, "server"):
+        raise UserError(f"--kind {options.kind} has no --index-url; leave one of them out.")
+    copies = {"shards": options.index_shards, "replicas": options.index_replicas}
+    server = Server.new(options.index_url, **copies)
+    server.reach()
+    return "server", server
+
+
+def _lists(options: Options) -> "Lists | None":
+    """How a new index of the kind large lists features. None: by the defaults."""
+    from gatedcir.search.ivfpq import Lists
+
+    found = Lists(options.nlist, options.nprobe, options.pq_bytes, options.pool_factor)
+    return None if found == Lists() else found
 
 
 def _change(index: "Indexing", options: Options) -> None:
@@ -122,13 +238,15 @@ def _change(index: "Indexing", options: Options) -> None:
     if options.remove:
         index.remove(options.remove)
     if options.images is not None:
-        index.sync(options.images, **settings)
+        index.sync(options.images, watch_deleted=options.watch_deleted, **settings)
     if options.add:
         index.add(options.add, **settings)
     report = index.report
     print(f"{options.output}: {report}")
     if options.compact:
         print(f"compacted: the features of {index.compact()} images were deleted")
+    if report.missing:
+        print(f"{report.missing_files()}; --watch-deleted takes them out")
     if report.counts["duplicates"]:
         _list_duplicates(index)
     if report.broken and options.skip_broken:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import MAY_BE_PATH, OF_RUN, options_of
+from gatedcir.options.command_line import options_of
 from gatedcir.options.config import DATASETS
+from gatedcir.options.marks import MAY_BE_PATH, OF_RUN
 
 if TYPE_CHECKING:
     from gatedcir.models.weights.sources import Pretrained

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_file_to_write
 from gatedcir.options.config import Device, ModelPath
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = options.model_path or read_manifest(options.index).model
     retriever = Retriever.from_pretrained(name, device=options.device, reranker=options.reranker)
     gallery = Gallery.open(options.index, retriever)
+    say_without_judge(options.rerank, argv, judges=retriever.judges)
     hits = gallery.search(
         options.image,
         options.text,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import data_of
 from gatedcir.errors import UserError
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with ExitStack() as stack:
         site = open_site(options, stack)
+        say_without_judge(options.rerank, argv, judges=bool(site.judges))
         app = make_app(site, local=options.share_off)
         print(f"open http://{_shown(options.host)}:{options.port}", flush=True)
         uvicorn.run(

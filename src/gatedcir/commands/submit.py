@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
+from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, OfRun, data_of
 from gatedcir.errors import UserError, check_folder_to_write
-from gatedcir.options.command_line import MAY_BE_PATH, OF_RUN
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     DATASETS,
@@ -26,6 +26,7 @@ from gatedcir.options.config import (
     NumWorkers,
     SkipUnreadable,
 )
+from gatedcir.options.marks import MAY_BE_PATH, OF_RUN
 from gatedcir.options.parsing import parse
 from gatedcir.options.recipe_config import RecipeConfig, Rerank, RerankedBy
 
@@ -107,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rerank=options.rerank,
         reranker=options.reranker,
     )
+    say_without_judge(options.rerank, argv, judges=evaluator.judges)
     for split in splits:
         print(f"{split.name}: {split.protocol}")
         if split.skipped:

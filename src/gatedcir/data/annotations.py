@@ -1,10 +1,10 @@
 """JSON files of annotations, and errors in words for the broken ones."""
 
-import json
 from pathlib import Path
 from typing import TypeVar
 
 from gatedcir.errors import UserError
+from gatedcir.files import parse_json
 
 Value = TypeVar("Value")
 CORRECT = "correct the file, or download it again"
@@ -17,13 +17,13 @@ def read_json(path: Path, kind: type[Value], *, layout: str) -> Value:
     file is missing. Raises UserError on a missing file, on invalid JSON and on another type.
     """
     try:
-        content = json.loads(path.read_bytes())  # bytes, so that json detects the encoding
+        content = parse_json(path.read_bytes())  # bytes, so that json detects the encoding
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             f"The annotation file {path} does not exist; the expected layout is {layout}, "
             "in the folder that --data-path names."
         ) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             f"The annotation file {path} cannot be read as JSON ({error}); {CORRECT}."
         ) from error

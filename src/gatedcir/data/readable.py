@@ -14,7 +14,7 @@ from gatedcir.data.left_out import MISSING, count_reasons, shown_with_reasons, w
 from gatedcir.data.pictures import OtherRangeError
 from gatedcir.data.transforms import open_image
 from gatedcir.errors import UserError
-from gatedcir.files import stamp, write_text
+from gatedcir.files import parse_json, stamp, write_text
 from gatedcir.progress import bar
 
 RECORD = "read_images.json"
@@ -146,7 +146,7 @@ def all_unreadable_told(
 def _read_record(file: Path) -> dict[str, list[int]]:
     """Path -> size and time. Empty if the file is missing or broken."""
     try:
-        content = json.loads(file.read_bytes())
+        content = parse_json(file.read_bytes())
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

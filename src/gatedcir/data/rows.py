@@ -7,12 +7,12 @@ import codecs
 import csv
 import difflib
 import io
-import json
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from gatedcir.errors import UserError, plain
+from gatedcir.files import parse_json
 
 Found = TypeVar("Found")
 Row = dict[str, Any]
@@ -130,8 +130,8 @@ def _json_lines(text: str) -> Iterator[tuple[int, Row | ValueError]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             yield number, ValueError(f"is no JSON ({str(error).split(':')[0]})")
             continue
         yield number, row if isinstance(row, dict) else ValueError("is no JSON object")

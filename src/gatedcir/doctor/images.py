@@ -75,7 +75,7 @@ def look(path: Path) -> Looked:
 
 def _oddities(path: Path, picture: Image.Image) -> Iterable[tuple[str, str]]:
     with Image.open(path) as image:
-        frames = int(getattr(image, "n_frames", 1))
+        frames = _frames(image)
         if frames > 1:
             yield "animated", f"{frames} frames"
         if image.mode == "CMYK":
@@ -91,6 +91,14 @@ def _oddities(path: Path, picture: Image.Image) -> Iterable[tuple[str, str]]:
             yield "rotated", f"orientation {turn}"
     if max(picture.size) > EXTREME * min(picture.size):
         yield "extreme shape", f"{picture.width} x {picture.height} pixels"
+
+
+def _frames(image: Image.Image) -> int:
+    """How many pictures a file holds, of which the first is read."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # a later one is broken
+        return 1
 
 
 def _turn(image: Image.Image) -> int | None:

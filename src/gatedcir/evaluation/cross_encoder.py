@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 from gatedcir.benchmarks.ranks import Scores
 from gatedcir.errors import UserError, reason_of
 from gatedcir.evaluation.reranking import Asked, Candidate
+from gatedcir.models.weights.locations import is_reachable
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ def load_cross_encoder(name: str, device: str) -> Any:
         raise UserError(
             "a cross-encoder needs sentence-transformers; run pip install 'gatedcir[rerank]'."
         ) from None
+    if not Path(name).exists() and not is_reachable(name):
+        raise UserError(
+            f"there is no cross-encoder {name} here, and on the hub it is neither cached nor "
+            f"reachable; check the path, or on a machine with internet run `hf download {name}`."
+        )
     try:
         encoder = CrossEncoder(name, device=device, trust_remote_code=False)
     except Exception as error:  # its kinds depend on what the name stands for

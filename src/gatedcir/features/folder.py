@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.features import shards
 from gatedcir.features.encode import Encoder, encode_images, progress_bar
 from gatedcir.features.shards import Entry, ImageFile, ShardSource
-from gatedcir.files import digest, stamp, write_json
+from gatedcir.files import check_was_read, digest, parse_json, stamp, write_json
 from gatedcir.resources import GIB
 
 SHARD_BYTES = 2**28  # a killed process loses at most this, and a process holds this in memory
@@ -185,7 +185,8 @@ class FeatureFolder:
             yield None if shard.exists() else shard
         finally:
             if shard.exists():  # else two processes could hold locks on an old and a new file
-                file.unlink(missing_ok=True)
+                with suppress(OSError):  # Windows removes it when it is closed
+                    file.unlink()
             lock.release()
 
     def _write_manifest(self) -> None:
@@ -230,8 +231,9 @@ class FeatureFolder:
         if not file.is_file() and not any(self.path.glob(f"*{shards.SUFFIX}")):
             return  # another process is about to write it
         try:
-            settings = dict(json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            settings = dict(parse_json(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            check_was_read(file, error)
             raise UserError(
                 f"{file} is missing or damaged; delete the folder {self.path}."
             ) from None

@@ -17,7 +17,15 @@ import numpy as np
 
 from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.files import digest, stamp
-from gatedcir.gallery.photos import Stamps, find_photos, full_path, of_files, read_metadata
+from gatedcir.gallery.engines import ENGINES
+from gatedcir.gallery.photos import (
+    UNREACHABLE,
+    Stamps,
+    find_photos,
+    full_path,
+    of_files,
+    read_metadata,
+)
 from gatedcir.gallery.place import IndexFolder, new_manifest
 from gatedcir.gallery.report import Report
 from gatedcir.gallery.retriever import Retriever
@@ -25,6 +33,7 @@ from gatedcir.progress import bar
 from gatedcir.run_folder.claim import Claim
 from gatedcir.search.catalogue import Known
 from gatedcir.search.index import Floats
+from gatedcir.search.ivfpq import Lists
 from gatedcir.search.server import Server
 
 WRITE_IMAGES, WRITE_SECONDS = 2048, 20.0  # after as many or as long, features are written
@@ -32,10 +41,15 @@ WRITE_IMAGES, WRITE_SECONDS = 2048, 20.0  # after as many or as long, features a
 
 @dataclass
 class Indexing:
-    """An index that this process alone may write."""
+    """An index that this process alone may write.
+
+    `engine` is a key of `ENGINES`, and `workers` is how many of its workers encode images.
+    """
 
     target: IndexFolder
     retriever: Retriever
+    engine: str = "process"
+    workers: int | None = None
     report: Report = field(default_factory=Report)
     _pending: list[tuple[int, str, Floats, list[Path]]] = field(default_factory=list)
     _written: float = 0.0
@@ -50,6 +64,9 @@ class Indexing:
         kind: str | None = None,
         precision: str | None = None,
         server: Server | None = None,
+        lists: Lists | None = None,
+        engine: str = "process",
+        workers: int | None = None,
     ) -> Iterator[Self]:
         """The index in a folder, made if it is missing, until the end of the block.
 
@@ -59,17 +76,34 @@ class Indexing:
         check_folder_to_write(path, "the index")
         claim = Claim(path)
         try:
-            manifest = new_manifest(path, retriever, kind=kind, precision=precision, server=server)
+            manifest = new_manifest(
+                path, retriever, kind=kind, precision=precision, server=server, lists=lists
+            )
             target = IndexFolder.open(path, manifest, writable=True)
             try:
-                yield cls(target, retriever)
+                yield cls(target, retriever, engine, workers)
             finally:
                 target.close()
         finally:
             claim.release()
 
-    def sync(self, images: Path, *, metadata: Path | None = None, num_workers: int = 2) -> Report:
+    def sync(
+        self,
+        images: Path,
+        *,
+        metadata: Path | None = None,
+        num_workers: int = 2,
+        watch_deleted: bool = False,
+    ) -> Report:
         """Make the index show what a folder holds. Files elsewhere stay as they are.
+
+        Args:
+            images: the folder.
+            metadata: a table of what is known about the images.
+            num_workers: threads that read images.
+            watch_deleted: take files that have vanished from the folder out of the index. Without
+                it they stay and are named, because a disk that is not mounted looks the same.
+                Files below a folder that cannot be listed stay in any case.
 
         Raises:
             UserError: the folder holds no image; the metadata are no table or name none of the
@@ -80,12 +114,22 @@ class Indexing:
         table = None if metadata is None else read_metadata(metadata)
         fields = {} if table is None else of_files(table, files, base=base)
         known = self.target.catalogue.files()
-        gone = {path for path in known if path not in files and path.is_relative_to(base)}
+        closed = [path for path, found in files.items() if found == UNREACHABLE]
+        gone = {
+            path
+            for path in known
+            if path not in files
+            and path.is_relative_to(base)
+            and not any(path.is_relative_to(folder) for folder in closed)
+        }
         self._bring_in(files, known, gone, num_workers=num_workers)
-        with self.target.catalogue.writing():
-            for path in gone:
-                self.target.catalogue.drop_file(path)
-        self.report.counts["deleted"] += len(gone)
+        if watch_deleted:
+            with self.target.catalogue.writing():
+                for path in gone:
+                    self.target.catalogue.drop_file(path)
+        else:
+            self.report.missing = sorted(gone)
+        self.report.counts["deleted" if watch_deleted else "missing"] += len(gone)
         self._set_metadata(fields)
         self.target.stored.save()
         return self.report
@@ -152,6 +196,7 @@ class Indexing:
         ]
         counts["unchanged"] += len(files) - len(unread)
         by_digest = self._read(unread, num_workers)
+        unreachable = set(self.report.broken)  # a disk that is away, so these may come back
         shown = set(catalogue.searchable().tolist())
         kinds: dict[Path, str] = {}
         left = {known[path].number: path for path in sorted(gone, reverse=True)}
@@ -181,7 +226,7 @@ class Indexing:
             {paths[0]: (images[c], c, paths) for c, paths in new.items()}, files, num_workers
         )
         with catalogue.writing():
-            for path in self.report.broken.keys() & known.keys():
+            for path in (self.report.broken.keys() & known.keys()) - unreachable:
                 catalogue.drop_file(path)  # it does not show any more what it showed
         counts.update(kind for path, kind in kinds.items() if path not in self.report.broken)
 
@@ -208,7 +253,9 @@ class Indexing:
         self._written = time.monotonic()
         try:
             with bar(total=len(new), desc="encoding", unit="img") as shown:
-                stream = self.retriever.encode_files(list(new), num_workers=num_workers)
+                stream = ENGINES[self.engine](
+                    self.retriever, list(new), num_workers=num_workers, workers=self.workers
+                )
                 for paths, features, broken in stream:
                     shown.update(len(paths) + len(broken))
                     for path, why in broken.items():

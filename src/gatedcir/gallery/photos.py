@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gatedcir.data.image_files import endings
-from gatedcir.errors import UserError
-from gatedcir.files import stamp
+from gatedcir.errors import UserError, reason_of
+from gatedcir.files import parse_json, stamp
 
 Stamps = dict[Path, tuple[int, int]]
 """Path -> size and time of modification."""
@@ -20,6 +19,8 @@ Metadata = dict[str, dict[str, Any]]
 
 _NAMES = ("path", "image", "file", "filename", "name")
 NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?")
+UNREACHABLE = (0, 0)
+"""The stamp of a link that leads nowhere, and of a folder that cannot be listed."""
 _SHOWN = 10  # wrong lines that are named
 
 
@@ -29,22 +30,31 @@ def full_path(path: str | Path) -> Path:
 
 
 def find_photos(place: Path) -> Stamps:
-    """All image files in a folder and below it, sorted, or the one file.
+    """All image files in a folder and below it, sorted, or the one file, or those of a list.
+
+    A list is a .parquet file. Its column path holds paths, relative to the list.
 
     The ending says what is an image, in any letter case. Links are followed. Names that begin with
-    a dot are left out. A broken link counts as an image, so that it is named later.
+    a dot are left out. A broken link, and a folder that cannot be listed, count as images, so that
+    they are named later.
 
     Raises:
         UserError: there is no such folder, or it holds no image.
     """
     place = full_path(place)
+    if place.suffix.lower() == ".parquet":
+        return _listed(place)
     if place.is_file():
         return {place: stamp(place)}
     if not place.is_dir():
         raise UserError(f"there is no folder {place}; check the path.")
     found: Stamps = {}
     seen: set[str] = set()
-    for folder, folders, names in os.walk(place, followlinks=True):
+
+    def note(error: OSError) -> None:
+        found[Path(error.filename or place)] = UNREACHABLE
+
+    for folder, folders, names in os.walk(place, onerror=note, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link may lead back to a folder above it
             folders.clear()
@@ -54,13 +64,35 @@ def find_photos(place: Path) -> Stamps:
         for name in sorted(names):
             if not name.startswith(".") and Path(name).suffix.lower() in endings():
                 path = Path(folder, name)
-                found[path] = stamp(path) if path.exists() else (0, 0)
+                found[path] = stamp(path) if path.exists() else UNREACHABLE
     if not found:
         raise UserError(
             f"{place} and its sub-folders hold no image with an ending that Pillow reads (.jpg, "
             ".png, .webp, ...); name another folder."
         )
     return found
+
+
+def _listed(file: Path) -> Stamps:
+    """The images of a list. A file that is missing is named later."""
+    try:
+        from pyarrow import parquet
+    except ImportError:
+        raise UserError(
+            f"the list {file} needs pyarrow, which is not installed; run pip install "
+            "'gatedcir[parquet]'."
+        ) from None
+    try:
+        named = parquet.read_table(file, columns=["path"])["path"].to_pylist()
+        paths = [full_path(file.parent / name) for name in named]
+    except Exception as error:  # pyarrow's errors have no common base
+        raise UserError(
+            f"the list {file} cannot be read ({reason_of(error)}); give a Parquet file with a "
+            "column path of texts."
+        ) from None
+    if not paths:
+        raise UserError(f"the list {file} names no image; name another one.")
+    return {path: stamp(path) if path.exists() else UNREACHABLE for path in paths}
 
 
 def read_metadata(file: Path) -> Metadata:
@@ -106,7 +138,7 @@ def _read_jsonl(text: str) -> _Rows:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             row = None
         if isinstance(row, dict):

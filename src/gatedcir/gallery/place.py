@@ -1,21 +1,22 @@
 """The folder of an index: which model made it, its catalogue, its features."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import check_was_read, parse_json, write_json
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.run_folder.claim import LOCK
 from gatedcir.search.catalogue import Catalogue
 from gatedcir.search.index import Form, StoredIndex
+from gatedcir.search.ivfpq import Lists
 from gatedcir.search.kinds import KINDS
 from gatedcir.search.server import Server
 
 FORMAT = 1
-_MANIFEST, _CATALOGUE, _FEATURES = "index.json", "catalogue.sqlite", "features"
+MANIFEST, CATALOGUE, FEATURES = "index.json", "catalogue.sqlite", "features"
+COPYING = "copying.json"  # of a copy that is not finished
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,16 @@ def read_manifest(folder: Path) -> Manifest:
     Raises:
         UserError: there is none, it is damaged, or it has the format of another version.
     """
-    file = folder / _MANIFEST
+    file = folder / MANIFEST
+    if (folder / COPYING).is_file():
+        raise UserError(
+            f"the copy of an index into {folder} is not finished; repeat the gatedcir index "
+            "command that began it, which goes on."
+        )
     if not file.is_file():
         raise UserError(f"there is no index in {folder}; make one with gatedcir index.")
     try:
-        content = dict(json.loads(file.read_text(encoding="utf-8")))
+        content = dict(parse_json(file.read_text(encoding="utf-8")))
         if content["format"] != FORMAT:
             raise UserError(
                 f"the index {folder} has format {content['format']}, and this version reads format "
@@ -67,6 +73,7 @@ def read_manifest(folder: Path) -> Manifest:
             )
         return Manifest(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
+        check_was_read(file, error)
         raise UserError(
             f"{file} is damaged ({reason_of(error)}); put a copy back, or index into another "
             "folder."
@@ -90,8 +97,8 @@ class IndexFolder:
                 f"the index {path} is of the kind {manifest.kind!r}, which this version lacks; it "
                 f"has {', '.join(KINDS)}."
             )
-        stored = KINDS[manifest.kind].open(path / _FEATURES, manifest.form, writable=writable)
-        return cls(path, manifest, stored, Catalogue(path / _CATALOGUE, writable=writable))
+        stored = KINDS[manifest.kind].open(path / FEATURES, manifest.form, writable=writable)
+        return cls(path, manifest, stored, Catalogue(path / CATALOGUE, writable=writable))
 
     def close(self) -> None:
         """Give files and locks back."""
@@ -106,20 +113,22 @@ def new_manifest(
     kind: str | None,
     precision: str | None,
     server: Server | None = None,
+    lists: Lists | None = None,
 ) -> Manifest:
     """The manifest of the index in a folder, written there if it is new.
 
     Args:
         folder: an index, or a folder that is new or empty.
         retriever: the model.
-        kind: exact, embedded or server. None: as it is, or exact.
+        kind: exact, large, embedded or server. None: as it is, or exact.
         precision: fp16 or fp32. None: as it is, or fp16.
         server: where a new index of the kind server is.
+        lists: how a new index of the kind large lists features. None: the defaults.
 
     Raises:
         UserError: the folder holds something else, or an index that differs.
     """
-    if (folder / _MANIFEST).exists():
+    if (folder / MANIFEST).exists():
         found = read_manifest(folder)
         found.check(folder, retriever)
         for name, wanted in (("kind", kind), ("precision", precision)):
@@ -130,21 +139,33 @@ def new_manifest(
                 )
         if server is not None:
             raise UserError(f"the index {folder} is there already; leave its address out.")
+        if lists is not None:
+            raise UserError(
+                f"the index {folder} is there already; leave out how it lists features, or index "
+                "into another folder."
+            )
         return found
+    check_kind(kind or "exact", server)
+    own = (LOCK, FEATURES, MANIFEST)  # maybe of a process that was killed at once
+    if any(not entry.name.startswith(own) for entry in folder.iterdir()):
+        raise UserError(f"{folder} holds other files and no index; name a new folder.")
+    form = retriever.form(precision or "fp16")
+    found = Manifest(retriever.name, retriever.identity, kind or "exact", *form)
+    if server is not None:
+        server.write(folder / FEATURES)
+    if lists is not None:
+        lists.write(folder / FEATURES)
+    KINDS[found.kind].open(folder / FEATURES, form, writable=True).close()
+    write_json(folder / MANIFEST, asdict(found))
+    return found
+
+
+def check_kind(kind: str, server: Server | None) -> None:
+    """UserError if there is no such kind, or if it and an address do not go together."""
+    if kind not in KINDS:
+        raise UserError(f"there is no kind {kind!r} of index; choose one of {', '.join(KINDS)}.")
     if (kind == "server") != (server is not None):
         raise UserError(
             "a new index of the kind server needs the address of its server, and no other kind has "
             "one; give both or neither."
         )
-    own = (LOCK, _FEATURES, _MANIFEST)  # maybe of a process that was killed at once
-    if any(not entry.name.startswith(own) for entry in folder.iterdir()):
-        raise UserError(f"{folder} holds other files and no index; name a new folder.")
-    if (kind or "exact") not in KINDS:
-        raise UserError(f"there is no kind {kind!r} of index; choose one of {', '.join(KINDS)}.")
-    form = retriever.form(precision or "fp16")
-    found = Manifest(retriever.name, retriever.identity, kind or "exact", *form)
-    if server is not None:
-        server.write(folder / _FEATURES)
-    KINDS[found.kind].open(folder / _FEATURES, form, writable=True).close()
-    write_json(folder / _MANIFEST, asdict(found))
-    return found

@@ -13,7 +13,9 @@ class Report:
     """What became of the files."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    """How many files are new, changed, renamed, deleted, unchanged or duplicates."""
+    """How many files are new, changed, renamed, deleted, missing, unchanged or duplicates."""
+    missing: list[Path] = field(default_factory=list)
+    """Files that the folder does not hold any more, and the index still does."""
     broken: dict[Path, str] = field(default_factory=dict)
     """Files that cannot be read, and why."""
     encoded: int = 0
@@ -29,6 +31,12 @@ class Report:
         shown = [f"{path} ({_short(why)})" for path, why in self.broken.items()][:NAMES_SHOWN]
         more = ", ..." if len(self.broken) > NAMES_SHOWN else ""
         return f"{len(self.broken)} files cannot be read: {', '.join(shown)}{more}"
+
+    def missing_files(self) -> str:
+        """How many files have vanished, the first of them, and that they are kept."""
+        shown = ", ".join(map(str, self.missing[:NAMES_SHOWN]))
+        more = ", ..." if len(self.missing) > NAMES_SHOWN else ""
+        return f"{len(self.missing)} files are gone and stay in the index: {shown}{more}"
 
     def check(self, *, skip_broken: bool, way_out: str) -> None:
         """UserError if files are broken and may not be left out."""

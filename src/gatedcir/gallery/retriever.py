@@ -3,7 +3,6 @@
 Shapes: B images or queries, P parts of a query, Q query tokens, E embedding width.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.pool import ThreadPool
@@ -21,16 +20,17 @@ from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import trained_model
 from gatedcir.data.ahead import ahead
 from gatedcir.data.transforms import Transform
-from gatedcir.device import Device, find_device
+from gatedcir.device import CPU, Device, find_device
 from gatedcir.errors import UserError
 from gatedcir.evaluation.cross_encoder import CrossEncoderReranker, load_cross_encoder
 from gatedcir.evaluation.reranking import Asked, Candidate, MatchReranker, Reranker
-from gatedcir.features.cache import hash_weights
+from gatedcir.gallery.identity import identity_of
 from gatedcir.gallery.inputs import Query, pictures_of, texts_of
+from gatedcir.gallery.onnx_folder import is_onnx, open_onnx
+from gatedcir.models.onnx_model import OnnxModel
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer, Tokens
 from gatedcir.models.weights.sources import Pretrained, load
-from gatedcir.options.parsing import to_dict
 from gatedcir.search.index import Floats, Form
 from gatedcir.start import Aux
 from gatedcir.visual import take
@@ -39,8 +39,7 @@ from gatedcir.visualize.explained import Explained, Explanation, explained
 if TYPE_CHECKING:
     from gatedcir.gallery.gallery import Gallery
 
-_AT_ONCE = 32  # images or texts of a batch
-_OF_QUERIES = ("query-branch", "matcher")  # options of the model
+AT_ONCE = 32  # images or texts of a batch
 
 
 class Retriever:
@@ -49,7 +48,7 @@ class Retriever:
     def __init__(
         self,
         name: str,
-        model: ComposedRetriever,
+        model: ComposedRetriever | OnnxModel,
         tokenizer: Tokenizer,
         transform: Transform,
         runs_on: Device,
@@ -73,6 +72,7 @@ class Retriever:
         name: str | Path,
         *,
         device: str = "auto",
+        runtime: str | None = None,
         found: Pretrained | None = None,
         reranker: str | None = None,
     ) -> "Retriever":
@@ -81,27 +81,34 @@ class Retriever:
         Args:
             name: of the model.
             device: cpu, cuda, or one GPU such as cuda:1. auto: a GPU if there is one.
+            runtime: torch, or onnx for a folder of `gatedcir export --format onnx`, which runs on
+                the CPU. None: what the folder holds.
             found: the earlier result of `load` for this name.
             reranker: the cross-encoder that reranks in place of the model's matcher.
 
         Raises:
-            UserError: nothing there, or not readable, or no such device.
+            UserError: nothing there, or not readable, or no such device or runtime.
         """
-        where = find_device(device)
+        where, path = find_device(device), Path(name)
+        full = str(path.absolute()) if path.exists() else str(name)
+        found_in = "onnx" if is_onnx(name) else "torch"
+        if runtime not in (None, found_in):
+            raise UserError(
+                f"{name} is no model for the runtime {runtime!r}; give {found_in}, or write graphs "
+                "with gatedcir export."
+            )
         encoder = None if reranker is None else load_cross_encoder(reranker, str(where))
+        if found_in == "onnx":
+            graphs, tokenizer, transform, identity, has_prompts = open_onnx(path)
+            retriever = cls(full, graphs, tokenizer, transform, CPU, identity)
+            retriever.has_prompts = has_prompts
+            retriever.reranker, retriever._cross_encoder = reranker, encoder
+            return retriever
         found = found or load(str(name))
         model, tokenizer, config = trained_model(found, str(name))
         transform = make_transform(config, model)
-        # The features of images do not depend on what only queries go through.
-        options = {n: v for n, v in to_dict(config)["model"].items() if n not in _OF_QUERIES}
-        identity = {
-            "weights": hash_weights(model.state_dict()),  # before the tower's precision is chosen
-            "transform": repr(transform),
-            "options": hash_weights({}, json.dumps(options, sort_keys=True)),
-        }
+        identity = identity_of(model, config, transform)
         place(model, where, config)
-        path = Path(name)
-        full = str(path.absolute()) if path.exists() else str(name)
         retriever = cls(full, model, tokenizer, transform, device_of(config, model), identity)
         retriever.has_prompts = "prompt_tokens" in found.own
         retriever.reranker, retriever._cross_encoder = reranker, encoder
@@ -109,7 +116,7 @@ class Retriever:
 
     def form(self, precision: str = "fp16") -> Form:
         """The shape of an image's features, for an index."""
-        return Form(self.model.backbone.num_query_tokens, self.model.embedding_width, precision)
+        return Form(self.model.num_query_tokens, self.model.embedding_width, precision)
 
     def encode_image(self, images: Any) -> Floats:
         """Target features: [Q, E] of one image, [B, Q, E] of a list, each of norm 1, float32.
@@ -165,8 +172,8 @@ class Retriever:
     def encode_queries(self, queries: Sequence[Query]) -> Floats:
         """[M, P, E]: P is 1 with a text. An image alone is asked for by its Q target features."""
         found = [
-            self._encode(queries[start : start + _AT_ONCE])
-            for start in range(0, len(queries), _AT_ONCE)
+            self._encode(queries[start : start + AT_ONCE])
+            for start in range(0, len(queries), AT_ONCE)
         ]
         return np.concatenate(found) if found else np.empty((0, 1, self.form().dim), np.float32)
 
@@ -195,6 +202,11 @@ class Retriever:
         weighted = each.float().cpu() * torch.tensor(weights)[:, None]
         total = torch.zeros(len(queries), each.shape[1]).index_add_(0, places, weighted)
         return F.normalize(total, dim=-1)[:, None].numpy()
+
+    @property
+    def explains(self) -> bool:
+        """Whether the fusions report what they do, which ONNX graphs do not."""
+        return isinstance(self.model, ComposedRetriever)
 
     @property
     def judges(self) -> bool:
@@ -226,6 +238,7 @@ class Retriever:
         """The judge of images by their names: of pictures, or of tensors for the matcher."""
         if self._cross_encoder is not None:
             return CrossEncoderReranker(self._cross_encoder, known.__getitem__)
+        assert isinstance(self.model, ComposedRetriever)
         return MatchReranker(
             self.model,
             lambda texts: self._tokens(list(texts)),
@@ -237,8 +250,8 @@ class Retriever:
     def encode_pixels(self, pixels: Sequence[Tensor]) -> Floats:
         """Target features [B, Q, E] of images [3, H, W] after the transform."""
         found = []
-        for start in range(0, len(pixels), _AT_ONCE):
-            batch = torch.stack(list(pixels[start : start + _AT_ONCE])).to(self.runs_on.device)
+        for start in range(0, len(pixels), AT_ONCE):
+            batch = torch.stack(list(pixels[start : start + AT_ONCE])).to(self.runs_on.device)
             with self.runs_on.autocast():
                 found.append(self.model.encode_target(batch).float().cpu())
         form = self.form()
@@ -252,8 +265,8 @@ class Retriever:
         Threads read the next batch while the model encodes one.
         """
         with ThreadPool(max(1, num_workers)) as pool:
-            starts = range(0, len(files), _AT_ONCE)
-            portions = (files[start : start + _AT_ONCE] for start in starts)
+            starts = range(0, len(files), AT_ONCE)
+            portions = (files[start : start + AT_ONCE] for start in starts)
             read = ((portion, pool.map(self._read, portion)) for portion in portions)
             for portion, results in ahead(read):
                 pairs = list(zip(portion, results, strict=True))
@@ -290,7 +303,7 @@ class Retriever:
         `features` are the target's, [Q, E].
         """
         maps = Explained(None, None, [])
-        if query.image is not None and query.text is not None:
+        if query.image is not None and query.text is not None and self.explains:
             maps = explained(*self.reported(query))
         if features is None:
             return Explanation(maps)
@@ -324,6 +337,7 @@ class Retriever:
         skip_broken: bool = False,
         kind: str | None = None,
         num_workers: int = 2,
+        watch_deleted: bool = False,
     ) -> "Gallery":
         """Index a folder of photos, or bring its index up to date, and open it.
 
@@ -332,8 +346,9 @@ class Retriever:
             to: the index, a new folder or one that this model made.
             metadata: a .csv or .jsonl file of what is known about the images.
             skip_broken: go on without files that cannot be read.
-            kind: exact or embedded. By default that of the index, and exact for a new one.
+            kind: exact, large or embedded. By default that of the index, and exact for a new one.
             num_workers: threads that read images.
+            watch_deleted: take files that have vanished from the folder out of the index.
 
         Raises:
             UserError: there are no images; the index is another model's, or in use; a file cannot
@@ -347,6 +362,7 @@ class Retriever:
                 Path(images),
                 metadata=None if metadata is None else Path(metadata),
                 num_workers=num_workers,
+                watch_deleted=watch_deleted,
             )
         report.check(skip_broken=skip_broken, way_out="pass skip_broken=True")
         return Gallery.open(to, self)

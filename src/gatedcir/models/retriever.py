@@ -90,6 +90,11 @@ class ComposedRetriever(ImageReader):
         return self.backbone.vision_projection.out_features
 
     @property
+    def num_query_tokens(self) -> int:
+        """Q."""
+        return self.backbone.num_query_tokens
+
+    @property
     def use_gated_fusion(self) -> bool:
         """Whether the text changes the reference's tokens. False takes the fusion out for good.
 
@@ -132,7 +137,7 @@ class ComposedRetriever(ImageReader):
 
     def _targets(self, tokens: Tensor) -> Tensor:
         """[B, L, Dv] -> [B, Q, E]."""
-        queries = self.backbone.query_tokens.expand(len(tokens), -1, -1)
+        queries = self.backbone.query_tokens.expand(tokens.shape[0], -1, -1)
         hidden = self.backbone.query_pass(queries, image=tokens)  # [B, Q, D]
         return project(self.backbone.vision_projection, hidden)
 
@@ -155,7 +160,7 @@ class ComposedRetriever(ImageReader):
             image = torch.where(keep[..., None], image, tokens)
         elif keep is not None:
             image = tokens + keep[..., None].to(tokens.dtype) * (image - tokens)
-        queries = self.backbone.query_tokens.expand(len(words), -1, -1)  # [B, Q, D]
+        queries = self.backbone.query_tokens.expand(words.shape[0], -1, -1)  # [B, Q, D]
         count = queries.shape[1]
         mask = with_queries(text_mask, count)
         both = torch.cat([queries, words], 1)
@@ -222,7 +227,7 @@ class ComposedRetriever(ImageReader):
 
     def _text(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """Word embeddings [B, T, D] and their mask [B, T] -> [B, E]."""
-        prompts = self.prompt_tokens.expand(len(words), -1, -1)  # [B, Q, D]
+        prompts = self.prompt_tokens.expand(words.shape[0], -1, -1)  # [B, Q, D]
         # The prompts come after the [CLS].
         sequence = torch.cat([words[:, :1], prompts, words[:, 1:]], 1)  # [B, Q + T, D]
         sequence = self.backbone.at_positions(sequence)

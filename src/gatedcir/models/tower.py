@@ -146,7 +146,7 @@ class VisionTower(nn.Module):
             return embeddings(pixels)
         weight = embeddings.patch_embedding.weight
         patches = embeddings.patch_embedding(resize(pixels, (side, side)).to(weight.dtype))
-        tokens = to_tokens(embeddings.class_embedding.expand(len(pixels), 1, -1), patches)
+        tokens = to_tokens(embeddings.class_embedding.expand(pixels.shape[0], 1, -1), patches)
         return tokens + self._positions(side // patch).to(tokens.dtype)
 
     def normalise(self, level: Tensor) -> Tensor:

@@ -4,28 +4,21 @@ import ast
 import dataclasses
 import inspect
 import itertools
-import math
 import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
 import tyro
 
-from gatedcir.plugins import is_path
+from gatedcir.options.marks import FREE_ON_RESUME, OF_RUN, SELDOM, OneOf, Range
 
-FREE_ON_RESUME = "free on resume"  # marks what may change when a run goes on
-MAY_BE_PATH = "may be a path"  # marks a str in which ~ and $VARIABLES are replaced, as in a Path
-SELDOM = "seldom needed"  # marks what --help-all alone shows
-Value = TypeVar("Value")
-Seldom = Annotated[Value, SELDOM]
-OF_RUN = "of the run"  # marks what the model's run says if no flag names a dataset
 GENERAL = {
     "--config": "FILE",
     "--quiet": "",
@@ -33,57 +26,6 @@ GENERAL = {
     "--help-all": "",
 }  # of every command: flag -> its value
 PREFIXED = ("model", "gated_fusion")  # the only groups that are part of their options' names
-
-
-@dataclass(frozen=True, eq=False)
-class OneOf:
-    """Marks a str that names an entry of a table, or an object of your own by a dotted path."""
-
-    names: Collection[str]
-    example: str
-    """Such a path."""
-    file: str = ""
-    """A file's name as another example, where files are taken too."""
-    is_file: Callable[[str], bool] | None = None
-    """Whether a value has the form of such a file."""
-
-    @property
-    def metavar(self) -> str:
-        """How the value is written, for help."""
-        return "|".join(filter(None, (f"{{{','.join(self.names)}}}", self.example, self.file)))
-
-    @property
-    def paths(self) -> str:
-        """The examples, for messages."""
-        return " or ".join(filter(None, (self.example, self.file)))
-
-    def takes(self, value: str) -> bool:
-        """Whether it is a name of the table or has the form of a path."""
-        is_file = self.is_file is not None and self.is_file(value)
-        return value in self.names or is_path(value) or is_file
-
-
-@dataclass(frozen=True)
-class Range:
-    """Marks a number that is finite: its least value, and a value that it stays below."""
-
-    least: float = -math.inf
-    below: float = math.inf
-
-    def holds(self, value: float) -> bool:
-        """Whether a number is allowed. NaN and infinity never are."""
-        return math.isfinite(value) and self.least <= value < self.below
-
-    def __str__(self) -> str:
-        """What is allowed, for messages.
-
-        >>> print(Range(1), Range(0, below=1), Range(), sep="; ")
-        of 1 or more; of 0 or more, and less than 1; that is finite
-        """
-        if self.least == -math.inf:
-            return "that is finite"
-        below = "" if self.below == math.inf else f", and less than {self.below}"
-        return f"of {self.least} or more{below}"
 
 
 @dataclass(frozen=True)
@@ -109,8 +51,20 @@ class Option:
     default: Any = None
     text: str = ""
     """What it does."""
-    group: str = ""
-    """The field of its outermost group, or "" for a command's own options."""
+    path: tuple[str, ...] = ()
+    """The fields that lead to it, its own last."""
+    annotation: Any = None
+    """Its type with its marks, as the field has it."""
+
+    @property
+    def group(self) -> str:
+        """The field of its outermost group, or "" for a command's own options."""
+        return self.path[0] if len(self.path) > 1 else ""
+
+    @property
+    def appends(self) -> bool:
+        """Whether each repetition of the flag gives one more value."""
+        return tyro.conf.UseAppendAction in getattr(self.annotation, "__metadata__", ())
 
     @property
     def names(self) -> list[str]:
@@ -168,7 +122,7 @@ class Given:
 
 
 def options_of(
-    options: type, prefix: str = "", *, group: str = "", above: Any = None
+    options: type, prefix: str = "", *, path: tuple[str, ...] = (), above: Any = None
 ) -> Iterator[Option]:
     """Every option of a dataclass, with the defaults that it has in `above`, if that is given.
 
@@ -183,16 +137,16 @@ def options_of(
     --layers INT [INT ...] False
     --save FLOAT|{no} False
     """
-    kinds, marked = _hints(options)
+    kinds, marked = hints(options)
     texts = _texts(options)
     for item in dataclasses.fields(options):
         name, kind = item.name.replace("_", "-"), kinds[item.name]
-        default = _default(item) if above is None else getattr(above, item.name)
+        default = default_of(item, above)
         if dataclasses.is_dataclass(kind):
             assert isinstance(kind, type)
             inner = f"{prefix}{name}." if item.name in PREFIXED else prefix
             given = None if default is dataclasses.MISSING else default
-            yield from options_of(kind, inner, group=group or item.name, above=given)
+            yield from options_of(kind, inner, path=(*path, item.name), above=given)
         else:
             marks = getattr(marked[item.name], "__metadata__", ())
             if tyro.conf.UseAppendAction in marks:
@@ -206,7 +160,8 @@ def options_of(
                 aliases=tuple(aliases),
                 default=default,
                 text=" ".join((texts.get(item.name) or next(filter(None, shared), "")).split()),
-                group=group,
+                path=(*path, item.name),
+                annotation=marked[item.name],
                 one_of=next((mark for mark in marks if isinstance(mark, OneOf)), None),
                 free_on_resume=FREE_ON_RESUME in marks,
                 seldom=SELDOM in marks,
@@ -216,13 +171,16 @@ def options_of(
 
 
 @cache
-def _hints(options: type) -> tuple[dict[str, Any], dict[str, Any]]:
+def hints(options: type) -> tuple[dict[str, Any], dict[str, Any]]:
     """The types of the fields, without and with what marks them."""
     kinds, marked = (typing.get_type_hints(options, include_extras=x) for x in (False, True))
     return kinds, marked
 
 
-def _default(item: dataclasses.Field) -> Any:
+def default_of(item: dataclasses.Field, above: Any) -> Any:
+    """What a field has by default: what it has in `above`, unless that is None. Else MISSING."""
+    if above is not None:
+        return getattr(above, item.name)
     if item.default_factory is not dataclasses.MISSING:
         return item.default_factory()
     return item.default

@@ -14,7 +14,7 @@ import tyro
 from gatedcir.benchmarks.own import is_own
 from gatedcir.benchmarks.registry import BENCHMARKS, benchmark
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import FREE_ON_RESUME, MAY_BE_PATH, OneOf, Range, Seldom
+from gatedcir.options.marks import FREE_ON_RESUME, MAY_BE_PATH, OneOf, Range, Seldom
 from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.recipe_config import RecipeConfig
 
@@ -151,7 +151,7 @@ class BackboneConfig:
     blip_model_name: Seldom[Literal["blip2_cir_align_prompt"]] = "blip2_cir_align_prompt"
     """The composed-retrieval model, as the published trainer names it. There is one. Without gated
     fusion it is the published SPRC."""
-    backbone: Annotated[str, MAY_BE_PATH] = "tiny"
+    backbone: Free[Annotated[str, MAY_BE_PATH]] = "tiny"
     """tiny (embedded), pretrain or coco (BLIP-2 of the hub), pretrain_vitL (LAVIS' file in this
     folder), another hub name, a folder in the hub's layout, a .pth of LAVIS, a .pt of SPRC, or a
     run. random-vit-g and random-vit-l have the real sizes, random weights and the tiny vocabulary.

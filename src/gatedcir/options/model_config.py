@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gatedcir.models.gated_fusion.strategies import STRATEGIES
-from gatedcir.options.command_line import MAY_BE_PATH, OneOf, Range, Seldom
+from gatedcir.options.marks import MAY_BE_PATH, OneOf, Range, Seldom
 
 _STRATEGIES = OneOf(STRATEGIES, "my_file:MyFusion")
 StrategyName = Annotated[

@@ -17,18 +17,11 @@ import yaml
 
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
-from gatedcir.options.command_line import (
-    GENERAL,
-    PREFIXED,
-    Given,
-    Option,
-    by_name,
-    normal,
-    split,
-)
+from gatedcir.options.command_line import GENERAL, PREFIXED, Given, Option, by_name, normal, split
+from gatedcir.options.filled import filled
 from gatedcir.options.help import help_of
 from gatedcir.options.paths import expand, expand_all
-from gatedcir.options.refusals import check_empty, check_names, quietly, refusal
+from gatedcir.options.refusals import check_empty, check_names, refusal
 from gatedcir.progress import hide_bars
 from gatedcir.run_folder.claim import check_free
 
@@ -83,6 +76,11 @@ def parse(
     return expand_all(_parse(options, flags, file=file))
 
 
+def is_given(flag: str, argv: Sequence[str] | None) -> bool:
+    """Whether a command line itself has a flag, also if with the default."""
+    return any(one.flag == flag for one in split(sys.argv[1:] if argv is None else argv))
+
+
 def _take(given: Sequence[Given], flag: str) -> tuple[Path | None, list[Given]]:
     """The path that a flag gives, and the other flags."""
     found, others = None, []
@@ -106,14 +104,14 @@ def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = 
         check_empty(one, known.get(one.flag))
     words = [word for one in given for word in one.words]
     try:
-        found = quietly(options, words)
+        found = filled(options, given)
         check_names(given, options, file)
         return found
     except SystemExit as end:
         if end.code:
-            found = refusal(given, options, file)
-            if found is not None:
-                raise found from None
+            error = refusal(given, options, file)
+            if error is not None:
+                raise error from None
     return tyro.cli(options, args=words)  # a refusal that has no sentence here, in tyro's words
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gatedcir.errors import UserError
-from gatedcir.options.command_line import MAY_BE_PATH
+from gatedcir.options.marks import MAY_BE_PATH
 
 Options = TypeVar("Options")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})")

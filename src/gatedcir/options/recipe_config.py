@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gatedcir.options.command_line import Range, Seldom
+from gatedcir.options.marks import Range, Seldom
 
 Rerank = Annotated[
     int,

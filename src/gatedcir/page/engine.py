@@ -19,6 +19,7 @@ from gatedcir.gallery.inputs import Query
 from gatedcir.gallery.place import IndexFolder, read_manifest
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.models.gated_fusion.gated import NoFusion
+from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.page.asked import Asked
 from gatedcir.page.shelf import Kept, Shelf
 from gatedcir.search.index import Floats
@@ -109,7 +110,7 @@ class Engine:
     @property
     def has_fusion(self) -> bool:
         """Whether alpha has an effect."""
-        return not isinstance(self.retriever.model.fusion, NoFusion)
+        return self.retriever.explains and not isinstance(self.retriever.model.fusion, NoFusion)
 
     @property
     def judge(self) -> str:
@@ -193,7 +194,7 @@ class Engine:
             transform = self.retriever.transform
             pixels = to_picture(transform(query.image), mean=transform.mean, std=transform.std)
             seen = Image.fromarray((pixels.numpy() * 255 + 0.5).astype(np.uint8))
-            if query.text is None:
+            if query.text is None or not self.retriever.explains:
                 return Look(seen)
             aux, places = self.retriever.reported(query)
         maps = explained(aux, places)
@@ -203,6 +204,7 @@ class Engine:
             names, shares = word_shares(one["text_attention"], places)
             words = list(zip(names, patch_maps(shares.T).numpy(), strict=True))
         model = self.retriever.model
+        assert isinstance(model, ComposedRetriever)
         return Look(
             picture=seen,
             gate=maps.gate,

@@ -73,6 +73,12 @@ class Guard:
             await JSONResponse({"error": "there is nothing here."}, 404)(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        # Libraries read these without a check.
+        written = scope["query_string"] + headers.get(b"host", b"")
+        if not (scope["path"].isprintable() and all(32 < byte < 127 for byte in written)):
+            refused = {"error": "the address holds bytes that no address has; write them as %C3."}
+            await JSONResponse(refused, 400)(scope, receive, send)
+            return
         try:
             size = int(headers.get(b"content-length", b"0"))
         except ValueError:

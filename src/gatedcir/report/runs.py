@@ -1,6 +1,5 @@
 """A run's folder -> what a report reads of it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import CONFIG_FILE
+from gatedcir.files import CONFIG_FILE, check_was_read, parse_json
 from gatedcir.options.parsing import read_yaml
 from gatedcir.run_folder.checkpoint import BEFORE, BEST, CHECKPOINTS, LAST
 from gatedcir.run_folder.folder import STEPS, TRAIN, VALIDATION, read_table
@@ -75,10 +74,11 @@ def _read(path: Path, name: str) -> RunFiles:
         raise UserError(f"{path} is no run's folder, as it lacks {CONFIG_FILE}; check the path.")
     file = path / "provenance.json"
     try:
-        provenance = json.loads(file.read_text(encoding="utf-8"))
+        provenance = parse_json(file.read_text(encoding="utf-8"))
         if not isinstance(provenance, dict):
             raise ValueError("no object")
     except (ValueError, OSError) as error:
+        check_was_read(file, error)
         raise UserError(
             f"{file} is damaged ({reason_of(error)}); put a copy of it back, or {_WAY_OUT}."
         ) from None

@@ -10,8 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 
-from gatedcir.errors import UserError
-from gatedcir.files import whole_file
+from gatedcir.errors import UserError, is_lack_of_memory
+from gatedcir.files import check_was_read, whole_file
 from gatedcir.resources import tensor_bytes
 
 FORMAT = "gatedcir-1"
@@ -97,13 +97,18 @@ def read(file: Path) -> Any:
     """The content of a file of `torch.save`, with tensors on the CPU. Code in it is never run.
 
     Raises:
+        NotReadError: the system did not give the file.
         UserError: the file is damaged, or holds objects other than tensors and plain values.
     """
     try:
+        _check_stored(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
         _check_sums(file)
         return content
     except Exception as error:
+        check_was_read(file, error)
+        if is_lack_of_memory(error) and _is_whole(file):
+            raise
         # The reader's errors have no common base class, and their texts advise to trust the file.
         if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
             reason = "holds Python objects in addition to its tensors, which could run code"
@@ -114,12 +119,29 @@ def read(file: Path) -> Any:
         raise UserError(f"{file} {reason}, so it was not opened; {way_out}.") from None
 
 
+def _check_stored(file: Path) -> None:
+    """ValueError if a part of a file is compressed. A small file could then fill the memory."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as parts:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                raise ValueError("torch.save compresses nothing")
+
+
 def _check_sums(file: Path) -> None:
     """ValueError if a part of a file does not have its checksum. torch.load does not look at it."""
     if zipfile.is_zipfile(file):  # files of old versions of torch have none
         with zipfile.ZipFile(file) as parts:
             if (wrong := parts.testzip()) is not None:
                 raise ValueError(f"{wrong} has another checksum")
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether all parts of a file have their checksums."""
+    try:
+        _check_sums(file)
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+    return zipfile.is_zipfile(file)
 
 
 def is_checkpoint(content: Any) -> bool:

@@ -1,6 +1,7 @@
 """A run's folder: resolved config, provenance, metrics by epoch, checkpoints."""
 
 import itertools
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ TENSORBOARD = "tensorboard"  # the tracker whose files a run's folder holds
 LOG = ".log"  # files that whatever started the run may keep in its folder
 TRAIN, VALIDATION = "train_metrics.csv", "validation_metrics.csv"
 STEPS = "train_steps.csv"
+NOT_FINITE = "not_finite"  # names the triplets of steps whose loss was not finite
 Tables = dict[str, list[dict[str, Any]]]
 """Rows of each table, by its file."""
 
@@ -65,6 +67,7 @@ def claimed(*, output: Path | None, resume: Path | None, name: str) -> Iterator[
             _check_new(path)
         if again:
             print(f"{path} holds a run that was stopped before it kept anything; it starts again")
+            shutil.rmtree(path / NOT_FINITE, ignore_errors=True)  # of the steps before
         started = True
         yield Place(path, resumes=resume is not None and not again)
         finished = True

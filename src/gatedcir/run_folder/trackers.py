@@ -4,7 +4,6 @@ TensorBoard's files are written by `RunFolder` itself. A tracker that fails must
 it is left out from then on, and a line says so.
 """
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from accelerate import PartialState
 from accelerate.tracking import GeneralTracker, MLflowTracker, TrackioTracker, WandBTracker
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import parse_json, write_json
 
 PROJECT = "gatedcir"
 ADDRESSES = "trackers.json"  # where each tracker shows the run, in the run's folder
@@ -110,7 +109,7 @@ class Trackers:
         self.waiting: dict[str, float] = {}  # the row of an epoch, until its steps are logged
         self.open: dict[str, GeneralTracker] = {}
         file = folder / ADDRESSES
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = parse_json(file.read_text(encoding="utf-8")) if file.is_file() else {}
         PartialState()  # Accelerate's trackers ask it for the process
         for name in names:
             if name in OPEN:

@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from threading import RLock
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
-from gatedcir.files import room_for
+from gatedcir.files import room_for, whole_file
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS images (number INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE);
@@ -29,11 +29,13 @@ CREATE TABLE IF NOT EXISTS facts (file INTEGER NOT NULL, field TEXT NOT NULL, va
 CREATE INDEX IF NOT EXISTS files_of_facts ON facts (field, value, file);
 CREATE INDEX IF NOT EXISTS facts_of_files ON facts (file);
 """
+_AGAIN = "index the folder again: the features are kept, so no image is encoded again"
 _WAYS_OUT = {  # the beginning of SQLite's name of an error -> what to do. Others are damages.
     "SQLITE_IOERR": "check the disk, its free space, and the limit on file sizes (ulimit -f)",
     "SQLITE_BUSY": "wait until the other process that writes it ends",
     "SQLITE_READONLY": "check its permissions",
     "SQLITE_PERM": "check its permissions",
+    "SQLITE_CANTOPEN": f"check its permissions; if it is gone, {_AGAIN}",
 }
 Where = Mapping[str, Any]
 """Field -> the value that it must have, a list of values, or a tuple (low, high) with both ends.
@@ -87,8 +89,7 @@ class Catalogue:
             name = getattr(error, "sqlite_errorname", "")
             way_out = next(
                 (text for start, text in _WAYS_OUT.items() if name.startswith(start)),
-                "delete it and index the folder again: the features are kept, so no image is "
-                "encoded again",
+                f"delete it and {_AGAIN}",
             )
             raise UserError(f"{self.file} cannot be used ({error}); {way_out}.") from error
 
@@ -239,6 +240,16 @@ class Catalogue:
             parts.append(f"file IN (SELECT file FROM facts WHERE field = ? AND {test})")
             values += [field, *those]
         return ("WHERE " + " AND ".join(parts)) if parts else "", values
+
+    def copy(self, file: Path) -> None:
+        """Write the same catalogue to another file."""
+        with (
+            self._lock,
+            self._told(),
+            whole_file(file) as unfinished,
+            closing(sqlite3.connect(unfinished)) as target,
+        ):
+            self._database.backup(target)
 
     def close(self) -> None:
         """Close the database."""

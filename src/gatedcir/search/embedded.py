@@ -39,7 +39,7 @@ class EmbeddedIndex(DatabaseIndex):
                 shard = edge.EdgeShard.load(str(folder))
             else:
                 folder.mkdir(parents=True, exist_ok=True)
-                shard = edge.EdgeShard.create(str(folder), _config(form))
+                shard = edge.EdgeShard.create(str(folder), cls._config(form))
         except Exception as error:  # the engine's errors have no class of their own
             reason = reason_of(error)
             if "WouldBlock" in reason:
@@ -98,9 +98,31 @@ class EmbeddedIndex(DatabaseIndex):
             limit=count,
             query=edge.Query.Nearest(query.tolist()),
             filter=chosen,
-            params=edge.SearchParams(exact=True),
+            params=self._params(),
         )
         return [(point.score, point.id) for point in self._shard.query(request)]
+
+    @classmethod
+    def _config(cls, form: Form) -> Any:
+        """The settings of a new index."""
+        edge = _engine()
+        kinds = edge.VectorStorageDatatype
+        return edge.EdgeConfig(
+            vectors=edge.EdgeVectorParams(
+                size=form.dim,
+                distance=edge.Distance.Dot,
+                multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
+                datatype=kinds.Float16 if form.precision == "fp16" else kinds.Float32,
+            ),
+            # Every search is exact. A graph over all tokens would take minutes and serve none.
+            hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10**9),
+            optimizers=edge.EdgeOptimizersConfig(indexing_threshold=0),
+        )
+
+    @staticmethod
+    def _params() -> Any:
+        """How a query is searched."""
+        return _engine().SearchParams(exact=True)
 
     def _vectors(self, numbers: Sequence[int]) -> dict[int, Any]:
         points = self._shard.retrieve(list(numbers), with_payload=False, with_vector=True)
@@ -135,19 +157,3 @@ def _engine() -> Any:
             "'gatedcir[qdrant]', or make an index of the kind exact."
         ) from None
     return qdrant_edge
-
-
-def _config(form: Form) -> Any:
-    edge = _engine()
-    kinds = edge.VectorStorageDatatype
-    return edge.EdgeConfig(
-        vectors=edge.EdgeVectorParams(
-            size=form.dim,
-            distance=edge.Distance.Dot,
-            multivector_config=edge.MultiVectorConfig(edge.MultiVectorComparator.MaxSim),
-            datatype=kinds.Float16 if form.precision == "fp16" else kinds.Float32,
-        ),
-        # Every search is exact. A graph over all tokens would take minutes and serve none.
-        hnsw_config=edge.HnswIndexConfig(m=0, ef_construct=4, full_scan_threshold=10**9),
-        optimizers=edge.EdgeOptimizersConfig(indexing_threshold=0),
-    )

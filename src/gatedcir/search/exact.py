@@ -124,7 +124,7 @@ class TokenIndex:
             for start in range(0, len(pending), step):
                 block = pending[start : start + step]  # [m]
                 found, ids = tokens.search(rows[block], fetch)  # [m, F], [m, F]
-                best, which = _distinct_images(found, ids // self.tokens_per_image, kept)
+                best, which = distinct_images(found, ids // self.tokens_per_image, kept)
                 # An image not seen yet scores at most as much as the last token seen. With an
                 # equal score it could come first by gallery index. So we compare strictly.
                 certain = best[:, -1] > found[:, -1]  # [m]
@@ -191,13 +191,13 @@ def first_of_equals(scores: torch.Tensor, kept: int) -> tuple[torch.Tensor, torc
     return best, which
 
 
-def _distinct_images(scores: Floats, images: Indices, kept: int) -> tuple[Floats, Indices]:
+def distinct_images(scores: Floats, images: Indices, kept: int) -> tuple[Floats, Indices]:
     """The `kept` best distinct images of descending token lists [m, F], both [m, kept].
 
     A row with fewer distinct images ends in scores of -inf.
 
     >>> scores = np.array([[9, 8, 8, 5]], dtype=np.float32)
-    >>> best, which = _distinct_images(scores, np.array([[4, 4, 2, 1]]), 2)
+    >>> best, which = distinct_images(scores, np.array([[4, 4, 2, 1]]), 2)
     >>> best.tolist(), which.tolist()
     ([[9.0, 8.0]], [[4, 2]])
     """

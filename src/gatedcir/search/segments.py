@@ -19,13 +19,16 @@ from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.features import shards
 from gatedcir.features.shards import Entry, ImageFile
-from gatedcir.search.exact import as_rows, first_of_equals, similarities
+from gatedcir.search.exact import as_rows, distinct_images, first_of_equals, similarities
 from gatedcir.search.index import Features, Floats, Form
+from gatedcir.search.scan import Chosen, best_of_each, best_tokens
 
 SEGMENT_BYTES = 2**26  # of a full segment
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+_NONE: Indices = np.empty(0, dtype=np.int64)
 _BLOCK_PARTS = 512  # parts of queries multiplied at once
 _FEW = 8  # segments that are not full and may stay so
+_FEW_FOR_EACH = 16  # images for each one kept, up to which each is scanned alone
 
 
 class _Segment:
@@ -33,17 +36,20 @@ class _Segment:
 
     def __init__(self, file: Path, form: Form) -> None:
         shapes = [(form.tokens, form.dim)]
-        entries = shards.read_entries(file, shapes, PRECISIONS[form.precision])
+        rows = shards.read_rows(file, shapes, PRECISIONS[form.precision])
         self.file = file
-        self.numbers = np.array([int(entry.name) for entry in entries], dtype=np.int64)  # [N]
-        self.digests = [entry.file.digest for entry in entries]
+        try:
+            self.numbers = np.array([int(name) for name, *_ in rows], dtype=np.int64)  # [N]
+        except (ValueError, OverflowError):
+            raise shards.damaged(file, "an image has no number") from None
+        self.digests = [digest for *_, digest in rows]
         self._mapped = shards.MappedShard(file)
         self._lock = Lock()
 
-    def tokens(self) -> torch.Tensor:
-        """[N, Q, E]. UserError if the file is damaged."""
+    def tokens(self, rows: Indices | None = None) -> torch.Tensor:
+        """[N, Q, E], of which only `rows` are checked. UserError if the file is damaged."""
         with self._lock:
-            [tokens] = self._mapped.levels()
+            [tokens] = self._mapped.levels(None if rows is None else rows.tolist())
             return tokens
 
 
@@ -54,6 +60,7 @@ class SegmentedIndex:
         self.folder, self.form = folder, form
         self.damaged: dict[Path, str] = {}
         self._segments: list[_Segment] = []
+        self._layout: tuple[list[_Segment], Indices, Indices] = [], _NONE, _NONE  # as `_places`
         self.refresh()
 
     @classmethod
@@ -156,44 +163,53 @@ class SegmentedIndex:
         """As `StoredIndex`."""
         self.form.check_query(queries, k)
         count, parts = queries.shape[:2]
-        rows = torch.from_numpy(as_rows(queries, self.form.dim, "query"))  # [M * P, E]
+        rows = as_rows(queries, self.form.dim, "query")  # [M * P, E]
         scores = np.full((count, k), -np.inf, dtype=np.float32)  # [M, k]
         numbers = np.full((count, k), -1, dtype=np.int64)  # [M, k]
         chosen = list(self._chosen(among))
         if not chosen:
             return scores, numbers
-        which = np.concatenate([found for _, found in chosen])  # [G]
-        which, order = np.unique(which, return_index=True)  # in a second copy an image counts once
-        columns = torch.from_numpy(order)
-        kept = min(k, len(which))
         step = max(1, _BLOCK_PARTS // parts)
         for start in range(0, count, step):
             some = slice(start, start + step)
             part = rows[start * parts : (start + step) * parts]  # [m * P, E]
-            found = torch.cat([similarities(part, tokens) for tokens, _ in chosen], dim=1)
-            found = found[:, columns].unflatten(0, (-1, parts)).mean(1)  # [m, G]
-            best, places = first_of_equals(found, kept)
-            scores[some, :kept], numbers[some, :kept] = best.numpy(), which[places.numpy()]
+            if len(rows) == 1:
+                best, images = _scan(part[0], chosen, k)
+            else:
+                best, images = _multiply(part, parts, chosen, k)
+            scores[some, : best.shape[1]], numbers[some, : best.shape[1]] = best, images
         return scores, numbers
 
-    def _chosen(self, among: Indices | None) -> Iterator[tuple[torch.Tensor, Indices]]:
-        """Tokens [n, Q, E] and numbers [n] of the images to rank, segment by segment."""
-        for segment in list(self._segments):
-            rows = None if among is None else np.flatnonzero(np.isin(segment.numbers, among))
-            if rows is not None and not len(rows):
-                continue
-            tokens = self._tokens_of(segment)
-            if tokens is None:
-                continue
-            if rows is None or len(rows) == len(segment.numbers):
-                yield tokens, segment.numbers
-            else:
-                yield tokens[torch.from_numpy(rows)], segment.numbers[rows]
+    def _chosen(self, among: Indices | None) -> Iterator[Chosen]:
+        """The images to rank, segment by segment."""
+        if among is None:
+            every = [(one, np.arange(len(one.numbers))) for one in list(self._segments)]
+        for segment, rows in every if among is None else self._places(among):
+            tokens = self._tokens_of(segment, None if among is None else rows)
+            if tokens is not None:
+                yield Chosen(tokens, segment.numbers, rows)
 
-    def _tokens_of(self, segment: _Segment) -> torch.Tensor | None:
-        """The tokens of a segment. None if it is damaged; it is then left out from now on."""
+    def _places(self, numbers: Indices) -> list[tuple[_Segment, Indices]]:
+        """Segments and their rows, ascending, of those images that are there."""
+        segments, known, places = self._layout
+        if segments != self._segments:
+            segments = list(self._segments)
+            each = [(n << 32) + np.arange(len(one.numbers)) for n, one in enumerate(segments)]
+            known = np.concatenate([_NONE, *(one.numbers for one in segments)])
+            known, first = np.unique(known, return_index=True)
+            places = np.concatenate([_NONE, *each])[first]  # segment << 32 | row
+            self._layout = segments, known, places
+        at = np.searchsorted(known, numbers)
+        at = at[at < len(known)]
+        found = np.unique(places[at[np.isin(known[at], numbers)]])
+        which, starts = np.unique(found >> 32, return_index=True)
+        rows = np.split(found & 0xFFFFFFFF, starts[1:])
+        return [(segments[n], some) for n, some in zip(which.tolist(), rows, strict=False)]
+
+    def _tokens_of(self, segment: _Segment, rows: Indices | None = None) -> torch.Tensor | None:
+        """As `_Segment.tokens`. None if it is damaged; it is then left out from now on."""
         try:
-            return segment.tokens()
+            return segment.tokens(rows)
         except UserError as error:
             if segment in self._segments:
                 self._segments.remove(segment)
@@ -212,7 +228,9 @@ class SegmentedIndex:
             for row in np.flatnonzero(np.isin(segment.numbers, numbers))
         }
         found = [places[number] for number in numbers]
-        return np.stack([segment.tokens()[row].float().numpy() for segment, row in found])
+        return np.stack(
+            [segment.tokens(np.array([row]))[row].float().numpy() for segment, row in found]
+        )
 
     def check(self) -> None:
         """Read every segment. Damaged ones are then in `damaged`."""
@@ -226,3 +244,40 @@ class SegmentedIndex:
         """As `StoredIndex`."""
         files = [segment.file for segment in self._segments]
         return {"segments": len(files), "bytes": sum(file.stat().st_size for file in files)}
+
+
+def _multiply(rows: Floats, parts: int, chosen: Sequence[Chosen], k: int) -> tuple[Floats, Indices]:
+    """Scores and images [m, K] of queries [m * P, E], by products with all features."""
+    queries = torch.from_numpy(rows)
+    found = torch.cat([similarities(queries, some.features()) for some in chosen], dim=1)
+    return _kept(found.unflatten(0, (-1, parts)).mean(1), chosen, k)
+
+
+def _kept(scores: torch.Tensor, chosen: Sequence[Chosen], k: int) -> tuple[Floats, Indices]:
+    """The best K of the scores [m, n] of all images."""
+    which = np.concatenate([some.numbers[some.rows] for some in chosen])  # [n]
+    which, order = np.unique(which, return_index=True)  # in a second copy an image counts once
+    best, places = first_of_equals(scores[:, torch.from_numpy(order)], min(k, len(which)))
+    return best.numpy(), which[places.numpy()]
+
+
+def _scan(query: Floats, chosen: Sequence[Chosen], k: int) -> tuple[Floats, Indices]:
+    """As `_multiply` for a query of one part [E], and faster.
+
+    Of many images, the best tokens are found. The Q * k best of them are of k images or more. With
+    one token more, the scan sees whether another image is as good as the last one kept. It then
+    fetches more.
+    """
+    images = sum(len(some.rows) for some in chosen)
+    if images <= _FEW_FOR_EACH * k:
+        scores = np.concatenate([best_of_each(query, some) for some in chosen])
+        return _kept(torch.from_numpy(scores)[None], chosen, k)
+    tokens = chosen[0].tokens.shape[1]
+    fetch = tokens * k + 1
+    while True:
+        scores, owners = best_tokens(query, chosen, min(fetch, tokens * images))
+        best, which = distinct_images(scores[None], owners[None], k)
+        if fetch >= tokens * images or best[0, -1] > scores[-1]:
+            kept = np.isfinite(best[0])  # of an image with two copies the rest is not
+            return best[:, kept], which[:, kept]
+        fetch *= 2

@@ -5,11 +5,10 @@ of the server comes from the environment variable QDRANT_API_KEY and is written 
 Shapes: B images, Q query tokens, E embedding width, M queries, P parts, K kept.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -18,12 +17,12 @@ import numpy as np
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import parse_json, write_json
 from gatedcir.search.database import DatabaseIndex
 from gatedcir.search.index import Features, Floats, Form
 
 KEY = "QDRANT_API_KEY"
-_PLACE = "server.json"
+PLACE = "server.json"
 _AT_ONCE = 64  # points of an update: 2 MB at 32 features of 256 numbers
 _PAGE = 1024  # points of a page that is listed
 _TRIES = 5  # of an update
@@ -48,22 +47,29 @@ class Server:
 
     def reach(self) -> None:
         """UserError if the server does not answer, before anything is written."""
-        with _answers(self.url):
-            client = _connect(self.url)
+        with answers(self.url):
+            client = connect(self.url)
             client.get_collections()
             client.close()
 
     def write(self, folder: Path) -> None:
-        """Note it in an index's folder."""
+        """Note it in an index's folder.
+
+        What a process noted that was killed at once stays: its collection may be there already.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _PLACE, asdict(self))
+        file = folder / PLACE
+        with suppress(UserError):  # it is damaged
+            if file.is_file() and replace(Server.read(folder), collection=self.collection) == self:
+                return
+        write_json(file, asdict(self))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
         """UserError if the folder does not say where its index is."""
-        file = folder / _PLACE
+        file = folder / PLACE
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            return cls(**parse_json(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"{file} does not say where the index is ({reason_of(error)}); put a copy back, or "
@@ -92,8 +98,8 @@ class ServerIndex(DatabaseIndex):
                 the collection is missing and may not be made.
         """
         place = Server.read(folder)
-        with _answers(place.url):
-            found = cls(place, form, _connect(place.url))
+        with answers(place.url):
+            found = cls(place, form, connect(place.url))
             there = found._client.collection_exists(place.collection)
             if not there and writable:
                 found._create()
@@ -129,7 +135,7 @@ class ServerIndex(DatabaseIndex):
         found: dict[int, str] = {}
         after = None
         while True:
-            with _answers(self.place.url):
+            with answers(self.place.url):
                 page, after = self._client.scroll(
                     self.place.collection, limit=_PAGE, offset=after, with_payload=True
                 )
@@ -147,14 +153,14 @@ class ServerIndex(DatabaseIndex):
             models.PointStruct(id=number, vector=rows.tolist(), payload={_DIGEST: digest})
             for number, digest, rows in zip(numbers, digests, tokens, strict=True)
         )
-        with _answers(self.place.url):
+        with answers(self.place.url):
             self._client.upload_points(
                 self.place.collection, points, batch_size=_AT_ONCE, max_retries=_TRIES, wait=True
             )
 
     def remove(self, numbers: Sequence[int]) -> None:
         """As `StoredIndex`."""
-        with _answers(self.place.url):
+        with answers(self.place.url):
             self._client.delete(self.place.collection, list(numbers), wait=True)
 
     def save(self) -> None:
@@ -165,7 +171,7 @@ class ServerIndex(DatabaseIndex):
         chosen = None
         if among is not None:
             chosen = models.Filter(must=[models.HasIdCondition(has_id=among.tolist())])
-        with _answers(self.place.url):
+        with answers(self.place.url):
             found = self._client.query_points(
                 self.place.collection,
                 query=query.tolist(),
@@ -177,7 +183,7 @@ class ServerIndex(DatabaseIndex):
         return [(point.score, point.id) for point in found.points]
 
     def _vectors(self, numbers: Sequence[int]) -> dict[int, Any]:
-        with _answers(self.place.url):
+        with answers(self.place.url):
             points = self._client.retrieve(
                 self.place.collection, list(numbers), with_payload=False, with_vectors=True
             )
@@ -195,7 +201,7 @@ class ServerIndex(DatabaseIndex):
 
     def info(self) -> dict[str, Any]:
         """As `StoredIndex`."""
-        with _answers(self.place.url):
+        with answers(self.place.url):
             found = self._client.get_collection(self.place.collection)
         return {
             "server": self.place.url,
@@ -207,14 +213,16 @@ class ServerIndex(DatabaseIndex):
 
 
 @contextmanager
-def _answers(url: str) -> Iterator[None]:
+def answers(url: str) -> Iterator[None]:
     """Say in one sentence that the server does not do what it is asked to."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # of the client, of HTTP and of gRPC
-        if getattr(error, "status_code", None) in (401, 403):
+        status = getattr(error, "status_code", None)
+        status = status or getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
             raise UserError(f"the server {url} wants a key; set {KEY} to it.") from None
         raise UserError(
             f"the server {url} does not answer as expected ({reason_of(error)}); start it or look "
@@ -222,12 +230,18 @@ def _answers(url: str) -> Iterator[None]:
         ) from None
 
 
-def _connect(url: str) -> Any:
+def connect(url: str, **settings: Any) -> Any:
     """A client of the server."""
     _models()
     from qdrant_client import QdrantClient
 
-    return QdrantClient(url=url, api_key=os.environ.get(KEY), check_compatibility=False)
+    given = {"api_key": os.environ.get(KEY), "check_compatibility": False} | settings
+    return QdrantClient(url=url, **given)
+
+
+def key() -> dict[str, str]:
+    """The header with the server's key, if there is one."""
+    return {"api-key": os.environ[KEY]} if os.environ.get(KEY) else {}
 
 
 def _models() -> Any:

@@ -44,7 +44,8 @@ def fit(config: Config) -> Path | None:
         try:
             _fit(config, accelerator, place, stop, resumes=resumes)
         except KeyboardInterrupt as end:
-            line = last_line(place.path, stopped="stopped") if place is not None else "stopped."
+            stopped = f"stopped {stop.where}".strip()
+            line = last_line(place.path, stopped=stopped) if place is not None else "stopped."
             raise in_words(end, line) from None
         return None if place is None else place.path
 

@@ -15,11 +15,9 @@ from tqdm import tqdm
 
 from gatedcir.errors import UserError
 from gatedcir.files import write_json
-from gatedcir.run_folder.folder import RunFolder
+from gatedcir.run_folder.folder import NOT_FINITE, RunFolder
 from gatedcir.training.health import WAY_OUT
 from gatedcir.training.so_far import SoFar
-
-FOLDER = "not_finite"  # in the run's folder
 
 
 @dataclass
@@ -52,13 +50,13 @@ class LossWatch:
             return
         if skipped == steps:
             raise UserError(
-                f"no step of epoch {self.epoch} had a finite loss ({self.run / FOLDER} names their "
-                f"triplets); {WAY_OUT}."
+                f"no step of epoch {self.epoch} had a finite loss ({self.run / NOT_FINITE} names "
+                f"their triplets); {WAY_OUT}."
             )
         if self.process == 0:
             tqdm.write(
                 f"epoch {self.epoch}: the loss of {skipped} of {steps} steps was not finite, and "
-                f"they were skipped; {self.run / FOLDER} names their triplets"
+                f"they were skipped; {self.run / NOT_FINITE} names their triplets"
             )
 
     def note(self, step: int, loss: float) -> Path:
@@ -78,6 +76,6 @@ class LossWatch:
             ],
         }
         more = f"-process{self.process}" if self.process else ""
-        file = self.run / FOLDER / f"epoch{self.epoch}-step{step}{more}.json"
+        file = self.run / NOT_FINITE / f"epoch{self.epoch}-step{step}{more}.json"
         write_json(file, found)
         return file

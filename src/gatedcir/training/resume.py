@@ -11,6 +11,7 @@ from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import changed_split
 from gatedcir.errors import UserError
+from gatedcir.files import NotReadError
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config
@@ -66,6 +67,8 @@ def _newest(folder: Path) -> Checkpoint | None:
         if last.is_file():
             return checkpoint.load(last)
         reason = f"there is no {last}"
+    except NotReadError:
+        raise  # it may be good
     except UserError as error:
         if not before.is_file():
             raise
@@ -125,7 +128,8 @@ def remarks(config: Config) -> Iterator[str]:
             + ("the last one is kept" if config.run.keeps_last else "no weights are kept")
         )
     elif not (config.run.keeps_best or config.run.keeps_last):
-        yield "no weights are kept, as --no-save or --no-save-best asks"
+        more = ", which turns --save-training off too" if config.run.save_training else ""
+        yield f"no weights are kept, as --no-save or --no-save-best asks{more}"
 
 
 def claim_folder(config: Config) -> AbstractContextManager[Place]:

@@ -74,6 +74,7 @@ class Saving:
         Raises:
             Stopped: a signal came, and the state is saved as far as the options allow.
         """
+        self.stop.where = f"in epoch {epoch} after step {so_far.steps}"
         number, due = self.asked(so_far.steps)
         if due or (number and self.options.save):
             parts = gather_object([so_far.state()])
@@ -129,6 +130,7 @@ class Saving:
         Raises:
             Stopped: a signal came before the validation or in it, and the state is saved.
         """
+        self.stop.where = f"at the end of epoch {epoch}"
         number, late = self.asked()
         only = self.options.save_every_minutes == 0  # nothing else would save the epoch
         if number or late or only or check is None:

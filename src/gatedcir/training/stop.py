@@ -20,6 +20,8 @@ class Stop:
     def __init__(self) -> None:
         self.asked = 0
         """The signal's number. 0 if none came."""
+        self.where = ""
+        """How far the run is, in words."""
         self._waits = False
         self._process = os.getpid()
 

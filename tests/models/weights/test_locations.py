@@ -58,5 +58,5 @@ def test_a_text_file_is_no_damaged_checkpoint(tmp_path):
 def test_a_missing_run_is_not_only_looked_for_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(locations, "is_reachable", lambda repository: False)
-    assert "; check the path if runs/cirr is one here; or on a machine with" in told("runs/cirr")
+    assert told("runs/cirr").startswith("there is no runs/cirr here, and on the hub")
     assert "check the path" not in told("coco")

@@ -57,6 +57,21 @@ def test_a_tower_is_found_behind_a_run_that_is_gone(tmp_path, monkeypatch):
     assert all(torch.equal(again[n], w.float()) for n, w in model.state_dict().items())
 
 
+def test_a_tower_that_was_moved_is_found_by_a_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, first, whole = kept(tmp_path, "--save-tower", name="first.pt")
+    weights = {n: w + (n == f"{OWN}embeddings.class_embedding") for n, w in whole.weights.items()}
+    checkpoint.save(first, replace(whole, weights=weights))
+    (tmp_path / "run").mkdir()
+    model, file, _ = kept(tmp_path / "run", "--backbone", "first.pt")
+    moved = first.rename(tmp_path / "moved.pt")
+    with pytest.raises(UserError, match=f"link it as {tmp_path / 'run' / 'tower'}, or"):
+        TrainedRetriever.from_pretrained(file)
+    (tmp_path / "run" / "tower").symlink_to(moved)
+    again = TrainedRetriever.from_pretrained(file).model.state_dict()
+    assert all(torch.equal(again[n], w.float()) for n, w in model.state_dict().items())
+
+
 def test_what_is_missing_is_named(tmp_path):
     _, file, found = kept(tmp_path)
     gone = {**found.towers[OWN], "sources": ["gone/run"], "hash": "abc"}
@@ -72,9 +87,14 @@ def test_what_is_missing_is_named(tmp_path):
 def test_a_run_does_not_go_on_with_another_tower(tmp_path):
     model, _, found = kept(tmp_path)
     assert with_own_towers(found, model).keys() == model.state_dict().keys()
+    other = replace(found, weights={**found.weights, "temp": torch.ones(2)})
+    with pytest.raises(UserError, match=r"--backbone: 1 of another shape \(temp: \[2\]"):
+        with_own_towers(other, model)
     with torch.no_grad():
         model.backbone.vision_model.embeddings.class_embedding += 1
-    with pytest.raises(UserError, match="tiny has another vision tower"):
+    with pytest.raises(
+        UserError, match="the vision tower of tiny, and that of --backbone is another"
+    ):
         with_own_towers(found, model)
 
 
@@ -85,4 +105,8 @@ def test_a_run_leaves_the_tower_out(cirr_run, tmp_path):
         assert found.towers[OWN]["sources"] == ["tiny"] and not towers_in(found.weights)
     last = run / "checkpoints" / "last.pt"
     checkpoint.save(last, replace(found, towers={OWN: {**found.towers[OWN], "hash": "abc"}}))
-    bad(blip_fine_tune_2, ["--resume", run], "tiny has another vision tower")
+    bad(
+        blip_fine_tune_2,
+        ["--resume", run],
+        "the vision tower of tiny, and that of --backbone is another",
+    )

@@ -97,7 +97,7 @@ class SumFusion(nn.Module):
         check_levels(levels, self.widths, axis=2)
         fused = sum(self.weights[i] * level for i, level in enumerate(levels))
         assert isinstance(fused, Tensor)
-        return fused, {"layer_weights": self.weights.expand(len(fused), -1)}
+        return fused, {"layer_weights": self.weights.expand(fused.shape[0], -1)}
 
 
 class TokenLevels(nn.Module):

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as WordPieces
 
 from gatedcir.errors import UserError, check_new_folder, reason_of
-from gatedcir.files import whole_folder
+from gatedcir.files import check_was_read, whole_folder
 from gatedcir.models.weights.model_card import model_card
 from gatedcir.models.weights.names import ADDED, BACKBONE
 from gatedcir.models.weights.vocabulary import wordpieces_from_json
@@ -100,6 +100,7 @@ def read(folder: Path) -> Checkpoint:
             metrics=own["metrics"],
         )
     except Exception as error:  # errors of three libraries have no common base
+        check_was_read(folder, error)
         raise UserError(
             f"{folder} is an incomplete copy of a trained model ({reason_of(error)}); copy or "
             "download it again."

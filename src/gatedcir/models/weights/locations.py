@@ -5,7 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
@@ -91,11 +91,14 @@ def _is_text(file: Path) -> bool:
 def _on_hub(repository: str, name: str) -> str:
     if not is_reachable(repository):
         folder = repository.rsplit("/", maxsplit=1)[-1]
-        path = "" if name in HUB_NAMES else f"check the path if {name} is one here; or "
+        here, path = f"the weights of {name!r} are", ""
+        if name not in HUB_NAMES:
+            here = f"there is no {name} here, and on the hub its weights are"
+            path = "check the path; or "
         raise UserError(
-            f"the weights of {name!r} are neither cached here nor reachable; {path}on a machine "
-            f"with internet run `hf download {repository} --local-dir {folder}`, copy that folder "
-            f"here, and give {folder} in place of {name}."
+            f"{here} neither cached nor reachable; {path}on a machine with internet run "
+            f"`hf download {repository} --local-dir {folder}`, copy that folder here, and give "
+            f"{folder} in place of {name}."
         )
     return repository
 
@@ -104,6 +107,8 @@ def is_reachable(repository: str) -> bool:
     """Whether a hub repository is cached or the hub answers, without the library's long retries."""
     try:
         snapshot_download(repository, local_files_only=True)
+    except HFValidationError:  # no name of the hub
+        return False
     except LocalEntryNotFoundError:
         try:
             HfApi().model_info(repository, timeout=10)

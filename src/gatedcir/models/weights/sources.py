@@ -39,6 +39,7 @@ from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 SPRC_MODEL = "Blip2QformerCirAlignPrompt"
+LINK = "tower"  # the name of a tower's weights next to a checkpoint
 _KNOWN = {**RANDOM, **dict.fromkeys(HUB_NAMES, VIT_G), "pretrain_vitL": VIT_L}
 
 
@@ -196,13 +197,14 @@ def with_towers(run: Checkpoint, file: Path | str) -> Checkpoint:
     weights = dict(run.weights)
     for prefix, note in (run.towers or {}).items():
         size = run.backbone["vision_config"]["image_size"]
-        towers = (tower for name in note["sources"] for tower in _towers_of(name, size))
-        tower = find_noted(note, towers)
+        link = Path(file).with_name(LINK)
+        names = [*note["sources"], *([str(link.resolve())] if link.exists() else [])]
+        tower = find_noted(note, (tower for name in names for tower in _towers_of(name, size)))
         if tower is None:
             raise UserError(
                 f"{file} leaves out its frozen vision tower ({note['hash']}), and none of its "
                 f"sources {', '.join(note['sources'])} has it here; bring one back to its place, "
-                "or train with --save-tower, which keeps all in one file."
+                f"link it as {link}, or train with --save-tower, which keeps all in one file."
             )
         weights |= {prefix + name: weight for name, weight in tower.items()}
     return replace(run, weights=weights, towers=None)
