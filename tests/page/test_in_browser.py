@@ -147,10 +147,15 @@ def test_two_models_stand_next_to_each_other_on_a_phone(browser, site):
     both = [(name, found), ("a-long-name-of-a-second-model", found)]
     maps = parts.looks([(name, look), ("second", look)])
     page.set_content(f"<style>{CSS}</style>{maps}{parts.results(Visit(asked), both)}")
-    for kind in (".gc-look", "section[aria-label]"):
-        first, second = (one.bounding_box() for one in page.locator(kind).all())
-        assert first["y"] == second["y"] and first["x"] + first["width"] <= second["x"]
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for width in (390, 700):  # as wide as on a phone, and as narrow as next to the inputs
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("body => (document.body.style.width = body)", f"{min(width, 330) - 16}px")
+        boxes = [one.bounding_box() for one in page.locator(".gc-map, .gc-card").all()]
+        middle = 8 + (min(width, 330) - 16) / 2
+        assert all(box["x"] + box["width"] <= middle or box["x"] >= middle for box in boxes)
+        for kind in (".gc-look", "section[aria-label]"):
+            first, second = (one.bounding_box() for one in page.locator(kind).all())
+            assert first["y"] == second["y"] and first["x"] + first["width"] <= second["x"]
     page.close()
 
 
