@@ -148,6 +148,7 @@ OPTIONS = {
     "demo.num": 8,
     "serve.port": 7860,
     "serve.host": "127.0.0.1",
+    "serve.rerank": 50,
     "serve.device": "auto",
     "bench_query.model_path": "tiny",
     "bench_query.images": 256,
@@ -186,6 +187,7 @@ OPTIONS = {
 
 ARGUMENTS = {
     "Part": {"kind": "trained", "span": 1},
+    "Guard": {"seconds": 60, "together": 300_000_000},
     "draw_map": {"size": 9},
     "draw_reference": {"size": 9},
     "numbers": {"form": "z.2f"},

@@ -2,11 +2,11 @@
 
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import bad
+from cross_encoders import encoder, install
 from PIL import Image
 
 from gatedcir.commands import evaluate
@@ -30,20 +30,8 @@ def brightness(pairs):
         yield -abs(int(asked["text"]) - np.asarray(candidate["image"].convert("L")).mean())
 
 
-def encoder(predict=brightness, reads=True):
-    return SimpleNamespace(
-        predict=lambda pairs, show_progress_bar: list(predict(pairs)), supports=lambda kinds: reads
-    )
-
-
-def installed(monkeypatch, make):
-    """sentence-transformers, as far as it is used."""
-    monkeypatch.setitem(sys.modules, "sentence_transformers", SimpleNamespace(CrossEncoder=make))
-    monkeypatch.setattr(cross_encoder, "is_reachable", lambda name: True)
-
-
 def test_pairs_of_query_and_candidate_are_scored():
-    judge = CrossEncoderReranker(encoder(), picture)
+    judge = CrossEncoderReranker(encoder(brightness), picture)
     candidates = [Candidate(name, 0.0) for name in GREYS]
     found = judge.rerank(Asked("dark", "190"), candidates)
     assert found.tolist() == [-180, -90, -10] and found.dtype == np.float32
@@ -60,7 +48,7 @@ def test_evaluation_is_reranked_by_it(home, cirr_run, tmp_path, monkeypatch, cap
         """The worse the candidate's place in the gallery was, the better: brightest first."""
         return [float(np.asarray(image["image"]).mean()) for _, image in pairs]
 
-    installed(monkeypatch, lambda name, device, trust_remote_code: encoder(liked))
+    install(monkeypatch, lambda name, device, trust_remote_code: encoder(liked))
     data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset")]
     flags = ["--model-path", str(cirr_run), *data, "--device", "cpu", "--no-composition"]
     out = tmp_path / "out.json"
@@ -79,20 +67,20 @@ def test_what_cannot_be_opened_gets_one_sentence(home, cirr_run, monkeypatch):
         assert not trust_remote_code
         raise OSError(f"{name} is not a local folder\nand more lines")
 
-    installed(monkeypatch, lambda *_, **__: pytest.fail("the library tries again for a minute"))
+    install(monkeypatch, lambda *_, **__: pytest.fail("the library tries again for a minute"))
     monkeypatch.setattr(cross_encoder, "is_reachable", locations.is_reachable)
     monkeypatch.setattr(locations, "HfApi", lambda: 1 / 0)  # as without a network
     flags = ["--model-path", cirr_run, "--reranker"]
     bad(evaluate, [*flags, "maker/nowhere"], "there is no cross-encoder maker/nowhere here, and on")
     bad(evaluate, [*flags, "no/hub/name"], "there is no cross-encoder no/hub/name here")
-    installed(monkeypatch, missing)
+    install(monkeypatch, missing)
     bad(
         evaluate,
         [*flags, "nowhere"],
         "the cross-encoder nowhere could not be opened",
         "not a local folder",
     )
-    installed(monkeypatch, lambda *_, **__: encoder(reads=False))
+    install(monkeypatch, lambda *_, **__: encoder(brightness, reads=False))
     with pytest.raises(UserError, match="does not read an image with a text"):
         load_cross_encoder("text-only", "cpu")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)

@@ -44,7 +44,7 @@ def test_a_row_holds_what_the_ranking_says(ranking, tmp_path):
 
 
 def test_parquet_holds_the_rows_as_they_are(ranking, tmp_path):
-    pytest.importorskip("pyarrow", reason="Parquet needs the extra 'parquet'")
+    pytest.importorskip("pyarrow")
     rows = rows_of(CIRR, [ranking])
     file = tmp_path / "ranks.parquet"
     check_table(file, "--ranks")

@@ -1,18 +1,26 @@
 """Searches whose best images a matcher puts into a better order."""
 
+import json
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from cross_encoders import encoder, install
 from PIL import Image
 
 import gatedcir
+from gatedcir.commands import search, serve
 from gatedcir.models.matcher import Matcher
 
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     """Six pictures, their index, and a model with a matcher whose judgement is strong."""
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("reranked") / "photos"
+    folder.mkdir()
     rng = np.random.default_rng(1)
     for number in range(6):
         pixels = rng.integers(0, 256, (3, 3, 3), dtype=np.uint8)
@@ -55,3 +63,38 @@ def test_an_image_or_a_text_alone_is_not_judged(searched):
     for query in ((folder / "p0.png", None), (None, "a dog")):
         scores = [[hit.score for hit in gallery.search(*query, rerank=n)] for n in (0, 4)]
         assert scores[0] == scores[1]
+
+
+def brightest(pairs):
+    return [float(np.asarray(candidate["image"]).mean()) for _, candidate in pairs]
+
+
+def test_search_and_page_put_the_first_images_in_the_order_of_a_cross_encoder(
+    searched, monkeypatch, capsys
+):
+    from gatedcir.page.asked import Asked
+
+    folder, _, _ = searched
+    install(monkeypatch, lambda *_, **__: encoder(brightest))
+    with ExitStack() as stack:
+        index = folder.parent / "index"
+        site = serve.open_site(serve.Options(index=(index,), rerank=4, reranker="any"), stack)
+        assert site.judges == [
+            "The first 4 results of a picture with a text are put in order by any."
+        ]
+        [reference] = [picture for picture, name in site.examples(6) if name == "p0.png"]
+        asked = Asked(reference, (("make it red", 1.0),), k=6)
+        [(_, found)] = site.find(asked)
+        others = {"alpha": 0.95}, {"more": (found[0].picture,)}, {"texts": (("a", 1.0),) * 2}
+        seen = [one for other in others for one in site.find(replace(asked, **other))[0][1]]
+    scores = [np.asarray(Image.open(folder / one.name).convert("RGB")).mean() for one in found[:4]]
+    assert scores == sorted(scores, reverse=True)
+    assert [one.score for one in found[:4]] == pytest.approx(scores)
+    assert max(one.score for one in seen) <= 1  # a similarity: these the judge does not see
+    words = ["--index", index, "--image", folder / "p0.png", "--text", "make it red", "--json"]
+    shown = []
+    for more in (["--rerank", "4", "--reranker", "any"], ["--rerank", "0", "--reranker", "any"]):
+        search.main([str(word) for word in [*words, *more]])
+        shown.append([Path(one["path"]).name for one in json.loads(capsys.readouterr().out)])
+    assert shown[0] == [one.name for one in found] != shown[1]
+    assert set(shown[0][:4]) == set(shown[1][:4]) and shown[0][4:] == shown[1][4:]

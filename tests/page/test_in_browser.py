@@ -62,7 +62,8 @@ def test_bytes_that_no_address_has_are_refused(client, address):
     assert status == 400 and b"that no address has" in answer
 
 
-def test_the_page_in_chromium(address, photos, tmp_path):
+@pytest.fixture  # for each test: while it is open, an event loop runs
+def browser():
     if CHROMIUM is None:
         pytest.skip("there is no Chromium here; install Debian's chromium")
     api = pytest.importorskip("playwright.sync_api")
@@ -70,63 +71,92 @@ def test_the_page_in_chromium(address, photos, tmp_path):
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 900, "height": 600})
-        page.set_default_timeout(30_000)
-        outside, errors = [], []
-        page.on("request", lambda one: outside.append(one.url))
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        text = page.get_by_label("How to change it")
-        text.wait_for()
-        page.wait_for_selector(".gc-examples img")
-
-        choose = page.locator("input[type=file]")
-        _refuses_what_is_no_picture(page, text, choose, tmp_path)
-
-        choose.set_input_files(photos / "p3.png")
-        page.wait_for_selector(".gc-drop img")
-        page.wait_for_selector(".gc-card")
-        text.fill("make it red")
-        text.press("Enter")
-        page.wait_for_selector(".gc-map")
-        page.wait_for_url("**text=make+it+red**")
-        assert page.locator(".gc-card").count() == 12
-        page.wait_for_function(
-            "[...document.querySelectorAll('.gc-card img')].slice(0, 4).every(i => i.naturalWidth)"
-        )
-        assert "text=make+it+red" in page.url and "ref=" in page.url
-        _has_no_barriers(page)
-
-        page.locator(".gc-open").nth(2).click()
-        page.wait_for_selector(".gc-trail li:nth-child(2)")
-        assert text.input_value() == ""
-        page.locator(".gc-trail button").first.click()
-        page.wait_for_selector(".gc-trail", state="detached")
-        assert text.input_value() == "make it red"
-
-        page.get_by_label("parity").click()
-        page.get_by_role("option", name="odd").click()
-        page.wait_for_function("document.querySelectorAll('.gc-card').length == 5")
-        page.wait_for_url("**parity**")  # written a moment after the cards
-        page.reload()  # the address is the query
-        page.wait_for_selector(".gc-card")
-        assert page.locator(".gc-card").count() == 5 and text.input_value() == "make it red"
-        page.goto(f"{address}/?k=x")
-        page.get_by_text("which is no number").wait_for()
+        yield browser
         browser.close()
+
+
+def test_the_page_in_chromium(browser, address, photos, tmp_path):
+    page = browser.new_page(viewport={"width": 900, "height": 600})
+    page.set_default_timeout(30_000)
+    outside, errors = [], []
+    page.on("request", lambda one: outside.append(one.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    text = page.get_by_label("How to change it")
+    text.wait_for()
+    page.wait_for_selector(".gc-examples img")
+    _says_what_is_wrong(page, tmp_path / "a.png")
+
+    page.locator("input[type=file]").set_input_files(photos / "p3.png")
+    page.wait_for_selector(".gc-drop img")
+    page.wait_for_selector(".gc-card")
+    text.fill("make it red")
+    text.press("Enter")
+    page.wait_for_selector(".gc-map")
+    page.wait_for_url("**text=make+it+red**")
+    assert page.locator(".gc-card").count() == 12
+    page.wait_for_function(
+        "[...document.querySelectorAll('.gc-card img')].slice(0, 4).every(i => i.naturalWidth)"
+    )
+    assert "text=make+it+red" in page.url and "ref=" in page.url
+    _has_no_barriers(page)
+
+    page.locator(".gc-open").nth(2).click()
+    page.wait_for_selector(".gc-trail li:nth-child(2)")
+    assert text.input_value() == ""
+    page.locator(".gc-trail button").first.click()
+    page.wait_for_selector(".gc-trail", state="detached")
+    assert text.input_value() == "make it red"
+
+    page.get_by_label("parity").click()
+    page.get_by_role("option", name="odd").click()
+    page.wait_for_function("document.querySelectorAll('.gc-card').length == 5")
+    page.wait_for_url("**parity**")  # written a moment after the cards
+    page.reload()  # the address is the query
+    page.wait_for_selector(".gc-card")
+    assert page.locator(".gc-card").count() == 5 and text.input_value() == "make it red"
+    page.goto(f"{address}/?k=x")
+    page.get_by_text("which is no number").wait_for()
+    page.close()
     assert not errors
     assert {url for url in outside if not url.startswith((address, "data:", "blob:"))} == set()
 
 
-def _refuses_what_is_no_picture(page, text, choose, folder):
-    text.press("Enter")  # nothing to search for
+def _says_what_is_wrong(page, large):
+    """Of a query for nothing, a file that is no picture, and a `large` file, which it makes."""
+    page.get_by_label("How to change it").press("Enter")
     page.get_by_text("Give a picture, a text, or both").wait_for()
+    choose = page.locator("input[type=file]")
     choose.set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": b"no image"})
     page.get_by_text("is no picture that can be read").wait_for()
-    with (folder / "a.png").open("wb") as large:
-        large.truncate(30_000_000)
-    choose.set_input_files(folder / "a.png")
+    with large.open("wb") as file:
+        file.truncate(30_000_000)
+    choose.set_input_files(large)
     page.get_by_text("has 30.0 MB; give a picture of at most 10 MB").wait_for()
+
+
+def test_two_models_stand_next_to_each_other_on_a_phone(browser, site):
+    from gatedcir.page import parts
+    from gatedcir.page.asked import Asked, Visit
+    from gatedcir.page.layout import CSS
+
+    [(picture, _), *_] = site.examples(1)
+    asked = Asked(picture, (("make it red", 1.0),), k=4)
+    [(name, found)], [(_, look)] = site.find(asked), site.look(asked)
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    both = [(name, found), ("a-long-name-of-a-second-model", found)]
+    maps = parts.looks([(name, look), ("second", look)])
+    page.set_content(f"<style>{CSS}</style>{maps}{parts.results(Visit(asked), both)}")
+    for width in (390, 700):  # as wide as on a phone, and as narrow as next to the inputs
+        page.set_viewport_size({"width": width, "height": 800})
+        page.evaluate("body => (document.body.style.width = body)", f"{min(width, 330) - 16}px")
+        boxes = [one.bounding_box() for one in page.locator(".gc-map, .gc-card").all()]
+        middle = 8 + (min(width, 330) - 16) / 2
+        assert all(box["x"] + box["width"] <= middle or box["x"] >= middle for box in boxes)
+        for kind in (".gc-look", "section[aria-label]"):
+            first, second = (one.bounding_box() for one in page.locator(kind).all())
+            assert first["y"] == second["y"] and first["x"] + first["width"] <= second["x"]
+    page.close()
 
 
 def _has_no_barriers(page):
@@ -218,25 +248,60 @@ def test_clients_that_never_finish_hold_nobody_up(address):
             assert answer.status == 200 and json.load(answer)["results"]
 
 
-def test_a_visitor_who_leaves_in_the_middle_is_no_error(client):
-    came = iter(
-        [
-            {"type": "http.request", "body": b"abc", "more_body": True},
-            {"type": "http.disconnect"},
-        ]
-    )
-    sent = []
+def ask(app, *came, path="/upload"):
+    """The status and the words of an answer to what comes. After it, the client says nothing."""
+    came, sent = iter(came), []
 
     async def receive():
-        return next(came)
+        return next(came, None) or await asyncio.Event().wait()
 
     async def send(message):
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/upload", "query_string": b""}
-    scope |= {"headers": [(b"host", b"localhost")], "scheme": "http", "server": ("localhost", 80)}
-    asyncio.run(client.app(scope, receive, send))
-    assert sent == [] and list(came) == []
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b""}
+    scope |= {"scheme": "http", "server": ("localhost", 80)}
+    scope["headers"] = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    asyncio.run(app(scope, receive, send))
+    assert list(came) == []
+    return sent and (sent[0]["status"], sent[1]["body"].decode())
+
+
+def part(body=b"abc"):
+    return {"type": "http.request", "body": body, "more_body": True}
+
+
+def test_a_visitor_who_leaves_in_the_middle_is_no_error(client):
+    assert ask(client.app, part(), {"type": "http.disconnect"}) == []
+
+
+@pytest.mark.parametrize("path", ["/upload", "/gradio_api/run/search"])
+def test_a_half_sent_body_is_given_up_after_a_time(client, path):
+    from gatedcir.page.server import Guard
+
+    guard = Guard(client.app, seconds=0.05)
+    status, words = ask(guard, part(), path=path)
+    assert status == 408 and "longer than 0.05 seconds; try again" in words
+    assert guard.held == 0
+    many = Guard(client.app, together=10)
+    status, words = ask(many, *[part(b"12345")] * 3, path=path)
+    assert status == 503 and "too many uploads" in words
+    assert many.held == 0
+
+
+def test_the_time_of_a_body_does_not_end_a_long_answer():
+    from gatedcir.page.server import Guard
+
+    async def slow(scope, receive, send):
+        assert (await receive())["body"] == b"all"
+        waiting = asyncio.create_task(receive())  # for the client to leave
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        waiting.cancel()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"done"})
+
+    whole = {"type": "http.request", "body": b"all"}
+    assert ask(Guard(slow, seconds=0.01), whole) == (200, "done")
 
 
 def test_nothing_is_told_to_others(client):

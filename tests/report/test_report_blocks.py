@@ -69,6 +69,7 @@ def test_the_page_needs_nothing_else(page):
     for _, attributes in Page(page).found:
         assert attributes.get("src", "data:image/").startswith("data:image/")
         assert attributes.get("href", "#").startswith("#")
+        assert "loading" not in attributes  # what a browser puts off is missing on paper
     assert "default-src 'none'" in page and "http:" not in page and "https:" not in page
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in Page(
         page

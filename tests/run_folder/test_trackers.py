@@ -44,6 +44,7 @@ def fake_mlflow(calls):
     run = SimpleNamespace(info=SimpleNamespace(run_id="7", artifact_uri="file:///here"))
     limits = SimpleNamespace(MAX_PARAM_VAL_LENGTH=500, MAX_PARAMS_TAGS_PER_BATCH=100)
     module.utils = SimpleNamespace(validation=limits)
+    module.set_tracking_uri = lambda uri: calls.append(("kept", {}, uri))
     module.search_experiments = lambda **_: []
     module.create_experiment = lambda **_: "3"
     module.start_run = lambda **given: calls.append(("init", given, None)) or run
@@ -125,17 +126,69 @@ def test_pictures_of_the_gate_are_in_the_run(cirr_run):
     assert (one.width, one.height) == (288, 144)
 
 
-def test_trackio_keeps_a_run_in_its_own_folder(tmp_path, monkeypatch):
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A working directory and a home where nothing is. The test leaves no variable behind."""
+    for name in ("here", "home"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "here" / "run"
+
+
+def address(run, name):
+    """Where a tracker shows the run. Nothing was written next to the run's folder."""
+    assert [file.name for file in run.parent.iterdir()] == ["run"]
+    return json.loads((run / "trackers.json").read_text())[name]
+
+
+def test_trackio_keeps_a_run(alone, monkeypatch):
     trackio = pytest.importorskip("trackio")
-    monkeypatch.setattr("trackio.utils.TRACKIO_DIR", tmp_path / "trackio")
-    monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", tmp_path / "trackio")
-    log_two_epochs(RunFolder(tmp_path / "run", trackers=("trackio",), config=CONFIG))
-    kept = json.loads((tmp_path / "run" / "trackers.json").read_text())["trackio"]
+    monkeypatch.setattr("trackio.utils.TRACKIO_DIR", alone.parent.parent / "trackio")
+    monkeypatch.setattr("trackio.sqlite_storage.TRACKIO_DIR", alone.parent.parent / "trackio")
+    log_two_epochs(RunFolder(alone, trackers=("trackio",), config=CONFIG))
+    kept = address(alone, "trackio")
     assert kept["address"] == "`trackio show --project gatedcir`"
     logs = trackio.SQLiteStorage.get_logs("gatedcir", kept["name"])
     assert [log["step"] for log in logs if "steps/loss" in log] == [0, 1, 2, 3]
-    assert [log["validation/recall_at1"] for log in logs if "validation/recall_at1" in log] == [
-        50,
-        50,
-    ]
+    recalls = [log["validation/recall_at1"] for log in logs if "validation/recall_at1" in log]
+    assert recalls == [50, 50]
     assert sum("gate/1" in log for log in logs) == 2
+
+
+def test_mlflow_keeps_a_run_in_its_folder(alone, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_TRACKING_URI"):
+        monkeypatch.setenv(name, "")  # so that what is set below is taken back
+        monkeypatch.delenv(name)
+    from mlflow import MlflowClient
+
+    log_two_epochs(RunFolder(alone, trackers=("mlflow",), config=CONFIG))
+    kept = address(alone, "mlflow")
+    assert kept["address"].startswith((alone / "mlruns").as_uri())
+    client = MlflowClient((alone / "mlruns").as_uri())
+    steps = client.get_metric_history(kept["id"], "steps/loss")
+    assert [(one.step, one.value) for one in steps] == [(n, 0.5) for n in range(4)]
+    recalls = client.get_metric_history(kept["id"], "validation/recall_at1")
+    assert [(one.step, one.value) for one in recalls] == [(1, 50), (3, 50)]
+    run = client.get_run(kept["id"])
+    assert run.data.params["model.visual-layers"] == "[-1, -4]"
+    assert run.info.status == "FINISHED"
+    pictures = [one.path for one in client.list_artifacts(kept["id"], "gate")]
+    assert pictures == ["gate/1-1.png", "gate/1-3.png"]
+
+
+def test_wandb_keeps_a_run_in_its_folder_offline(alone, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for part in ("STATS", "META", "MACHINE_INFO"):  # of the machine, which take seconds
+        monkeypatch.setenv(f"WANDB_X_DISABLE_{part}", "true")
+    log_two_epochs(RunFolder(alone, trackers=("wandb",), config=CONFIG))
+    wandb.teardown()
+    files = alone.parent / address(alone, "wandb")["address"]
+    assert files.is_relative_to(alone)
+    assert len(list((files / "media/images/gate").glob("*.png"))) == 2
+    [log] = files.parent.glob("*.wandb")
+    for name in ("steps/loss", "validation/recall_at1", "model.visual-layers"):
+        assert name.encode() in log.read_bytes()

@@ -11,7 +11,7 @@ from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_file_to_write
 from gatedcir.options.config import Device, ModelPath
 from gatedcir.options.parsing import parse
-from gatedcir.options.recipe_config import RecipeConfig, Rerank
+from gatedcir.options.recipe_config import RecipeConfig, Rerank, RerankedBy
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Options:
     model_path: ModelPath | None = None
     """The model that made the index, if it has moved since."""
     rerank: Rerank = RecipeConfig.rerank
+    reranker: RerankedBy = None
     device: Device = "auto"
 
 
@@ -53,14 +54,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.html is not None:
         check_file_to_write(options.html, "--html")
     from gatedcir.gallery.gallery import Gallery, as_values
+    from gatedcir.gallery.place import read_manifest
     from gatedcir.gallery.retriever import Retriever
 
     where = conditions_of(options.where) or None
-    name, retriever = options.model_path, None
-    if name is not None:
-        retriever = Retriever.from_pretrained(name, device=options.device)
-    gallery = Gallery.open(options.index, retriever, device=options.device)
-    say_without_judge(options.rerank, argv, judges=gallery.retriever.judges)
+    name = options.model_path or read_manifest(options.index).model
+    retriever = Retriever.from_pretrained(name, device=options.device, reranker=options.reranker)
+    gallery = Gallery.open(options.index, retriever)
+    say_without_judge(options.rerank, argv, judges=retriever.judges)
     hits = gallery.search(
         options.image,
         options.text,

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import data_of
 from gatedcir.errors import UserError
 from gatedcir.options.config import DataConfig, Device
 from gatedcir.options.parsing import parse
+from gatedcir.options.recipe_config import RecipeConfig, Rerank, RerankedBy
 
 if TYPE_CHECKING:
+    from gatedcir.models.weights.sources import Pretrained
     from gatedcir.page.site import Site
 
 _MODELS = 2
@@ -43,6 +46,8 @@ class Options:
     reach it: there is no password."""
     share_off: bool = False
     """Answer only requests to localhost, also if a proxy or a tunnel passes others on."""
+    rerank: Rerank = RecipeConfig.rerank
+    reranker: RerankedBy = None
     device: Device = "auto"
 
 
@@ -56,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     with ExitStack() as stack:
         site = open_site(options, stack)
+        say_without_judge(options.rerank, argv, judges=bool(site.judges))
         app = make_app(site, local=options.share_off)
         print(f"open http://{_shown(options.host)}:{options.port}", flush=True)
         uvicorn.run(
@@ -127,12 +133,20 @@ def open_site(options: Options, stack: ExitStack) -> "Site":
 
     uploads = Kept[bytes](UPLOADS, len)
     engines = []
-    validated = [] if options.index or options.images else _validated_on(options.model_path[0])
+    validated: list[Path] = []
+    found = None
+    if not options.index and options.images is None:
+        validated, found = _validated_on(options.model_path[0])
     for place in range(max(len(options.model_path), len(options.index))):
         retriever = None
         if options.model_path:
             name = options.model_path[place]
-            retriever = Retriever.from_pretrained(name, device=options.device)
+            retriever = Retriever.from_pretrained(
+                name,
+                device=options.device,
+                found=found if place == 0 else None,
+                reranker=options.reranker,
+            )
         if options.index:
             index = options.index[place]
         else:
@@ -145,14 +159,23 @@ def open_site(options: Options, stack: ExitStack) -> "Site":
             assert retriever is not None
             with Indexing.at(index, retriever) as indexing:
                 indexing.add(validated)
-        engines.append(Engine(index, retriever, uploads=uploads, device=options.device))
+        engines.append(
+            Engine(
+                index,
+                retriever,
+                uploads=uploads,
+                device=options.device,
+                rerank=options.rerank,
+                reranker=options.reranker,
+            )
+        )
     site = Site(engines, uploads)
     stack.callback(site.close)
     return site
 
 
-def _validated_on(model: str) -> list[Path]:
-    """The files of the validation images of a run's dataset.
+def _validated_on(model: str) -> "tuple[list[Path], Pretrained]":
+    """The files of the validation images of a run's dataset, and the run as it was read.
 
     Raises:
         UserError: the model is no run that was trained; the dataset is not where it was.
@@ -174,4 +197,4 @@ def _validated_on(model: str) -> list[Path]:
         raise UserError(
             f"the images that {model} was validated on cannot be read ({reason}); {instead}"
         ) from None
-    return sorted({path for split in splits for path in split.paths.values()})
+    return sorted({path for split in splits for path in split.paths.values()}), found

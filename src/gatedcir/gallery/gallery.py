@@ -115,7 +115,8 @@ class Gallery:
             where: conditions on the metadata. Field -> its value, a list of values, or a tuple
                 (low, high) with both ends, of which one may be None.
             rerank: how many of the best images are read again and put into a better order, for an
-                image with a text. Only a model that was trained with --stage rerank does this.
+                image with a text. Only a model that was trained with --stage rerank does this, or
+                one that was opened with a `reranker`.
 
         Raises:
             UserError: neither image nor text, or one that cannot be read; k below 1; no image has
@@ -170,7 +171,7 @@ class Gallery:
         return found
 
     def _judge(self, query: Any, scores: Any, numbers: Any, where: Where | None) -> None:
-        """Put images [N] into the order of the model's matcher, in place.
+        """Put images [N] into the order of the matcher or cross-encoder, in place.
 
         Images whose files are gone or cannot be read come last.
         """

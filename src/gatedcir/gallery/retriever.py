@@ -4,6 +4,7 @@ Shapes: B images or queries, P parts of a query, Q query tokens, E embedding wid
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from threading import Lock
@@ -21,14 +22,15 @@ from gatedcir.data.ahead import ahead
 from gatedcir.data.transforms import Transform
 from gatedcir.device import CPU, Device, find_device
 from gatedcir.errors import UserError
-from gatedcir.evaluation.reranking import Asked, Candidate, MatchReranker
+from gatedcir.evaluation.cross_encoder import CrossEncoderReranker, load_cross_encoder
+from gatedcir.evaluation.reranking import Asked, Candidate, MatchReranker, Reranker
 from gatedcir.gallery.identity import identity_of
 from gatedcir.gallery.inputs import Query, pictures_of, texts_of
 from gatedcir.gallery.onnx_folder import is_onnx, open_onnx
 from gatedcir.models.onnx_model import OnnxModel
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer, Tokens
-from gatedcir.models.weights.sources import load
+from gatedcir.models.weights.sources import Pretrained, load
 from gatedcir.search.index import Floats, Form
 from gatedcir.start import Aux
 from gatedcir.visual import take
@@ -59,11 +61,20 @@ class Retriever:
         """What features depend on besides the image: weights, transform, options."""
         self.has_prompts = True
         """Whether the prompts were learned. If not, a text alone is read without them."""
+        self.reranker: str | None = None
+        """The name of the cross-encoder that judges in place of the model's matcher."""
+        self._cross_encoder: Any = None
         self._tokenizer, self._lock = tokenizer, Lock()  # the tokenizer is not safe from threads
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, device: str = "auto", runtime: str | None = None
+        cls,
+        name: str | Path,
+        *,
+        device: str = "auto",
+        runtime: str | None = None,
+        found: Pretrained | None = None,
+        reranker: str | None = None,
     ) -> "Retriever":
         """A model by any name that --model-path takes: a run, a folder, a hub name, or "tiny".
 
@@ -72,6 +83,8 @@ class Retriever:
             device: cpu, cuda, or one GPU such as cuda:1. auto: a GPU if there is one.
             runtime: torch, or onnx for a folder of `gatedcir export --format onnx`, which runs on
                 the CPU. None: what the folder holds.
+            found: the earlier result of `load` for this name.
+            reranker: the cross-encoder that reranks in place of the model's matcher.
 
         Raises:
             UserError: nothing there, or not readable, or no such device or runtime.
@@ -84,18 +97,21 @@ class Retriever:
                 f"{name} is no model for the runtime {runtime!r}; give {found_in}, or write graphs "
                 "with gatedcir export."
             )
+        encoder = None if reranker is None else load_cross_encoder(reranker, str(where))
         if found_in == "onnx":
             graphs, tokenizer, transform, identity, has_prompts = open_onnx(path)
             retriever = cls(full, graphs, tokenizer, transform, CPU, identity)
             retriever.has_prompts = has_prompts
+            retriever.reranker, retriever._cross_encoder = reranker, encoder
             return retriever
-        found = load(str(name))
+        found = found or load(str(name))
         model, tokenizer, config = trained_model(found, str(name))
         transform = make_transform(config, model)
         identity = identity_of(model, config, transform)
         place(model, where, config)
         retriever = cls(full, model, tokenizer, transform, device_of(config, model), identity)
         retriever.has_prompts = "prompt_tokens" in found.own
+        retriever.reranker, retriever._cross_encoder = reranker, encoder
         return retriever
 
     def form(self, precision: str = "fp16") -> Form:
@@ -194,31 +210,41 @@ class Retriever:
 
     @property
     def judges(self) -> bool:
-        """Whether the model has a matcher, which puts the best images into a better order."""
-        return self.model.matcher is not None
+        """Whether there is a matcher or a cross-encoder to put the best images in order."""
+        return self._cross_encoder is not None or self.model.matcher is not None
 
     def judge(self, query: Query, paths: Sequence[Path | None], similarity: Floats) -> Floats:
-        """The matcher's scores of files for an image with a text: [N]. Of several texts, the one
-        with the greatest weight counts. -inf where there is no file, or it cannot be read.
+        """Its scores of files for an image with a text: [N]. Of several texts, the one with the
+        greatest weight counts. -inf where there is no file, or it cannot be read.
         """
-        read = [None if path is None else self._read(path) for path in paths]
-        known = {str(n): pixels for n, pixels in enumerate(read) if isinstance(pixels, Tensor)}
+        judges_pixels = self._cross_encoder is None
+        known: dict[str, Any] = {}
+        for number, path in enumerate(paths):
+            if path is not None:
+                with suppress(UserError):
+                    picture = self.transform.open(path)
+                    known[str(number)] = self.transform(picture) if judges_pixels else picture
         places, scores = list(map(int, known)), np.full(len(paths), -np.inf, np.float32)
         if not places:
             return scores
         assert query.image is not None and query.text is not None
-        known["reference"] = self.transform(query.image)
+        known["reference"] = self.transform(query.image) if judges_pixels else query.image
         words, _ = max(query.text, key=lambda part: part[1])
+        candidates = [Candidate(str(number), float(similarity[number])) for number in places]
+        scores[places] = self._reranker(known).rerank(Asked("reference", words), candidates)
+        return scores
+
+    def _reranker(self, known: Mapping[str, Any]) -> Reranker:
+        """The judge of images by their names: of pictures, or of tensors for the matcher."""
+        if self._cross_encoder is not None:
+            return CrossEncoderReranker(self._cross_encoder, known.__getitem__)
         assert isinstance(self.model, ComposedRetriever)
-        matcher = MatchReranker(
+        return MatchReranker(
             self.model,
             lambda texts: self._tokens(list(texts)),
             lambda names: torch.stack([known[name] for name in names]),
             self.runs_on,
         )
-        candidates = [Candidate(str(place), float(similarity[place])) for place in places]
-        scores[places] = matcher.rerank(Asked("reference", words), candidates)
-        return scores
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Sequence[Tensor]) -> Floats:

@@ -83,15 +83,28 @@ class Engine:
         *,
         uploads: Kept[bytes],
         device: str = "auto",
+        rerank: int = 0,
+        reranker: str | None = None,
     ) -> None:
+        """Open an index.
+
+        Args:
+            index: its folder.
+            retriever: the model. Without it, the one that the index names is opened.
+            uploads: the visitors' pictures.
+            device: where to open that one.
+            rerank: how many of the best pictures are put into a better order.
+            reranker: the cross-encoder of the model that is opened here.
+        """
         manifest = read_manifest(index)
         if retriever is None:
-            retriever = Retriever.from_pretrained(manifest.model, device=device)
+            retriever = Retriever.from_pretrained(manifest.model, device=device, reranker=reranker)
         manifest.check(index, retriever)
         self._folder = IndexFolder.open(index, manifest)
         self.gallery = Gallery(self._folder, retriever)
         self.retriever, self.shelf = retriever, Shelf(self._folder.catalogue, uploads)
         self.name = Path(retriever.name).name
+        self.rerank = rerank if retriever.judges else 0
         self._slots = BoundedSemaphore(_AT_ONCE)
 
     @property
@@ -99,11 +112,17 @@ class Engine:
         """Whether alpha has an effect."""
         return self.retriever.explains and not isinstance(self.retriever.model.fusion, NoFusion)
 
+    @property
+    def judge(self) -> str:
+        """What reranks."""
+        return self.retriever.reranker or "the model's matcher"
+
     def find(self, asked: Asked, *, shown: int | None = None) -> list[Found]:
         """The best pictures, as many as are asked for or `shown`.
 
         A marked picture moves every part of the query towards, or away from, the feature of that
-        picture which is most like it.
+        picture which is most like it. A picture with one text is reranked, if the visitor has left
+        alpha at 1 and marked nothing, because a judge of pairs sees neither.
 
         Raises:
             UserError: there is nothing to search for; a picture is gone; a condition names a field
@@ -112,10 +131,13 @@ class Engine:
         if asked.is_empty:
             raise UserError("give a picture, a text, or both; then press Search.")
         where, count = asked.conditions(), shown or asked.k
+        is_plain = len(asked.texts) == 1 and asked.alpha == 1 and not (asked.more or asked.less)
         with self._slots:
             query = self._query(asked)
             parts = self._parts(asked, query)
-            [hits] = self.gallery.ranked([query], parts[None], k=count, where=where)
+            [hits] = self.gallery.ranked(
+                [query], parts[None], k=count, where=where, rerank=self.rerank if is_plain else 0
+            )
         ids = [self.shelf.id_of(hit.path) for hit in hits]
         tokens = self._features(ids)
         return [

@@ -86,7 +86,7 @@ def make_page(site: Site) -> gr.Blocks:
     with gr.Blocks(title="gatedcir", analytics_enabled=False, fill_width=True) as page:
         visit = gr.State(Visit())
         names = " and ".join(site.names)
-        gr.HTML(f'<h1 class="gc-title">Search {len(site)} images with {names}</h1>', **_OWN)
+        gr.HTML(parts.title(f"Search {len(site)} images with {names}", site.judges), **_OWN)
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 shown = gr.HTML(parts.reference(None, ""), **_OWN)

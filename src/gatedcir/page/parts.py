@@ -16,6 +16,12 @@ from gatedcir.visualize.panels import Bars
 _SHOWN_FIELDS = 3
 
 
+def title(words: str, remarks: Sequence[str]) -> str:
+    """The heading, and remarks below it."""
+    below = "".join(f'<p class="gc-hint">{escape(one)}</p>' for one in remarks)
+    return f'<h1 class="gc-title">{escape(words)}</h1>{below}'
+
+
 def reference(picture: str | None, name: str) -> str:
     """The place for the reference: it takes a dropped, pasted or chosen file."""
     shown = '<span class="gc-hint">Drop a picture here, paste one, or click to choose</span>'
@@ -121,13 +127,14 @@ def _card(one: Found, asked: Asked) -> str:
 
 
 def looks(those: Sequence[tuple[str, Look | None]]) -> str:
-    """What the text does to the reference, for each model. All models share the colours' ends."""
+    """What the text does to the reference, in each model. All of them share the colours' ends."""
     many = len(those) > 1
     seen = [(name if many else "", look) for name, look in those if look is not None]
     changes = [look.change for _, look in seen if look.change is not None]
     words = [cells for _, look in seen for _, cells in look.words]
     ends = [rounded_up(max((float(m.max()) for m in maps), default=0)) for maps in (changes, words)]
-    return "".join(_look(name, look, *ends) for name, look in seen)
+    each = "".join(_look(name, look, *ends) for name, look in seen)
+    return f'<div class="gc-sides" data-sides="{len(seen)}">{each}</div>'
 
 
 def _look(name: str, look: Look, change_top: float, words_top: float) -> str:

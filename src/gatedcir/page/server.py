@@ -1,7 +1,9 @@
 """The page's server: its addresses, its limits, and what it never serves."""
 
+import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +21,8 @@ from gatedcir.page.site import Site
 
 LOCAL = ["localhost", "127.0.0.1", "[::1]", "testserver"]
 _MOST_BODY = 2 * MOST_BYTES  # a picture in base64, and some words
+_SECONDS = 60  # in which a body must have come
+_TOGETHER = 300_000_000  # bytes of all bodies at a time
 _SIDES = (96, SIDE)
 # Parts of Gradio that read, keep or fetch files. The page has no use for them.
 _CLOSED = ("upload", "upload_progress", "file", "proxy", "stream", "runs", "run-history", "dev")
@@ -33,15 +37,32 @@ _HEADERS = {
 }
 
 
-class _TooLargeError(Exception):
-    """More bytes have come than any request needs."""
+class _StopError(Exception):
+    """A body is not read to its end."""
+
+
+def _refusal(message: str, status: int) -> Response:
+    """An answer after which nothing more of the request is waited for."""
+    return JSONResponse({"error": message}, status, {"Connection": "close"})
 
 
 class Guard:
-    """Refuses bodies that are too large and closed addresses, and tells browsers to stay here."""
+    """Refuses bodies that are too large or too slow, and closed addresses.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    It also tells browsers to stay here.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float = _SECONDS, together: int = _TOGETHER) -> None:
+        """Guard an app.
+
+        Args:
+            app: what answers.
+            seconds: in which a body must have come.
+            together: bytes of all bodies that are read or answered at a time.
+        """
+        self.app, self.seconds, self.together = app, seconds, together
+        self.held = 0
+        """Bytes of them now."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -63,20 +84,14 @@ class Guard:
         except ValueError:
             size = 0
         if size > _MOST_BODY:
-            await JSONResponse({"error": too_large(size)}, 413)(scope, receive, send)
+            await _refusal(too_large(size), 413)(scope, receive, send)
             return
-        read, has_begun = 0, False
-
-        async def counted() -> Message:
-            nonlocal read
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > _MOST_BODY:
-                raise _TooLargeError
-            return message
+        body, has_begun = _Body(self, receive), False
 
         async def guarded(message: Message) -> None:
             nonlocal has_begun
+            if body.refusal is not None and not has_begun:
+                return  # what the app makes of a body that ends early
             has_begun = True
             if message["type"] == "http.response.start":
                 known = {name.lower() for name, _ in message["headers"]}
@@ -86,12 +101,45 @@ class Guard:
             await send(message)
 
         try:
-            await self.app(scope, counted, guarded)
-        except _TooLargeError:
-            if not has_begun:
-                await JSONResponse({"error": too_large(read)}, 413)(scope, receive, send)
+            with suppress(_StopError):
+                await self.app(scope, body.receive, guarded)
         except ClientDisconnect:
             return  # nobody waits for an answer
+        finally:
+            self.held -= body.read
+        if body.refusal is not None and not has_begun:
+            await body.refusal(scope, receive, send)
+
+
+class _Body:
+    """The body of a request, as far as it is let in."""
+
+    def __init__(self, guard: Guard, receive: Receive) -> None:
+        self.read = 0
+        self.refusal: Response | None = None
+        self._guard, self._receive, self._is_whole = guard, receive, False
+        self._end = asyncio.get_running_loop().time() + guard.seconds
+
+    async def receive(self) -> Message:
+        """Its next part. After the last one: what else comes, without a limit of time."""
+        guard = self._guard
+        try:
+            async with asyncio.timeout_at(None if self._is_whole else self._end):
+                message = await self._receive()
+        except TimeoutError:
+            late = f"the upload took longer than {guard.seconds:g} seconds; try again."
+            self.refusal = _refusal(late, 408)
+            raise _StopError from None
+        came = len(message.get("body", b""))
+        self.read, guard.held = self.read + came, guard.held + came
+        self._is_whole = self._is_whole or not message.get("more_body", False)
+        if self.read > _MOST_BODY:
+            self.refusal = _refusal(too_large(self.read), 413)
+        elif guard.held > guard.together:
+            self.refusal = _refusal("too many uploads come at once; try again later.", 503)
+        if self.refusal is not None:
+            raise _StopError
+        return message
 
 
 def is_closed(path: str) -> bool:

@@ -30,6 +30,17 @@ class Site:
         """Whether alpha has an effect in any model."""
         return any(engine.has_fusion for engine in self.engines)
 
+    @property
+    def judges(self) -> list[str]:
+        """What puts the first results of which model into a better order."""
+        many = len(self.engines) > 1
+        return [
+            f"The first {engine.rerank} results of a picture with a text are put in order by "
+            f"{engine.judge}{f' in {name}' if many else ''}."
+            for name, engine in zip(self.names, self.engines, strict=True)
+            if engine.rerank
+        ]
+
     def find(self, asked: Asked, *, shown: int | None = None) -> Results:
         """The results of each model. Raises UserError as `Engine.find`."""
         each = [engine.find(asked, shown=shown) for engine in self.engines]

@@ -4,6 +4,7 @@ TensorBoard's files are written by `RunFolder` itself. A tracker that fails must
 it is left out from then on, and a line says so.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -36,6 +37,18 @@ def _wandb(name: str, known: Mapping[str, str], folder: Path) -> GeneralTracker:
 
 def _mlflow(name: str, known: Mapping[str, str], folder: Path) -> GeneralTracker:
     return MLflowTracker(PROJECT, run_id=known.get("id"), run_name=name)
+
+
+def _keep_mlflow_in(folder: Path) -> None:
+    """Let MLflow write files into the run's folder, unless its own variable names a place.
+
+    Its small package reads no database, which is the default, and asks whether files are meant.
+    """
+    import mlflow
+
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        mlflow.set_tracking_uri((folder / "mlruns").absolute().as_uri())
 
 
 OPEN: dict[str, Callable[[str, Mapping[str, str], Path], GeneralTracker]] = {
@@ -112,6 +125,8 @@ class Trackers:
         self.open[name] = tracker
 
         def start(one: Any) -> None:
+            if name == "mlflow":
+                _keep_mlflow_in(folder)
             one.start()
             known[name] = _address(name, one.tracker, run_name)
             print(f"{name} shows this run: {known[name]['address']}")
