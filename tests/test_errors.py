@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,13 @@ def fail(message):
         raise UserError(message)
 
     return command
+
+
+def test_a_warning_is_one_line(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    run_command(lambda: None)
+    line = warnings.formatwarning("lists are\ntoo few.", UserWarning, "a.py", 7)
+    assert line == "warning: lists are\\ntoo few.\n"
 
 
 def test_one_line_and_status_two(capsys):

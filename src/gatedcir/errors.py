@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,6 +119,10 @@ def check_new_folder(path: Path, flag: str = "") -> None:
     check_folder_to_write(path, flag or "saving")
 
 
+def _one_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"warning: {plain(str(message))}\n"
+
+
 def run_command(command: Callable[[], None]) -> None:
     """Call an entry script's `main`. Bad input becomes one line on stderr and exit status 2.
 
@@ -125,9 +130,10 @@ def run_command(command: Callable[[], None]) -> None:
     permission, and also a lack of memory or of shared memory. Ctrl-C ends with one line too, and
     with status 130. After another signal, a training that saved itself ends with status 0. If the
     reader of the output has left, as in `| head`, nothing is said. If another command started this
-    one, this one ends when the other does.
+    one, this one ends when the other does. A warning is one line, without its place in the code.
     """
     end_with_starter()
+    warnings.formatwarning = _one_line
     try:
         command()
         sys.stdout.flush()
