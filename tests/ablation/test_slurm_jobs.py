@@ -56,6 +56,9 @@ def test_runs_end_as_they_do_as_processes(cluster, tmp_path):
     assert list(numbers) == ["gated 0", "none 0"]
     ENGINES["slurm"](tmp_path, options=(), jobs=1)  # jobs that a killed ablation left behind
     assert cluster.cancelled == list(numbers.values())
+    (tmp_path / "slurm" / "jobs.json").write_text("[")
+    with pytest.raises(UserError, match=r"jobs\.json is damaged .*; look with squeue"):
+        ENGINES["slurm"](tmp_path, options=(), jobs=1)
 
 
 def test_a_job_that_the_cluster_ends_says_so(tmp_path):

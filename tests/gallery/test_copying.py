@@ -114,6 +114,12 @@ def test_a_copy_goes_on_and_is_no_index_before_its_end(kind, made, database, tmp
         copy_index(made, tmp_path / "new", **settings | {"precision": "fp16"})
     bad(index, ["--output", tmp_path / "new", "--images", made.parent / "photos"], "not finished")
     there = len(content(made)[0][0])
+    note = tmp_path / "new" / "copying.json"
+    begun = note.read_text()
+    note.write_text("{")
+    with pytest.raises(UserError, match=r"copying\.json is damaged .*; delete "):
+        copy_index(made, tmp_path / "new", **settings)
+    note.write_text(begun)
     assert copy_index(made, tmp_path / "new", **settings) == there - 6
     assert_same(made, tmp_path / "new")
     with pytest.raises(UserError, match=r"new is an index already; name a new folder\."):

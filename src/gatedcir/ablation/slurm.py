@@ -4,7 +4,6 @@ A job starts the same process as an ablation on one machine, in the run's folder
 must see. At the time limit or a preemption the run saves its state, and its job is queued again.
 """
 
-import json
 import os
 import subprocess
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from gatedcir.ablation.runs import ERRORS, Run, Started, start_run
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import write_json
+from gatedcir.files import parse_json, write_json
 
 JOBS = "jobs.json"  # the number of each run's job
 
@@ -97,7 +96,7 @@ class SlurmJobs:
         self._file = folder / JOBS
         self._numbers: dict[str, str] = {}
         if self._file.exists():  # jobs of an ablation that was killed may still wait
-            for number in json.loads(self._file.read_text(encoding="utf-8")).values():
+            for number in _numbers(self._file):
                 self._executor.job_class(folder, number).cancel(check=False)
 
     def start(self, run: Run) -> Started:
@@ -106,6 +105,17 @@ class SlurmJobs:
         self._numbers[f"{run.cell} {run.seed}"] = job.job_id
         write_json(self._file, self._numbers)
         return _Job(job, run)
+
+
+def _numbers(file: Path) -> list[str]:
+    """The numbers of jobs in a file. UserError if it is damaged."""
+    try:
+        return [str(number) for number in parse_json(file.read_text(encoding="utf-8")).values()]
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{file} is damaged ({reason_of(error)}); look with squeue for jobs that still wait, "
+            "and delete the file."
+        ) from None
 
 
 def _option(text: str) -> tuple[str, str | int]:

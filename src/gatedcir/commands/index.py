@@ -75,8 +75,7 @@ class Options:
     """Features of an image that become one in these lists, by k-means. 4 makes 32 into 8."""
     index_url: str | None = None
     """Address of the server of a new index, such as http://localhost:6333. The kind is then server.
-    The server's key comes from the
-    environment variable QDRANT_API_KEY."""
+    The server's key comes from the environment variable QDRANT_API_KEY."""
     index_shards: Annotated[int, Range(1)] = 1
     """Parts of a new index on a server, spread over the machines of a cluster."""
     index_replicas: Annotated[int, Range(1)] = 1
@@ -110,8 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if options.index_url is None and (options.index_shards, options.index_replicas) != (1, 1):
         raise UserError("--index-shards and --index-replicas need a server; give --index-url too.")
-    lists = (options.nlist, options.nprobe, options.pq_bytes, options.pool_factor)
-    if options.kind != "large" and lists != (None, None, Options.pq_bytes, Options.pool_factor):
+    if options.kind != "large" and _lists(options) is not None:
         raise UserError(
             "--nlist, --nprobe, --pq-bytes and --pool-factor are for a new index of the kind "
             "large; give --kind large too."

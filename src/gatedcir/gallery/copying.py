@@ -4,13 +4,12 @@ An unfinished copy keeps what it is of in `copying.json`, and becomes an index a
 command goes on with it.
 """
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from gatedcir.errors import UserError, check_folder_to_write
-from gatedcir.files import write_json
+from gatedcir.errors import UserError, check_folder_to_write, reason_of
+from gatedcir.files import parse_json, write_json
 from gatedcir.gallery.place import (
     CATALOGUE,
     COPYING,
@@ -90,11 +89,17 @@ def copy_index(
 def _is_begun(target: Path, what: dict[str, Any]) -> bool:
     """Whether a folder holds such a copy already. UserError if it holds something else."""
     if (target / COPYING).exists():
-        before = json.loads((target / COPYING).read_text(encoding="utf-8"))
+        try:
+            before = dict(parse_json((target / COPYING).read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(
+                f"{target / COPYING} is damaged ({reason_of(error)}); delete {target}, and copy "
+                "the index again."
+            ) from None
         if before != what:
             raise UserError(
-                f"{target} holds an unfinished copy of {before['from']} with other options; repeat "
-                "the command that began it, or name a new folder."
+                f"{target} holds an unfinished copy of {before.get('from')} with other options; "
+                "repeat the command that began it, or name a new folder."
             )
         return True
     if (target / MANIFEST).exists():

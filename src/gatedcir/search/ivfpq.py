@@ -5,7 +5,6 @@ Shapes: B images, Q query tokens, E embedding width, P parts of a query, T token
 C candidates.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import whole_folder, write_json
+from gatedcir.files import parse_json, whole_folder, write_json
 from gatedcir.search.index import Floats
 
 _FAISS: Any = faiss  # its types leave some names out
@@ -68,7 +67,7 @@ class Lists:
         if not file.is_file():
             return cls()
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            return cls(**parse_json(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(
                 f"{file} is damaged ({reason_of(error)}); delete it for the defaults."
