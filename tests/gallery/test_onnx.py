@@ -22,6 +22,7 @@ from gatedcir.gallery import onnx_folder
 from gatedcir.gallery.gallery import Gallery
 from gatedcir.gallery.identity import identity_of
 from gatedcir.gallery.onnx_folder import open_onnx
+from gatedcir.gallery.opening import Opened
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.models import onnx_graphs
 from gatedcir.models.onnx_graphs import CLOSE, write_graphs
@@ -70,7 +71,7 @@ def both(tmp_path_factory):
         export.main(["--model-path", "small", "--to", "onnx", "--output", str(folder)])
     transform = make_transform(config, parts[0])
     identity = identity_of(parts[0], config, transform)
-    model = Retriever("small", parts[0], tokenizer, transform, CPU, identity)
+    model = Retriever("small", Opened(parts[0], tokenizer, transform, CPU, identity, True))
     return model, Retriever.from_pretrained(folder)
 
 

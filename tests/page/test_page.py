@@ -270,7 +270,7 @@ def test_the_command_refuses_in_one_sentence(words, message):
 
 
 def test_a_run_alone_shows_the_images_that_it_was_validated_on(home, cirr_run, monkeypatch):
-    monkeypatch.setattr("gatedcir.gallery.retriever.load", _gone)  # the run is read once
+    monkeypatch.setattr("gatedcir.gallery.opening.load", _gone)  # the run is read once
     with ExitStack() as stack:
         site = serve.open_site(serve.Options(model_path=(str(cirr_run),)), stack)
         names = {name for _, name in site.examples(1000)}

@@ -3,16 +3,18 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from gatedcir.assemble.data import make_transform
 from gatedcir.assemble.model import trained_model
 from gatedcir.data.transforms import Transform
+from gatedcir.device import CPU
 from gatedcir.errors import UserError, check_new_folder, reason_of
 from gatedcir.files import whole_folder, write_json
 from gatedcir.gallery.identity import identity_of
+from gatedcir.gallery.opening import Opened
 from gatedcir.models.onnx_model import OnnxModel, needs
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights.sources import load
@@ -22,16 +24,6 @@ from gatedcir.resources import tensor_bytes
 FORMAT = 1
 _NOTE, _TOKENIZER = "onnx.json", "tokenizer.json"
 _OF_TRANSFORM = ("kind", "size", "target_ratio", "mean", "std", "draft")
-
-
-class Opened(NamedTuple):
-    """A model of graphs."""
-
-    model: OnnxModel
-    tokenizer: Tokenizer
-    transform: Transform
-    identity: dict[str, str]
-    has_prompts: bool
 
 
 def export_onnx(name: str, folder: Path, *, int8: bool = False) -> dict[str, float]:
@@ -103,6 +95,7 @@ def open_onnx(folder: Path) -> Opened:
             model,
             Tokenizer(words, max_length=note["max_length"]),
             transform,
+            CPU,
             note["identity"] | {"transform": repr(transform)},
             note["has_prompts"],
         )

@@ -4,7 +4,6 @@ Shapes: B images or queries, P parts of a query, Q query tokens, E embedding wid
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from threading import Lock
@@ -15,22 +14,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gatedcir.assemble.data import device_of, make_transform
-from gatedcir.assemble.evaluator import place
-from gatedcir.assemble.model import trained_model
 from gatedcir.data.ahead import ahead
-from gatedcir.data.transforms import Transform
-from gatedcir.device import CPU, Device, find_device
+from gatedcir.device import find_device
 from gatedcir.errors import UserError
 from gatedcir.evaluation.cross_encoder import CrossEncoderReranker, load_cross_encoder
-from gatedcir.evaluation.reranking import Asked, Candidate, MatchReranker, Reranker
-from gatedcir.gallery.identity import identity_of
+from gatedcir.evaluation.reranking import MatchReranker, Reranker
 from gatedcir.gallery.inputs import Query, pictures_of, texts_of
+from gatedcir.gallery.judging import FileJudge
 from gatedcir.gallery.onnx_folder import is_onnx, open_onnx
-from gatedcir.models.onnx_model import OnnxModel
+from gatedcir.gallery.opening import Opened, open_torch
 from gatedcir.models.retriever import ComposedRetriever
-from gatedcir.models.text import Tokenizer, Tokens
-from gatedcir.models.weights.sources import Pretrained, load
+from gatedcir.models.text import Tokens
+from gatedcir.models.weights.sources import Pretrained
 from gatedcir.search.index import Floats, Form
 from gatedcir.start import Aux
 from gatedcir.visual import take
@@ -46,25 +41,17 @@ class Retriever:
     """A model on its device, for images and texts as they come. Reading is safe from threads."""
 
     def __init__(
-        self,
-        name: str,
-        model: ComposedRetriever | OnnxModel,
-        tokenizer: Tokenizer,
-        transform: Transform,
-        runs_on: Device,
-        identity: Mapping[str, str],
+        self, name: str, opened: Opened, *, reranker: str | None = None, encoder: Any = None
     ) -> None:
         self.name = name
         """What the model was opened by. A path is absolute."""
-        self.model, self.transform, self.runs_on = model, transform, runs_on
-        self.identity = dict(identity)
-        """What features depend on besides the image: weights, transform, options."""
-        self.has_prompts = True
-        """Whether the prompts were learned. If not, a text alone is read without them."""
-        self.reranker: str | None = None
+        self.model, self.transform, self.runs_on = opened.model, opened.transform, opened.runs_on
+        self.identity, self.has_prompts = opened.identity, opened.has_prompts
+        self.reranker = reranker
         """The name of the cross-encoder that judges in place of the model's matcher."""
-        self._cross_encoder: Any = None
-        self._tokenizer, self._lock = tokenizer, Lock()  # the tokenizer is not safe from threads
+        self._lock = Lock()  # the tokenizer is not safe from threads
+        self._tokenizer = opened.tokenizer
+        self._cross_encoder = encoder
 
     @classmethod
     def from_pretrained(
@@ -98,21 +85,9 @@ class Retriever:
                 "with gatedcir export."
             )
         encoder = None if reranker is None else load_cross_encoder(reranker, str(where))
-        if found_in == "onnx":
-            graphs, tokenizer, transform, identity, has_prompts = open_onnx(path)
-            retriever = cls(full, graphs, tokenizer, transform, CPU, identity)
-            retriever.has_prompts = has_prompts
-            retriever.reranker, retriever._cross_encoder = reranker, encoder
-            return retriever
-        found = found or load(str(name))
-        model, tokenizer, config = trained_model(found, str(name))
-        transform = make_transform(config, model)
-        identity = identity_of(model, config, transform)
-        place(model, where, config)
-        retriever = cls(full, model, tokenizer, transform, device_of(config, model), identity)
-        retriever.has_prompts = "prompt_tokens" in found.own
-        retriever.reranker, retriever._cross_encoder = reranker, encoder
-        return retriever
+        graphs = found_in == "onnx"
+        opened = open_onnx(path) if graphs else open_torch(str(name), where, found)
+        return cls(full, opened, reranker=reranker, encoder=encoder)
 
     def form(self, precision: str = "fp16") -> Form:
         """The shape of an image's features, for an index."""
@@ -214,28 +189,13 @@ class Retriever:
         return self._cross_encoder is not None or self.model.matcher is not None
 
     def judge(self, query: Query, paths: Sequence[Path | None], similarity: Floats) -> Floats:
-        """Its scores of files for an image with a text: [N]. Of several texts, the one with the
-        greatest weight counts. -inf where there is no file, or it cannot be read.
-        """
-        judges_pixels = self._cross_encoder is None
-        known: dict[str, Any] = {}
-        for number, path in enumerate(paths):
-            if path is not None:
-                with suppress(UserError):
-                    picture = self.transform.open(path)
-                    known[str(number)] = self.transform(picture) if judges_pixels else picture
-        places, scores = list(map(int, known)), np.full(len(paths), -np.inf, np.float32)
-        if not places:
-            return scores
-        assert query.image is not None and query.text is not None
-        known["reference"] = self.transform(query.image) if judges_pixels else query.image
-        words, _ = max(query.text, key=lambda part: part[1])
-        candidates = [Candidate(str(number), float(similarity[number])) for number in places]
-        scores[places] = self._reranker(known).rerank(Asked("reference", words), candidates)
-        return scores
+        """Its scores of files, as `FileJudge.scores`."""
+        pixels = self._cross_encoder is None
+        judge = FileJudge(self.transform, self._reranker, reads_pixels=pixels)
+        return judge.scores(query, paths, similarity)
 
     def _reranker(self, known: Mapping[str, Any]) -> Reranker:
-        """The judge of images by their names: of pictures, or of tensors for the matcher."""
+        """The judge of images by their names: of pictures, or of pixels for the matcher."""
         if self._cross_encoder is not None:
             return CrossEncoderReranker(self._cross_encoder, known.__getitem__)
         assert isinstance(self.model, ComposedRetriever)
