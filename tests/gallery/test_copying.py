@@ -73,7 +73,7 @@ def test_a_copy_of_every_kind_is_the_same_index(made, retriever, database, tmp_p
         asked = ["--copy-of", str(tmp_path / "e"), "--output", str(tmp_path / "s")]
         index.main([*asked, "--index-url", "http://here"])
         patch.setattr(large, "LEAST", 16)
-        copy_index(tmp_path / "s", tmp_path / "l", kind="large", lists=Lists(pool_factor=2))
+        copy_index(tmp_path / "s", tmp_path / "l", kind="large", settings=Lists(pool_factor=2))
         copy_index(tmp_path / "l", tmp_path / "m")
         copy_index(tmp_path / "m", tmp_path / "x", kind="exact")
     assert Lists.read(tmp_path / "m" / FEATURES) == Lists(pool_factor=2)
@@ -94,7 +94,7 @@ def test_a_copy_of_every_kind_is_the_same_index(made, retriever, database, tmp_p
 def test_a_copy_goes_on_and_is_no_index_before_its_end(kind, made, database, tmp_path, monkeypatch):
     pytest.importorskip("qdrant_edge")
     server = Server.new("http://here") if kind == "server" else None
-    settings = {"kind": kind, "precision": "fp32", "server": server}
+    settings = {"kind": kind, "precision": "fp32", "settings": server}
     monkeypatch.setattr(copying, "_AT_ONCE", 3)
     read, seen = SegmentedIndex.features, []
 
@@ -125,6 +125,11 @@ def test_a_copy_goes_on_and_is_no_index_before_its_end(kind, made, database, tmp
     with pytest.raises(UserError, match=r"new is an index already; name a new folder\."):
         copy_index(made, tmp_path / "new", **settings)
     assert_same(made, tmp_path / "new")
+
+
+def test_settings_of_another_kind_are_refused(made, tmp_path):
+    with pytest.raises(UserError, match="kind exact does not ask how it lists features"):
+        copy_index(made, tmp_path / "new", kind="exact", settings=Lists(nlist=3))
 
 
 def test_an_index_that_changes_meanwhile_is_copied_as_it_is_then(

@@ -16,8 +16,8 @@ from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
     from gatedcir.gallery.indexing import Indexing
+    from gatedcir.search.index import Settings
     from gatedcir.search.ivfpq import Lists
-    from gatedcir.search.server import Server
 
 
 _SHOWN = 10  # groups of duplicates
@@ -142,7 +142,7 @@ def _write(options: Options) -> None:
     from gatedcir.gallery.place import read_manifest
     from gatedcir.gallery.retriever import Retriever
 
-    kind, server = _kind(options)
+    settings = _settings(options)
     name: Any = options.model_path
     if name is None:
         if not options.output.is_dir() or not any(options.output.iterdir()):
@@ -152,10 +152,9 @@ def _write(options: Options) -> None:
     with Indexing.at(
         options.output,
         retriever,
-        kind=kind,
+        kind=options.kind,
         precision=options.precision,
-        server=server,
-        lists=_lists(options),
+        settings=settings,
         engine=options.engine,
         workers=options.ray_workers,
     ) as index:
@@ -165,10 +164,14 @@ def _write(options: Options) -> None:
 def _copy(options: Options) -> None:
     from gatedcir.gallery.copying import copy_index
 
-    kind, server = _kind(options)
     assert options.copy_of is not None
-    settings: dict[str, Any] = {"kind": kind, "precision": options.precision, "server": server}
-    count = copy_index(options.copy_of, options.output, lists=_lists(options), **settings)
+    count = copy_index(
+        options.copy_of,
+        options.output,
+        kind=options.kind,
+        precision=options.precision,
+        settings=_settings(options),
+    )
     print(f"{options.output}: {count} images copied from {options.copy_of}, none encoded")
 
 
@@ -209,18 +212,18 @@ def _on_server(options: Options) -> Path:
     return options.output / FEATURES
 
 
-def _kind(options: Options) -> "tuple[str | None, Server | None]":
-    """The kind of a new index, and its server, which answers."""
+def _settings(options: Options) -> "Settings | None":
+    """What only the kind of a new index asks for. A server answers."""
     from gatedcir.search.server import Server
 
     if options.index_url is None:
-        return options.kind, None
-    if options.kind not in (None, "server"):
+        return _lists(options)
+    if options.kind not in (None, Server.kind):
         raise UserError(f"--kind {options.kind} has no --index-url; leave one of them out.")
     copies = {"shards": options.index_shards, "replicas": options.index_replicas}
     server = Server.new(options.index_url, **copies)
     server.reach()
-    return "server", server
+    return server
 
 
 def _lists(options: Options) -> "Lists | None":

@@ -21,9 +21,9 @@ from gatedcir.gallery.place import (
 )
 from gatedcir.progress import bar
 from gatedcir.run_folder.claim import LOCK, Claim
+from gatedcir.search.index import Settings
 from gatedcir.search.ivfpq import Lists
 from gatedcir.search.kinds import KINDS
-from gatedcir.search.server import PLACE, Server
 
 _AT_ONCE = 2048  # images
 
@@ -34,18 +34,17 @@ def copy_index(
     *,
     kind: str | None = None,
     precision: str | None = None,
-    server: Server | None = None,
-    lists: Lists | None = None,
+    settings: Settings | None = None,
 ) -> int:
     """Copy an index, and return how many images had to be copied.
 
     Args:
         source: the index. It is only read.
         target: a new folder, or one with an unfinished copy of the same index.
-        kind: of the copy. None: that of the index.
+        kind: of the copy. None: that of the settings, or of the index.
         precision: of the copy. None: that of the index.
-        server: where a copy of the kind server is.
-        lists: how a copy of the kind large lists features. None: as the index, or the defaults.
+        settings: of the kind of the copy. Without them, a copy of the kind large lists features as
+            the index does, or by the defaults.
 
     Raises:
         UserError: there is no index; the target holds something else; the index is changed
@@ -53,23 +52,21 @@ def copy_index(
     """
     found = read_manifest(source)
     check_folder_to_write(target, "the index")
-    manifest = replace(found, kind=kind or found.kind, precision=precision or found.precision)
-    check_kind(manifest.kind, server)
-    address = {} if server is None else asdict(server) | {"collection": None}
-    lists = lists or Lists.read(source / FEATURES)
-    what = {"from": str(source.absolute()), "server": address, **asdict(manifest)}
-    if manifest.kind == "large":
-        what["lists"] = asdict(lists)
+    kind = kind or (found.kind if settings is None else settings.kind)
+    if settings is None and kind == Lists.kind:
+        settings = Lists.read(source / FEATURES)
+    check_kind(kind, settings)
+    manifest = replace(found, kind=kind, precision=precision or found.precision)
+    noted = {} if settings is None else settings.noted()
+    what = {"from": str(source.absolute()), "settings": noted, **asdict(manifest)}
     claim = Claim(target)
     try:
         begun = _is_begun(target, what)
         before = IndexFolder.open(source, found)
         try:
-            if server is not None and not (target / FEATURES / PLACE).exists():
-                server.write(target / FEATURES)
-            if manifest.kind == "large":
-                lists.write(target / FEATURES)
-            stored = KINDS[manifest.kind].open(target / FEATURES, manifest.form, writable=True)
+            if settings is not None:
+                settings.write(target / FEATURES)
+            stored = KINDS[kind].open(target / FEATURES, manifest.form, writable=True)
             try:
                 if not begun:
                     write_json(target / COPYING, what)

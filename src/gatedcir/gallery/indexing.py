@@ -32,9 +32,7 @@ from gatedcir.gallery.retriever import Retriever
 from gatedcir.progress import bar
 from gatedcir.run_folder.claim import Claim
 from gatedcir.search.catalogue import Known
-from gatedcir.search.index import Floats
-from gatedcir.search.ivfpq import Lists
-from gatedcir.search.server import Server
+from gatedcir.search.index import Floats, Settings
 
 WRITE_IMAGES, WRITE_SECONDS = 2048, 20.0  # after as many or as long, features are written
 
@@ -63,8 +61,7 @@ class Indexing:
         *,
         kind: str | None = None,
         precision: str | None = None,
-        server: Server | None = None,
-        lists: Lists | None = None,
+        settings: Settings | None = None,
         engine: str = "process",
         workers: int | None = None,
     ) -> Iterator[Self]:
@@ -77,7 +74,7 @@ class Indexing:
         claim = Claim(path)
         try:
             manifest = new_manifest(
-                path, retriever, kind=kind, precision=precision, server=server, lists=lists
+                path, retriever, kind=kind, precision=precision, settings=settings
             )
             target = IndexFolder.open(path, manifest, writable=True)
             try:

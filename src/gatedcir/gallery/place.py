@@ -9,8 +9,7 @@ from gatedcir.files import check_was_read, parse_json, write_json
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.run_folder.claim import LOCK
 from gatedcir.search.catalogue import Catalogue
-from gatedcir.search.index import Form, StoredIndex
-from gatedcir.search.ivfpq import Lists
+from gatedcir.search.index import Form, Settings, StoredIndex
 from gatedcir.search.kinds import KINDS
 from gatedcir.search.server import Server
 
@@ -112,18 +111,16 @@ def new_manifest(
     *,
     kind: str | None,
     precision: str | None,
-    server: Server | None = None,
-    lists: Lists | None = None,
+    settings: Settings | None = None,
 ) -> Manifest:
     """The manifest of the index in a folder, written there if it is new.
 
     Args:
         folder: an index, or a folder that is new or empty.
         retriever: the model.
-        kind: exact, large, embedded or server. None: as it is, or exact.
+        kind: exact, large, embedded or server. None: as it is, or that of the settings, or exact.
         precision: fp16 or fp32. None: as it is, or fp16.
-        server: where a new index of the kind server is.
-        lists: how a new index of the kind large lists features. None: the defaults.
+        settings: of a new index of a kind that has some.
 
     Raises:
         UserError: the folder holds something else, or an index that differs.
@@ -137,34 +134,36 @@ def new_manifest(
                     f"the index {folder} has the {name} {there}, not {wanted}; leave --{name} out, "
                     "or index into another folder."
                 )
-        if server is not None:
-            raise UserError(f"the index {folder} is there already; leave its address out.")
-        if lists is not None:
+        if settings is not None:
             raise UserError(
-                f"the index {folder} is there already; leave out how it lists features, or index "
-                "into another folder."
+                f"the index {folder} is there already; leave out {settings.meant}, or index into "
+                "another folder."
             )
         return found
-    check_kind(kind or "exact", server)
+    kind = kind or ("exact" if settings is None else settings.kind)
+    check_kind(kind, settings)
     own = (LOCK, FEATURES, MANIFEST)  # maybe of a process that was killed at once
     if any(not entry.name.startswith(own) for entry in folder.iterdir()):
         raise UserError(f"{folder} holds other files and no index; name a new folder.")
     form = retriever.form(precision or "fp16")
-    found = Manifest(retriever.name, retriever.identity, kind or "exact", *form)
-    if server is not None:
-        server.write(folder / FEATURES)
-    if lists is not None:
-        lists.write(folder / FEATURES)
+    found = Manifest(retriever.name, retriever.identity, kind, *form)
+    if settings is not None:
+        settings.write(folder / FEATURES)
     KINDS[found.kind].open(folder / FEATURES, form, writable=True).close()
     write_json(folder / MANIFEST, asdict(found))
     return found
 
 
-def check_kind(kind: str, server: Server | None) -> None:
-    """UserError if there is no such kind, or if it and an address do not go together."""
+def check_kind(kind: str, settings: Settings | None) -> None:
+    """UserError if there is no such kind, or if it and the settings do not go together."""
     if kind not in KINDS:
         raise UserError(f"there is no kind {kind!r} of index; choose one of {', '.join(KINDS)}.")
-    if (kind == "server") != (server is not None):
+    if settings is not None and settings.kind not in (kind, Server.kind):
+        raise UserError(
+            f"a new index of the kind {kind} does not ask {settings.meant}; leave it out, or "
+            f"choose the kind {settings.kind}."
+        )
+    if (kind == Server.kind) != isinstance(settings, Server):
         raise UserError(
             "a new index of the kind server needs the address of its server, and no other kind has "
             "one; give both or neither."

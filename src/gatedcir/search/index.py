@@ -7,7 +7,7 @@ M queries, P parts of a query, K kept, S chosen images of a query.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,20 @@ class Form(NamedTuple):
             raise ValueError(f"queries are {tuple(queries.shape)}, not [M, P, {self.dim}]")
         if k < 1:
             raise ValueError(f"k is {k}, but at least one image must be asked for")
+
+
+class Settings(Protocol):
+    """What only one kind of stored index asks for. A file of its folder holds it."""
+
+    kind: ClassVar[str]
+    meant: ClassVar[str]
+    """What it says, for messages."""
+
+    def write(self, folder: Path) -> None:
+        """Note it in an index's folder, before the index is made."""
+
+    def noted(self) -> dict[str, Any]:
+        """What two indexes that are made alike have in common."""
 
 
 class StoredIndex(Protocol):

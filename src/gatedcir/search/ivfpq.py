@@ -8,7 +8,7 @@ C candidates.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import faiss
 import numpy as np
@@ -32,8 +32,10 @@ _POOLINGS = 4  # iterations of an image's own k-means
 
 @dataclass(frozen=True)
 class Lists:
-    """How features are listed. The file large.json of an index holds this."""
+    """How features are listed: the `Settings` of the kind large."""
 
+    kind: ClassVar[str] = "large"
+    meant: ClassVar[str] = "how it lists features"
     nlist: int | None = None
     """Inverted lists. None: the power of two next to the square root of the number of features."""
     nprobe: int | None = None
@@ -58,7 +60,11 @@ class Lists:
     def write(self, folder: Path) -> None:
         """Note it in an index's folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _SETTINGS, asdict(self))
+        write_json(folder / _SETTINGS, self.noted())
+
+    def noted(self) -> dict[str, Any]:
+        """As `Settings`."""
+        return asdict(self)
 
     @classmethod
     def read(cls, folder: Path) -> Self:

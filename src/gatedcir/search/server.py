@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from uuid import uuid4
 
 import numpy as np
@@ -31,8 +31,10 @@ _DIGEST = "digest"
 
 @dataclass(frozen=True)
 class Server:
-    """Where an index is."""
+    """Where an index is: the `Settings` of its kind."""
 
+    kind: ClassVar[str] = "server"
+    meant: ClassVar[str] = "its address"
     url: str
     collection: str
     shards: int = 1
@@ -63,6 +65,10 @@ class Server:
             if file.is_file() and replace(Server.read(folder), collection=self.collection) == self:
                 return
         write_json(file, asdict(self))
+
+    def noted(self) -> dict[str, Any]:
+        """As `Settings`. Each index has a collection of its own."""
+        return asdict(self) | {"collection": None}
 
     @classmethod
     def read(cls, folder: Path) -> Self:
