@@ -1,5 +1,6 @@
 """Serve a page to search with: parse, open, serve."""
 
+import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +20,7 @@ from gatedcir.options.parsing import parse
 from gatedcir.options.recipe_config import RecipeConfig, Rerank, RerankedBy
 
 if TYPE_CHECKING:
+    from gatedcir.gallery.indexing import Indexing
     from gatedcir.models.weights.sources import Pretrained
     from gatedcir.page.site import Site
 
@@ -152,13 +154,10 @@ def open_site(options: Options, stack: ExitStack) -> "Site":
         else:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="gatedcir-"))
             index = Path(folder, "index")
-        if options.images is not None:
-            assert retriever is not None
-            retriever.index(options.images, to=index, skip_broken=True).close()
-        elif validated:
+        if options.images is not None or validated:
             assert retriever is not None
             with Indexing.at(index, retriever) as indexing:
-                indexing.add(validated)
+                _index(indexing, options.images, validated)
         engines.append(
             Engine(
                 index,
@@ -172,6 +171,20 @@ def open_site(options: Options, stack: ExitStack) -> "Site":
     site = Site(engines, uploads)
     stack.callback(site.close)
     return site
+
+
+def _index(indexing: "Indexing", images: Path | None, validated: list[Path]) -> None:
+    """Index a folder, or else some files. What cannot be read is said and left out.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    report = indexing.add(validated) if images is None else indexing.sync(images)
+    if not report.broken:
+        return
+    if not len(indexing.target.catalogue.searchable()):
+        raise UserError(f"{report.broken_files()}; name a folder of images.")
+    print(report.broken_files(), file=sys.stderr)
 
 
 def _validated_on(model: str) -> "tuple[list[Path], Pretrained]":
