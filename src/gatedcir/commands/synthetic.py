@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from gatedcir.commands.main import COMMANDS
-from gatedcir.errors import check_new_folder
+from gatedcir.errors import UserError, check_new_folder
 from gatedcir.files import whole_folder
 from gatedcir.options.config import NewFolder, TrainTriplets
 from gatedcir.options.parsing import parse
@@ -25,6 +26,8 @@ class Options:
     """Validation triplets (for fashioniq, of each category)."""
     test: int = 600
     """Test triplets without published targets (for fashioniq, of each category)."""
+    bystanders: int = 0
+    """Further things in every scene (cirr) that no request changes, 0 to 4."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -34,7 +37,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     check_new_folder(options.output, "--output")
     output = options.output.resolve()
-    write = {"cirr": write_cirr, "fashioniq": write_fashioniq}[options.layout]
+    if options.bystanders and options.layout != "cirr":
+        raise UserError("--bystanders are for scenes (--layout cirr); leave it out.")
+    write = {
+        "cirr": partial(write_cirr, bystanders=options.bystanders),
+        "fashioniq": write_fashioniq,
+    }[options.layout]
     sizes = {"train": options.train, "val": options.val, "test": options.test}
     with whole_folder(output) as folder:
         for line in write(folder, sizes, seed=options.seed):

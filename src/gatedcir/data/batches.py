@@ -88,6 +88,8 @@ class TripletDataset(Dataset):
     def target_of(self, index: int) -> str:
         """The target of a triplet in this epoch. Several take turns."""
         targets = self.triplets[index].targets
+        if len(targets) == 1:
+            return targets[0]
         start = random.Random(f"{self.seed}/{index}").randrange(len(targets))
         return targets[(start + self.epoch) % len(targets)]
 

@@ -1,15 +1,18 @@
 """Captions -> token ids, as BLIP-2 reads them."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import BertTokenizer
 
 MAX_WORDS = 50
 MAX_TOKENS = 32
+KEPT_CAPTIONS = 2**18  # more than a data set has; their ids take some 100 MB at most
 _PUNCTUATION = re.compile(r"[.!\"()*#:;~]")
 
 
@@ -37,6 +40,7 @@ class Tokenizer:
     """WordPiece tokens of cleaned captions, [CLS] first, cut at `max_length` tokens.
 
     They are padded to the longest caption of a batch. With `fixed`, all are padded to `max_length`.
+    A caption's ids are kept, because every epoch asks for them again while a GPU waits.
     """
 
     def __init__(
@@ -45,17 +49,29 @@ class Tokenizer:
         self.wordpiece = wordpiece
         self.max_length = max_length
         self.fixed = fixed
+        self._kept: dict[str, list[int]] = {}
 
     def __call__(self, captions: Sequence[str]) -> Tokens:
         """Tokens of B captions (T <= max_length)."""
-        encoded = self.wordpiece(
-            [clean(caption) for caption in captions],
-            padding="max_length" if self.fixed else "longest",
-            truncation=True,
-            max_length=self.max_length,
-            return_tensors="pt",
-        )
-        return Tokens(encoded["input_ids"], encoded["attention_mask"])
+        ids = self._ids(captions)
+        lengths = np.array([len(each) for each in ids])
+        width = self.max_length if self.fixed else lengths.max()
+        counts = np.arange(width) < lengths[:, None]  # [B, T]
+        padded = np.full(counts.shape, self.wordpiece.pad_token_id, np.int64)
+        padded[counts] = np.fromiter(itertools.chain.from_iterable(ids), np.int64)
+        return Tokens(torch.from_numpy(padded), torch.from_numpy(counts.astype(np.int64)))
+
+    def _ids(self, captions: Sequence[str]) -> list[list[int]]:
+        """The ids of each caption, without padding."""
+        known = self._kept
+        new = [caption for caption in dict.fromkeys(captions) if caption not in known]
+        if new:
+            found = self.wordpiece(
+                [clean(caption) for caption in new], truncation=True, max_length=self.max_length
+            )
+            known = known | dict(zip(new, found["input_ids"], strict=True))  # threads share the old
+            self._kept = known if len(known) <= KEPT_CAPTIONS else {}
+        return [known[caption] for caption in captions]
 
     def words(self, caption: str) -> list[tuple[str, list[int]]]:
         """Each word of a caption, and the places (of T) of its tokens."""

@@ -13,7 +13,13 @@ from gatedcir.children import workers
 from gatedcir.data.changes import MARK, Changes, Swap, write_changes
 from gatedcir.errors import UserError
 from gatedcir.synthetic import garments, scenes, true_changes
-from gatedcir.synthetic.scene_families import Family, Query, drop_ambiguous, sample_family
+from gatedcir.synthetic.scene_families import (
+    MOST_BYSTANDERS,
+    Family,
+    Query,
+    drop_ambiguous,
+    sample_family,
+)
 from gatedcir.synthetic.scenes import Scene
 
 # Requests from one grid of scenes: many in training, where each image may be used often, and few
@@ -24,20 +30,27 @@ _CIRR_FILES = {"train": "train", "val": "val", "test": "test1"}
 _PATIENCE = 20  # rounds of drawing more families before we give up a size
 
 
-def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
+def write_cirr(
+    root: Path, sizes: Mapping[str, int], *, seed: int, bystanders: int = 0
+) -> Iterator[str]:
     """Write scenes in CIRR's layout, and yield a line for each split.
 
     Args:
         root: a new or empty folder.
         sizes: triplets of train, val and test.
-        seed: the same seed and sizes give the same bytes.
+        seed: the same seed, sizes and bystanders give the same bytes.
+        bystanders: things of every scene that no request changes.
 
     Raises:
-        UserError: a size is below 1.
+        UserError: a size is below 1, or there is no room for the bystanders.
     """
     _check(sizes)
+    if not 0 <= bystanders <= MOST_BYSTANDERS:
+        raise UserError(
+            f"--bystanders {bystanders} do not fit a scene; give 0 to {MOST_BYSTANDERS}."
+        )
     for split, size in sizes.items():
-        families = _draw_families(split, size, seed=seed)
+        families = _draw_families(split, size, seed=seed, bystanders=bystanders)
         files: dict[str, str] = {}
         pictures: list[tuple[Path, Scene]] = []
         entries: list[dict[str, Any]] = []
@@ -63,7 +76,8 @@ def write_cirr(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[s
         if split != "test":  # it would tell what the test does not publish
             write_changes(root, f"CIRR {name}", _scene_changes(split, families, seed))
         yield f"{name}: {len(entries)} triplets, {len(files)} images"
-    _write_mark(root, "scenes in CIRR's layout", sizes, seed)
+    what = "scenes in CIRR's layout" + (f" with {bystanders} bystanders" if bystanders else "")
+    _write_mark(root, what, sizes, seed)
 
 
 def write_fashioniq(root: Path, sizes: Mapping[str, int], *, seed: int) -> Iterator[str]:
@@ -106,10 +120,11 @@ def _check(sizes: Mapping[str, int]) -> None:
             raise UserError(f"--{split} {size} asks for no triplets; give 1 or more.")
 
 
-def _draw_families(split: str, size: int, *, seed: int) -> list[Family]:
+def _draw_families(split: str, size: int, *, seed: int, bystanders: int) -> list[Family]:
     """Families with exactly `size` queries in all, each satisfied by one scene of them all."""
     queries = min(_QUERIES_PER_GRID[split], size)
     drawn: list[Family] = []
+    draw = partial(_draw_family, split, seed, queries, bystanders)
     for _ in range(_PATIENCE):
         found = drop_ambiguous(drawn)
         missing = size - sum(len(family.queries) for family in found)
@@ -118,12 +133,13 @@ def _draw_families(split: str, size: int, *, seed: int) -> list[Family]:
             last = found[-1]
             return [*found[:-1], Family(last.scenes, last.queries[: len(last.queries) - surplus])]
         more = range(len(drawn), len(drawn) - (-missing // queries))
-        drawn += _in_parallel(partial(_draw_family, split, seed, queries), more, at_a_time=10)
+        drawn += _in_parallel(draw, more, at_a_time=10)
     raise UserError(f"{size} unambiguous triplets could not be drawn for {split}; ask for fewer.")
 
 
-def _draw_family(split: str, seed: int, queries: int, number: int) -> Family:
-    return sample_family(split, random.Random(f"{seed}/{split}/{number}"), queries=queries)
+def _draw_family(split: str, seed: int, queries: int, bystanders: int, number: int) -> Family:
+    rng = random.Random(f"{seed}/{split}/{number}")
+    return sample_family(split, rng, queries=queries, bystanders=bystanders)
 
 
 def _draw_queries(

@@ -30,6 +30,7 @@ from gatedcir.synthetic.scenes import (
 
 FACTORS = 3
 NEGATIVES = 4
+MOST_BYSTANDERS = 4  # a request's own things take up to five of the nine cells
 _ATTRIBUTES = {"colour": tuple(COLOURS), "shape": SHAPES, "texture": TEXTURES, "size": SIZES}
 
 Values = tuple[Thing | str | None, ...]
@@ -63,12 +64,13 @@ class Family:
     queries: tuple[Query, ...]
 
 
-def sample_family(split: str, rng: random.Random, *, queries: int) -> Family:
+def sample_family(split: str, rng: random.Random, *, queries: int, bystanders: int = 0) -> Family:
     """A random family for train, val or test with that many distinct (reference, target) pairs.
 
-    Every query of val and test shows a combination that belongs to the split alone.
+    Every query of val and test shows a combination that belongs to the split alone. All scenes of
+    the family show the same `bystanders` too, up to four things that no request changes.
     """
-    factors, grid, scenes = _sample_grid(split, rng)
+    factors, grid, scenes = _sample_grid(split, rng, bystanders)
     index = {point: number for number, point in enumerate(grid)}
     found: dict[tuple[int, int], Query] = {}
     while len(found) < queries:
@@ -97,19 +99,21 @@ def sample_near_scenes(split: str, rng: random.Random, count: int) -> list[Scene
 
 
 def _sample_grid(
-    split: str, rng: random.Random
+    split: str, rng: random.Random, bystanders: int = 0
 ) -> tuple[list[Factor], list[tuple[int, ...]], tuple[Scene, ...]]:
     """Factors, all points of their grid, and the scenes there, all different."""
     while True:
-        factors = _sample_factors(split, rng)
+        factors = _sample_factors(split, rng, bystanders)
         grid = list(itertools.product(*(range(len(factor.states)) for factor in factors)))
         scenes = tuple(_scene_at(factors, point) for point in grid)
         if len(set(scenes)) == len(scenes):
             return factors, grid, scenes
 
 
-def _sample_factors(split: str, rng: random.Random) -> list[Factor]:
-    """Three factors on disjoint slots. Together with the background's they fill a whole scene."""
+def _sample_factors(split: str, rng: random.Random, bystanders: int) -> list[Factor]:
+    """Three factors on disjoint slots. With the background's and the bystanders', which have one
+    state each, they fill a whole scene.
+    """
     cells = rng.sample(range(len(CELLS)), len(CELLS))
     backgrounds = tuple((name,) for name in rng.sample(list(BACKGROUNDS), 3))
     # If the background is no factor, it has a single state and no request changes it.
@@ -119,6 +123,8 @@ def _sample_factors(split: str, rng: random.Random) -> list[Factor]:
     while sum(len(factor.states) > 1 for factor in factors) < FACTORS:
         states = _thing_states(split, rng)
         factors.append(Factor((cells.pop(),), tuple((state,) for state in states)))
+    for _ in range(bystanders):
+        factors.append(Factor((cells.pop(),), ((sample_thing(rng, split),),)))
     return sorted(factors, key=lambda factor: len(factor.states) == 1)
 
 
