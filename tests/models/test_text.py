@@ -1,9 +1,12 @@
 """Captions -> token ids."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import BertTokenizer
 
+from gatedcir.models import text
 from gatedcir.models.text import MAX_WORDS, Tokenizer, Tokens, clean
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "make", "it", "red", "small", "##er", "?"]
@@ -48,6 +51,38 @@ def test_tokens_by_hand(wordpiece):
     ]
     assert found.attention_mask.tolist() == [[1] * 9, [1] * 3 + [0] * 6, [1] * 2 + [0] * 7]
     assert found.input_ids.dtype == found.attention_mask.dtype == torch.int64
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_kept_ids_are_padded_as_transformers_pads_them(wordpiece, fixed):
+    tokenizer = Tokenizer(wordpiece, max_length=7, fixed=fixed)
+    captions = ["red", "make it smaller, red", "", "make it red " * 5, "red"]
+    padding = "max_length" if fixed else "longest"
+    for asked in (captions, captions[::-1], ["red", "small"], captions[:1]):
+        expected = wordpiece(
+            [clean(each) for each in asked],
+            padding=padding,
+            truncation=True,
+            max_length=7,
+            return_tensors="pt",
+        )
+        found = tokenizer(asked)
+        assert torch.equal(found.input_ids, expected["input_ids"])
+        assert torch.equal(found.attention_mask, expected["attention_mask"])
+    tokenizer.wordpiece = SimpleNamespace(pad_token_id=PAD)  # all ids are known now
+    assert torch.equal(tokenizer(captions[:1]).input_ids, found.input_ids)
+
+
+def test_only_so_many_captions_are_kept(wordpiece, monkeypatch):
+    monkeypatch.setattr(text, "KEPT_CAPTIONS", 2)
+    tokenizer = Tokenizer(wordpiece)
+    captions = ["red", "small", "make it"]
+    whole = tokenizer(captions)
+    assert len(tokenizer._kept) <= 2
+    for caption, ids in zip(captions, whole.input_ids, strict=True):
+        found = tokenizer([caption]).input_ids[0]
+        assert torch.equal(found, ids[: len(found)])
+        assert len(tokenizer._kept) <= 2
 
 
 def test_padding_goes_to_the_longest_of_the_batch(wordpiece):

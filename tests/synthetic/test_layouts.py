@@ -245,11 +245,11 @@ def test_ambiguous_queries_are_replaced_by_others(monkeypatch):
     monkeypatch.setattr("gatedcir.synthetic.layouts._draw_family", draw_twins)
     families = _draw_families("val", 10, seed=0)
     assert [len(family.queries) for family in families] == [0, 0, 9, 1]
-    twin = draw_twins("val", 0, 9, 0)
+    twin = draw_twins("val", 0, 9, 0, 0)
     assert [family.scenes for family in families[:2]] == [twin.scenes] * 2
 
 
-def draw_twins(split, seed, queries, number):
+def draw_twins(split, seed, queries, bystanders, number):
     """The first two families are the same; other processes find this by its name."""
     return sample_family(split, random.Random(max(number, 1)), queries=queries)
 
@@ -272,6 +272,21 @@ def test_a_size_below_one_leaves_nothing_behind(main, tmp_path, layout, split, s
     assert not list(tmp_path.iterdir())
 
 
+def test_bystanders_are_scenes_own_and_have_limits(main, tmp_path):
+    output = tmp_path / "data"
+    for layout, count, said in (
+        ("cirr", "5", "--bystanders 5 do not fit a scene; give 0 to 4"),
+        ("cirr", "-1", "--bystanders -1 do not fit"),
+        ("fashioniq", "1", "--bystanders are for scenes"),
+    ):
+        with pytest.raises(UserError, match=said):
+            main([*arguments(layout, output), "--bystanders", count])
+    assert not list(tmp_path.iterdir())
+    main([*arguments("cirr", output), "--train", "1", "--val", "1", "--bystanders", "2"])
+    mark = json.loads((output / "synthetic.json").read_text())
+    assert mark["synthetic"] == "scenes in CIRR's layout with 2 bystanders"
+
+
 def test_an_output_in_use_is_refused_and_left_alone(main, tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "notes.txt").write_text("mine")
@@ -286,10 +301,10 @@ def test_an_output_in_use_is_refused_and_left_alone(main, tmp_path):
 
 
 def test_a_failure_halfway_leaves_nothing_behind(main, tmp_path, monkeypatch):
-    def fail(split: str, size: int, *, seed: int) -> list:
+    def fail(split: str, size: int, **options: int) -> list:
         if split == "val":
             raise UserError("no more.")
-        return _draw_families(split, size, seed=seed)
+        return _draw_families(split, size, **options)
 
     monkeypatch.setattr("gatedcir.synthetic.layouts._draw_families", fail)
     with pytest.raises(UserError, match="no more"):

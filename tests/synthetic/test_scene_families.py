@@ -10,6 +10,7 @@ from gatedcir.synthetic import edits as edits_module
 from gatedcir.synthetic import scenes as scenes_module
 from gatedcir.synthetic.edits import Edit, between, broken_parts
 from gatedcir.synthetic.scene_families import (
+    MOST_BYSTANDERS,
     NEGATIVES,
     Factor,
     Family,
@@ -48,6 +49,23 @@ def test_a_family_depends_on_the_generator_alone():
     first, again = (sample_family("val", random.Random(7), queries=10) for _ in range(2))
     assert first == again
     assert first != sample_family("val", random.Random(8), queries=10)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("bystanders", [1, MOST_BYSTANDERS])
+def test_bystanders_are_in_every_scene_and_no_request_changes_them(split, bystanders):
+    for number in range(6):
+        family = sample_family(split, random.Random(number), queries=8, bystanders=bystanders)
+        same = [
+            cell
+            for cell in range(len(CELLS))
+            if family.scenes[0][cell] and len({scene[cell] for scene in family.scenes}) == 1
+        ]
+        assert len(same) == bystanders
+        for query in family.queries:
+            reference, target = (family.scenes[n] for n in (query.reference, query.target))
+            assert all(reference[cell] == target[cell] for cell in same)
+            assert [satisfying(query, family, list(family.scenes))] == [[target]]
 
 
 @pytest.mark.parametrize("split", SPLITS)

@@ -21,6 +21,7 @@ from gatedcir.evaluation.reranking import (
     format_reranked,
     reranked,
 )
+from gatedcir.models import qformer as passes
 from gatedcir.options.config import DataConfig
 from gatedcir.run_folder import checkpoint
 from gatedcir.training import rerank_stage
@@ -165,6 +166,19 @@ def test_every_weight_of_the_matcher_is_used(rerank_run):
     model.match(model.prompts_of(tokens, text), text, tokens).sum().backward()
     lacking = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert lacking == []
+
+
+def test_the_matcher_is_the_same_with_the_pass_of_gpus(rerank_run, monkeypatch):
+    """With their pass every row of every layer is computed, the words' of the last one too."""
+    model, tokenizer, _ = restore(checkpoint.load(rerank_run))
+    text = tokenizer(["is red", "has two dogs"])
+    tokens = model.visual_tokens(torch.randn(2, 3, 64, 64))[0]
+    found = {}
+    for saves in (True, False):
+        monkeypatch.setattr(passes, "saves_arithmetic", lambda device, saves=saves: saves)
+        prompts = model.prompts_of(tokens, text)
+        found[saves] = model.match(prompts, text, tokens)
+    torch.testing.assert_close(found[True], found[False], atol=1e-5, rtol=1e-5)
 
 
 def test_a_stage_without_a_matcher_is_refused(home, cirr_run):

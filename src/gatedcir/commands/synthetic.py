@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from gatedcir.commands.main import COMMANDS
@@ -39,11 +38,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     output = options.output.resolve()
     if options.bystanders and options.layout != "cirr":
         raise UserError("--bystanders are for scenes (--layout cirr); leave it out.")
-    write = {
-        "cirr": partial(write_cirr, bystanders=options.bystanders),
-        "fashioniq": write_fashioniq,
-    }[options.layout]
     sizes = {"train": options.train, "val": options.val, "test": options.test}
     with whole_folder(output) as folder:
-        for line in write(folder, sizes, seed=options.seed):
+        if options.layout == "cirr":
+            lines = write_cirr(folder, sizes, seed=options.seed, bystanders=options.bystanders)
+        else:
+            lines = write_fashioniq(folder, sizes, seed=options.seed)
+        for line in lines:
             print(line)

@@ -17,6 +17,13 @@ from gatedcir.models.qformer import qformer_pass, with_queries
 from gatedcir.models.query_branch import copied
 
 
+class _Unchanged(nn.Module):
+    """In place of a layer's last part: gives what went into the layer's feed-forward half."""
+
+    def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
+        return residual
+
+
 class Matcher(nn.Module):
     """A copy of the Q-Former, its query tokens and its matching head.
 
@@ -28,7 +35,8 @@ class Matcher(nn.Module):
         super().__init__()
         self.qformer = copied(backbone.qformer)
         last = self.qformer.encoder.layer[-1]  # of which only the queries' outputs are read
-        del last.intermediate, last.output
+        # A GPU runs all rows of the layer. So what words pass is left out, and not only deleted.
+        last.intermediate, last.output = nn.Identity(), _Unchanged()
         self.query_tokens = nn.Parameter(backbone.query_tokens.detach().clone())  # [1, Q, D]
         self.head = copy.deepcopy(backbone.itm_head).requires_grad_(True)  # D -> 2
 

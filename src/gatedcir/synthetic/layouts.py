@@ -120,7 +120,7 @@ def _check(sizes: Mapping[str, int]) -> None:
             raise UserError(f"--{split} {size} asks for no triplets; give 1 or more.")
 
 
-def _draw_families(split: str, size: int, *, seed: int, bystanders: int) -> list[Family]:
+def _draw_families(split: str, size: int, *, seed: int, bystanders: int = 0) -> list[Family]:
     """Families with exactly `size` queries in all, each satisfied by one scene of them all."""
     queries = min(_QUERIES_PER_GRID[split], size)
     drawn: list[Family] = []
