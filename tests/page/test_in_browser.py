@@ -115,6 +115,7 @@ def test_the_page_in_chromium(browser, address, photos, tmp_path):
     page.reload()  # the address is the query
     page.wait_for_selector(".gc-card")
     assert page.locator(".gc-card").count() == 5 and text.input_value() == "make it red"
+    _reaches_the_end(page, f"{address}/?text=a+red+square&k=4")
     page.goto(f"{address}/?k=x")
     page.get_by_text("which is no number").wait_for()
     page.close()
@@ -133,6 +134,30 @@ def _says_what_is_wrong(page, large):
         file.truncate(30_000_000)
     choose.set_input_files(large)
     page.get_by_text("has 30.0 MB; give a picture of at most 10 MB").wait_for()
+
+
+def _reaches_the_end(page, link):
+    """Page by page: by scrolling, and by the keyboard, which goes on at the first new picture."""
+    page.set_viewport_size({"width": 390, "height": 400})
+    page.goto(link)
+    page.wait_for_selector(".gc-more")
+    assert page.locator(".gc-card").count() == 4
+    page.locator(".gc-more").scroll_into_view_if_needed()
+    page.wait_for_selector(".gc-card:nth-child(8)")
+    page.evaluate("scrollTo(0, 0)")
+    page.locator(".gc-card:nth-child(5) .gc-mark").first.click()
+    page.wait_for_selector("[aria-pressed=true]")
+    assert page.locator(".gc-card").count() == 8  # as many as before the mark
+    page.locator(".gc-more").focus(timeout=3000)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".gc-card:nth-child(12)")
+    assert page.evaluate(
+        "document.activeElement.closest('li') === document.querySelector('.gc-card:nth-child(9)')"
+    )
+    page.locator(".gc-more").click()
+    page.get_by_text("These are all results.").wait_for()
+    ranks = page.locator(".gc-under b").all_inner_texts()
+    assert ranks == [str(rank) for rank in range(1, 13)]
 
 
 def test_two_models_stand_next_to_each_other_on_a_phone(browser, site):
