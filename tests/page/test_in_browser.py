@@ -6,8 +6,9 @@ import io
 import json
 import socket
 import threading
+import time
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from shutil import which
 
 import mutate_inputs
@@ -19,23 +20,31 @@ pytest.importorskip("gradio", reason="the page needs the extra 'page'")
 CHROMIUM = which("chromium") or which("chromium-headless-shell")
 
 
-@pytest.fixture(scope="module")
-def address(site):
-    """The page's address, served by a thread of this process."""
+@contextmanager
+def served(app, connection):
+    """The port of an app that a thread of this process serves."""
     import uvicorn
 
-    from gatedcir.page.server import make_app
-
-    server = uvicorn.Server(uvicorn.Config(make_app(site), port=0, log_level="error"))
+    config = uvicorn.Config(app, port=0, http=connection, log_level="error")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         thread.join(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
+    yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """The page's address."""
+    from gatedcir.page.connection import Connection
+    from gatedcir.page.server import make_app
+
+    with served(make_app(site), Connection) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +280,44 @@ def test_clients_that_never_finish_hold_nobody_up(address):
                 slow.sendall(sent.encode())
         with urllib.request.urlopen(f"{address}/query.json?text=a&k=1", timeout=60) as answer:
             assert answer.status == 200 and json.load(answer)["results"]
+
+
+def test_headers_that_are_never_finished_are_given_up():
+    from gatedcir.page.connection import Connection
+
+    class Hasty(Connection):
+        seconds = 0.2
+
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.5)  # an answer has no such limit
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    begun = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+    with served(slow, Hasty) as port, ExitStack() as stack:
+        silent, dripping, good = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            for _ in range(3)
+        )
+        good.sendall(begun + b"\r\n")
+        dripping.sendall(begun)
+        with suppress(OSError):  # it is closed in between
+            for letter in b"X-Long: " + b"a" * 50:
+                dripping.send(bytes([letter]))
+                time.sleep(0.02)
+        for one in (silent, dripping):
+            assert is_closed(one)
+        assert good.recv(99).startswith(b"HTTP/1.1 204")
+        good.sendall(begun)  # a second request of the same connection
+        assert is_closed(good)
+
+
+def is_closed(connection):
+    """Whether the other side ends it. It waits for that."""
+    try:
+        return connection.recv(99) == b""
+    except ConnectionResetError:
+        return True
 
 
 def ask(app, *came, path="/upload"):
