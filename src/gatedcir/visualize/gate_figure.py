@@ -19,7 +19,6 @@ from gatedcir.visualize.maps import rounded_up
 
 Kind = Literal["right", "near", "reference", "other"]
 
-_WIDTH = 4.4  # inches of a sheet: in 85 mm, half a page of a journal, small letters have 5 points
 _PANEL = 1.5  # inches of a panel at most
 _BAR, _GAP = 0.07, 0.45  # inches of a colour bar, and of its numbers
 _ACROSS = 3  # panels. More of them take two rows.
@@ -96,12 +95,12 @@ def save_gate_figure(path: Path, rows: Sequence[Row], *, change_top: float) -> N
         change_top: the change at the upper end of the colours.
     """
     panels = [panels_of(row, change_top) for row in rows]
-    titles = [textwrap.wrap(row.text, int(_WIDTH / _LETTER * 0.85)) for row in rows]
+    titles = [textwrap.wrap(row.text, int(style.WIDTH / _LETTER * 0.85)) for row in rows]
     heights = [
         0.1 + 0.18 * len(lines) + sum(_bands(row, maps))
         for lines, row, maps in zip(titles, rows, panels, strict=True)
     ]
-    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
     top = rounded_up(max((share for row in rows for _, share in row.words), default=1))
     for part, row, maps, lines in zip(parts, rows, panels, titles, strict=True):
@@ -113,7 +112,8 @@ def save_gate_figure(path: Path, rows: Sequence[Row], *, change_top: float) -> N
 def _bands(row: Row, panels: Sequence[Panel]) -> list[float]:
     """Inches of the height of maps, words and other pictures, those that there are."""
     down, across = _shape(panels)
-    side = min(_PANEL, (_WIDTH - 0.2) / across - _BAR - _GAP)
+    bars = across - (down == 1)  # in the fullest row: the reference has none
+    side = min(_PANEL, (style.WIDTH - 0.2 - bars * (_BAR + _GAP)) / across)
     longest = max((len(word) for word, _ in row.words), default=0)
     upright = longest * _LETTER * _is_crowded(row.words)
     words = [_WORDS + upright] * bool(row.words)
@@ -130,7 +130,7 @@ def _shape(panels: Sequence[Panel]) -> tuple[int, int]:
 def _is_crowded(words: Sequence[tuple[str, float]]) -> bool:
     """Whether words stand too close next to each other, so that they are written upright."""
     longest = max((len(word) for word, _ in words), default=0)
-    return len(words) * (longest + 1) * _LETTER > _WIDTH - 0.5
+    return len(words) * (longest + 1) * _LETTER > style.WIDTH - 0.5
 
 
 def panels_of(row: Row, change_top: float) -> list[Panel]:
