@@ -4,11 +4,15 @@ import asyncio
 import base64
 import io
 import json
+import re
+import shlex
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from shutil import which
 
 import mutate_inputs
@@ -265,6 +269,28 @@ def test_the_interface_gives_what_the_page_shows(client, site, photos):
     assert Image.open(io.BytesIO(sheet.content)).format == "PNG"
     wrong = client.post("/gradio_api/run/search", json={"data": ["text=a", "é"]})
     assert "is no base64" in wrong.text
+
+
+def test_the_examples_of_the_docs_are_answered(address, photos, tmp_path, monkeypatch):
+    if which("curl") is None:
+        pytest.skip("there is no curl here")
+    text = Path("docs/page.md").read_text(encoding="utf-8")
+    text = text.replace("http://127.0.0.1:7860", address)
+    with Image.open(photos / "p3.png") as picture:
+        picture.save(tmp_path / "dog.jpg")
+    monkeypatch.chdir(tmp_path)
+    curls = re.findall("^curl .*", text, re.MULTILINE)
+    query, _, picture, search = [
+        subprocess.run([*shlex.split(line), "-sf"], check=True, capture_output=True).stdout
+        for line in curls
+    ]
+    assert len(json.loads(query)["results"].popitem()[1]) == 5
+    assert Image.open("sheet.png").format == "PNG"
+    assert json.loads(search)["data"][0]["link"] == "?text=a+red+dress&k=5"
+    [program] = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    values: dict = {}
+    exec(program, values)
+    assert values["found"]["query"]["reference"] == json.loads(picture)["picture"]
 
 
 def test_clients_that_never_finish_hold_nobody_up(address):
