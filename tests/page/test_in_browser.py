@@ -114,7 +114,8 @@ def test_the_page_in_chromium(browser, address, photos, tmp_path):
     assert "text=make+it+red" in page.url and "ref=" in page.url
     _has_no_barriers(page)
 
-    page.locator(".gc-open").nth(2).click()
+    page.locator(".gc-open").nth(2).focus()
+    page.keyboard.press("Enter")
     page.wait_for_selector(".gc-trail li:nth-child(2)")
     assert text.input_value() == ""
     page.locator(".gc-trail button").first.click()
@@ -128,6 +129,10 @@ def test_the_page_in_chromium(browser, address, photos, tmp_path):
     page.reload()  # the address is the query
     page.wait_for_selector(".gc-card")
     assert page.locator(".gc-card").count() == 5 and text.input_value() == "make it red"
+    _is_reached_by_tab(page)
+    page.goto(f"{page.url}&__theme=dark")
+    page.wait_for_selector(".dark .gc-map")
+    _has_no_barriers(page)
     _reaches_the_end(page, f"{address}/?text=a+red+square&k=4")
     page.goto(f"{address}/?k=x")
     page.get_by_text("which is no number").wait_for()
@@ -155,19 +160,19 @@ def _reaches_the_end(page, link):
     page.goto(link)
     page.wait_for_selector(".gc-more")
     assert page.locator(".gc-card").count() == 4
-    page.locator(".gc-more").scroll_into_view_if_needed()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
     page.wait_for_selector(".gc-card:nth-child(8)")
-    page.evaluate("scrollTo(0, 0)")
-    page.locator(".gc-card:nth-child(5) .gc-mark").first.click()
+    page.evaluate("scrollTo(0, 0)")  # what is pressed below must not scroll
+    page.evaluate("document.querySelector('.gc-card:nth-child(5) .gc-mark').click()")
     page.wait_for_selector("[aria-pressed=true]")
     assert page.locator(".gc-card").count() == 8  # as many as before the mark
-    page.locator(".gc-more").focus(timeout=3000)
+    page.evaluate("document.querySelector('.gc-more').focus({ preventScroll: true })")
     page.keyboard.press("Enter")
     page.wait_for_selector(".gc-card:nth-child(12)")
     assert page.evaluate(
         "document.activeElement.closest('li') === document.querySelector('.gc-card:nth-child(9)')"
     )
-    page.locator(".gc-more").click()
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
     page.get_by_text("These are all results.").wait_for()
     ranks = page.locator(".gc-under b").all_inner_texts()
     assert ranks == [str(rank) for rank in range(1, 13)]
@@ -207,6 +212,26 @@ def _has_no_barriers(page):
         if rule["impact"] in ("serious", "critical")
     }
     assert wrong == {}
+
+
+def _is_reached_by_tab(page):
+    """The keyboard alone comes to all that a mouse can press, and each place shows that it does."""
+    page.locator("input[type=file]").focus()
+    seen = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen |= set(page.evaluate(_FOCUSED))
+    kinds = {"clear", "reference", "next", "more", "less", "Search", "How to change it", "parity"}
+    assert kinds <= seen and "no outline" not in seen
+
+
+_FOCUSED = """() => {
+  const one = document.activeElement;
+  const own = one.closest("[data-act], [data-word]");
+  const hidden = own && getComputedStyle(one).outlineStyle === "none";
+  return [one.dataset.act, one.ariaLabel, one.textContent.trim(),
+    one.labels?.[0]?.textContent.trim(), hidden ? "no outline" : ""].map(String);
+}"""
 
 
 def test_no_file_but_the_gallerys_pictures_is_served(client, photos):
