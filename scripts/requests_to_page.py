@@ -18,6 +18,7 @@ def _requests() -> dict[str, bytes]:
         "query": f"GET /query.json?{there}&text=0.5*red&alpha=0.5&{where} {host}\n",
         "picture": f"GET /picture/{picture}?side=96 {host}Range: bytes=0-9\n\n",
         "sheet": f"GET /sheet.png?{there}&text=two%20dogs&more={picture} {host}\n",
+        "more": f"GET /more?{there}&text=red&start=2 {host}\n",
         "upload": f"POST /upload {host}Content-Length: 9\n\nGIF89a...",
         "page": f"GET /?{there} {host}Accept: text/html\nCookie: a=b\n\n",
     }

@@ -205,3 +205,25 @@ def test_what_cannot_be_fused_is_refused_before_anything_is_written(data, tmp_pa
     message = bad(blip_fine_tune_2, flags, *words)
     assert message.endswith(".")
     assert not run.exists()
+
+
+def test_one_image_is_drawn_with_what_an_index_finds(site, photos, cirr_run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "gatedcir.visualize.gate_figure.save_gate_figure",
+        lambda path, rows, *, change_top: seen.extend(rows),
+    )
+    image, text, index = photos / "p1.png", "make it red", photos.parent / "index"
+    words = ["--model-path", cirr_run, "--output", tmp_path / "maps", "--index", index]
+    one = [*words, "--image", image, "--text", text]
+    visualize_gates.main([str(word) for word in one])
+    [row] = seen
+    hits = site.engines[0].gallery.search(image, text, k=5)
+    place = [hit.path.name for hit in hits].index("p1.png")
+    titles = [f"retrieved {n}{', the reference' * (n == place + 1)}" for n in range(1, 6)]
+    assert [picture.title for picture in row.others] == titles
+    assert row.others[place].kind == "reference"
+    refused = f"--index {index} is searched for one --image"
+    bad(visualize_gates, [*words, "--dataset", "CIRR"], refused)
+    bad(visualize_gates, [*one, "--sheet"], refused)
+    assert not (tmp_path / "maps").exists()

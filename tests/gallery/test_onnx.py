@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import bad
+from cross_encoders import brightest, encoder, install
 from torch import nn
 
 from gatedcir.assemble.data import make_transform
@@ -123,6 +124,21 @@ def test_an_index_serves_both(both, photos, folder):
         answers.append([(hit.path, round(hit.score, 3)) for hit in hits])
         gallery.close()
     assert answers[0] == answers[1]
+
+
+def test_a_cross_encoder_judges_what_graphs_find(both, photos, folder, monkeypatch):
+    both[1].index(photos, to=folder.parent / "judged").close()
+    install(monkeypatch, lambda *_, **__: encoder(brightest))
+    graphs = Retriever.from_pretrained(folder, runtime="onnx", reranker="any")
+    gallery = Gallery.open(folder.parent / "judged", graphs)
+    query = sorted(photos.iterdir())[0], "make it red"
+    plain, hits = (gallery.search(*query, k=6, rerank=most) for most in (0, 4))
+    gallery.close()
+    assert {hit.path for hit in hits[:4]} == {hit.path for hit in plain[:4]}
+    assert [hit.path for hit in hits[4:]] == [hit.path for hit in plain[4:]]
+    scores = [brightest([("", {"image": graphs.transform.open(hit.path)})])[0] for hit in hits[:4]]
+    assert [hit.score for hit in hits[:4]] == pytest.approx(scores)
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_graphs_of_8_bits_are_smaller_and_close(both, photos, folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cross_encoders import encoder, install
+from cross_encoders import brightest, encoder, install
 from PIL import Image
 
 import gatedcir
@@ -48,6 +48,14 @@ def test_the_first_images_come_in_the_order_of_the_matcher(searched):
     assert [h.path for h in hits[:4]] == [plain[i].path for i in order]
     assert [h.score for h in hits[:4]] == pytest.approx(scores[order].tolist(), abs=1e-2)
     assert gallery.search(*query, k=2, rerank=4)[1].path == hits[1].path
+    pages = [gallery.search(*query, k=3, start=start, rerank=4) for start in (0, 3, 6, 10**12)]
+    assert [h.path for page in pages for h in page] == [h.path for h in hits]
+
+
+def test_pages_behind_the_judged_images_are_not_judged_again(searched, monkeypatch):
+    folder, retriever, gallery = searched
+    monkeypatch.setattr(retriever, "judge", None)
+    assert len(gallery.search(folder / "p0.png", "make it red", k=2, start=4, rerank=4)) == 2
 
 
 def test_a_file_that_is_gone_comes_last_of_the_judged_ones(searched):
@@ -63,10 +71,6 @@ def test_an_image_or_a_text_alone_is_not_judged(searched):
     for query in ((folder / "p0.png", None), (None, "a dog")):
         scores = [[hit.score for hit in gallery.search(*query, rerank=n)] for n in (0, 4)]
         assert scores[0] == scores[1]
-
-
-def brightest(pairs):
-    return [float(np.asarray(candidate["image"]).mean()) for _, candidate in pairs]
 
 
 def test_search_and_page_put_the_first_images_in_the_order_of_a_cross_encoder(

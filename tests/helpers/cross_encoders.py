@@ -3,6 +3,8 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
+
 from gatedcir.evaluation import cross_encoder
 
 
@@ -10,6 +12,11 @@ def encoder(predict, reads=True):
     return SimpleNamespace(
         predict=lambda pairs, show_progress_bar: list(predict(pairs)), supports=lambda kinds: reads
     )
+
+
+def brightest(pairs):
+    """The brightest candidate is the best."""
+    return [float(np.asarray(candidate["image"]).mean()) for _, candidate in pairs]
 
 
 def install(monkeypatch, make):

@@ -4,10 +4,15 @@ import asyncio
 import base64
 import io
 import json
+import re
+import shlex
 import socket
+import subprocess
 import threading
+import time
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from shutil import which
 
 import mutate_inputs
@@ -19,23 +24,31 @@ pytest.importorskip("gradio", reason="the page needs the extra 'page'")
 CHROMIUM = which("chromium") or which("chromium-headless-shell")
 
 
-@pytest.fixture(scope="module")
-def address(site):
-    """The page's address, served by a thread of this process."""
+@contextmanager
+def served(app, connection):
+    """The port of an app that a thread of this process serves."""
     import uvicorn
 
-    from gatedcir.page.server import make_app
-
-    server = uvicorn.Server(uvicorn.Config(make_app(site), port=0, log_level="error"))
+    config = uvicorn.Config(app, port=0, http=connection, log_level="error")
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         thread.join(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
+    yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def address(site):
+    """The page's address."""
+    from gatedcir.page.connection import Connection
+    from gatedcir.page.server import make_app
+
+    with served(make_app(site), Connection) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +114,8 @@ def test_the_page_in_chromium(browser, address, photos, tmp_path):
     assert "text=make+it+red" in page.url and "ref=" in page.url
     _has_no_barriers(page)
 
-    page.locator(".gc-open").nth(2).click()
+    page.locator(".gc-open").nth(2).focus()
+    page.keyboard.press("Enter")
     page.wait_for_selector(".gc-trail li:nth-child(2)")
     assert text.input_value() == ""
     page.locator(".gc-trail button").first.click()
@@ -115,6 +129,11 @@ def test_the_page_in_chromium(browser, address, photos, tmp_path):
     page.reload()  # the address is the query
     page.wait_for_selector(".gc-card")
     assert page.locator(".gc-card").count() == 5 and text.input_value() == "make it red"
+    _is_reached_by_tab(page)
+    page.goto(f"{page.url}&__theme=dark")
+    page.wait_for_selector(".dark .gc-map")
+    _has_no_barriers(page)
+    _reaches_the_end(page, f"{address}/?text=a+red+square&k=4")
     page.goto(f"{address}/?k=x")
     page.get_by_text("which is no number").wait_for()
     page.close()
@@ -133,6 +152,30 @@ def _says_what_is_wrong(page, large):
         file.truncate(30_000_000)
     choose.set_input_files(large)
     page.get_by_text("has 30.0 MB; give a picture of at most 10 MB").wait_for()
+
+
+def _reaches_the_end(page, link):
+    """Page by page: by scrolling, and by the keyboard, which goes on at the first new picture."""
+    page.set_viewport_size({"width": 390, "height": 400})
+    page.goto(link)
+    page.wait_for_selector(".gc-more")
+    assert page.locator(".gc-card").count() == 4
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.wait_for_selector(".gc-card:nth-child(8)")
+    page.evaluate("scrollTo(0, 0)")  # what is pressed below must not scroll
+    page.evaluate("document.querySelector('.gc-card:nth-child(5) .gc-mark').click()")
+    page.wait_for_selector("[aria-pressed=true]")
+    assert page.locator(".gc-card").count() == 8  # as many as before the mark
+    page.evaluate("document.querySelector('.gc-more').focus({ preventScroll: true })")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".gc-card:nth-child(12)")
+    assert page.evaluate(
+        "document.activeElement.closest('li') === document.querySelector('.gc-card:nth-child(9)')"
+    )
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    page.get_by_text("These are all results.").wait_for()
+    ranks = page.locator(".gc-under b").all_inner_texts()
+    assert ranks == [str(rank) for rank in range(1, 13)]
 
 
 def test_two_models_stand_next_to_each_other_on_a_phone(browser, site):
@@ -169,6 +212,26 @@ def _has_no_barriers(page):
         if rule["impact"] in ("serious", "critical")
     }
     assert wrong == {}
+
+
+def _is_reached_by_tab(page):
+    """The keyboard alone comes to all that a mouse can press, and each place shows that it does."""
+    page.locator("input[type=file]").focus()
+    seen = set()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        seen |= set(page.evaluate(_FOCUSED))
+    kinds = {"clear", "reference", "next", "more", "less", "Search", "How to change it", "parity"}
+    assert kinds <= seen and "no outline" not in seen
+
+
+_FOCUSED = """() => {
+  const one = document.activeElement;
+  const own = one.closest("[data-act], [data-word]");
+  const hidden = own && getComputedStyle(one).outlineStyle === "none";
+  return [one.dataset.act, one.ariaLabel, one.textContent.trim(),
+    one.labels?.[0]?.textContent.trim(), hidden ? "no outline" : ""].map(String);
+}"""
 
 
 def test_no_file_but_the_gallerys_pictures_is_served(client, photos):
@@ -233,6 +296,28 @@ def test_the_interface_gives_what_the_page_shows(client, site, photos):
     assert "is no base64" in wrong.text
 
 
+def test_the_examples_of_the_docs_are_answered(address, photos, tmp_path, monkeypatch):
+    if which("curl") is None:
+        pytest.skip("there is no curl here")
+    text = Path("docs/page.md").read_text(encoding="utf-8")
+    text = text.replace("http://127.0.0.1:7860", address)
+    with Image.open(photos / "p3.png") as picture:
+        picture.save(tmp_path / "dog.jpg")
+    monkeypatch.chdir(tmp_path)
+    curls = re.findall("^curl .*", text, re.MULTILINE)
+    query, _, picture, search = [
+        subprocess.run([*shlex.split(line), "-sf"], check=True, capture_output=True).stdout
+        for line in curls
+    ]
+    assert len(json.loads(query)["results"].popitem()[1]) == 5
+    assert Image.open("sheet.png").format == "PNG"
+    assert json.loads(search)["data"][0]["link"] == "?text=a+red+dress&k=5"
+    [program] = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    values: dict = {}
+    exec(program, values)
+    assert values["found"]["query"]["reference"] == json.loads(picture)["picture"]
+
+
 def test_clients_that_never_finish_hold_nobody_up(address):
     """Some send half of their request, and some do not read the answer."""
     place = address.removeprefix("http://")
@@ -246,6 +331,44 @@ def test_clients_that_never_finish_hold_nobody_up(address):
                 slow.sendall(sent.encode())
         with urllib.request.urlopen(f"{address}/query.json?text=a&k=1", timeout=60) as answer:
             assert answer.status == 200 and json.load(answer)["results"]
+
+
+def test_headers_that_are_never_finished_are_given_up():
+    from gatedcir.page.connection import Connection
+
+    class Hasty(Connection):
+        seconds = 0.2
+
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.5)  # an answer has no such limit
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    begun = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+    with served(slow, Hasty) as port, ExitStack() as stack:
+        silent, dripping, good = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+            for _ in range(3)
+        )
+        good.sendall(begun + b"\r\n")
+        dripping.sendall(begun)
+        with suppress(OSError):  # it is closed in between
+            for letter in b"X-Long: " + b"a" * 50:
+                dripping.send(bytes([letter]))
+                time.sleep(0.02)
+        for one in (silent, dripping):
+            assert is_closed(one)
+        assert good.recv(99).startswith(b"HTTP/1.1 204")
+        good.sendall(begun)  # a second request of the same connection
+        assert is_closed(good)
+
+
+def is_closed(connection):
+    """Whether the other side ends it. It waits for that."""
+    try:
+        return connection.recv(99) == b""
+    except ConnectionResetError:
+        return True
 
 
 def ask(app, *came, path="/upload"):

@@ -33,7 +33,7 @@ FILTERS = Filters({"colour": ["red", "blue"]}, ["price"])
     "asked",
     [
         Asked(),
-        Asked(reference=ID, texts=(("make it red & blue", 1.0), ("x*y", -0.5)), alpha=0, k=24),
+        Asked(ID, (("make it red & blue", 1.0), ("x*y", -0.5)), alpha=0, k=24, start=48),
         Asked(
             more=(ID,), less=(OTHER,), where={"size": [36, "L"], "price": {"from": 1, "to": None}}
         ),
@@ -57,6 +57,7 @@ def test_a_link_gives_the_same_query_again(asked):
         ("alpha=-1", "give a number from 0 to 3"),
         ("k=1e9", "ask for 1 to 240 images"),
         ("k=x", "k is 'x'"),
+        ("start=-1", "start is -1; give 0, or the number of images before"),
         ("where=[]", "the conditions are not readable"),
         ("where=" + "[" * 2000, "the conditions are not readable"),
         ('where={"a":[{}]}', "the conditions are not readable"),
@@ -89,8 +90,8 @@ def test_marks_are_set_moved_and_taken_back():
     disliked = act(liked, "less", ID)
     assert (disliked.now.more, disliked.now.less) == ((), (ID,))
     assert act(disliked, "less", ID).now == Asked()
-    assert act(act(Visit(Asked(k=200), shown=200), "page", ""), "clear", "").shown == 200
-    assert act(Visit(Asked(k=200), shown=200), "page", "").shown == 240
+    assert act(Visit(Asked(k=8), shown=24), "less", ID).shown == 24
+    assert act(Visit(Asked(k=8), shown=24), "clear", "").shown == 8
 
 
 def test_inputs_show_a_query_and_give_it_back():
@@ -116,7 +117,10 @@ def test_results_are_those_of_the_gallery(site, photos):
     assert [one.name for one in found] == [hit.path.name for hit in hits]
     assert [one.score for one in found] == pytest.approx([hit.score for hit in hits], abs=1e-5)
     assert [one.token for one in found] == [hit.explain().token for hit in hits]
-    assert len(engine.find(asked, shown=12)) == 12
+    every = engine.find(asked, shown=12)
+    pages = [engine.find(replace(asked, start=start)) for start in (0, 5, 10, 15, 10**18)]
+    assert [one for page in pages for one in page] == every and len(every) == 12
+    assert [len(page) for page in pages] == [5, 5, 2, 0, 0]
     even = engine.find(replace(asked, k=12, where={"parity": ["even"], "price": {"from": 3}}))
     assert {one.name for one in even} == {f"p{n}.png" for n in (2, 4, 6, 8, 10)}
     with pytest.raises(UserError, match="give a picture, a text, or both"):

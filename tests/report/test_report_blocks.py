@@ -1,5 +1,6 @@
 """The page is whole in one file, and writes what it is given as text."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -90,3 +91,22 @@ def test_a_run_keeps_its_colour_in_every_chart():
     assert line.get_color() == both.axes[0].lines[1].get_color()
     assert line.get_data()[1].tolist() == [1.0, 0.5]
     assert [text.get_text() for text in both.axes[0].get_legend().get_texts()] == ["a", "b"]
+
+
+def light(colour):
+    """The relative luminance of WCAG of #rgb or #rrggbb."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * one for one in colour[1:])
+    parts = [int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_letters_stand_out_and_wide_tables_can_be_scrolled_by_keys():
+    text = page_of("t", [Section("s", [Table(["a"], [["b"]])])])
+    for names in re.findall(r":root \{(.*?)\}", text, re.DOTALL):  # light, dark, print
+        of = dict(re.findall(r"--(\w+): (#\w+)", names))
+        for ink in ("ink", "soft", "right", "near", "reference"):
+            for paper in ("page", "card"):
+                low, high = sorted((light(of[ink]), light(of[paper])))
+                assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, paper)
+    assert [one["tabindex"] for _, one in Page(text).found if one.get("class") == "wide"] == ["0"]

@@ -134,7 +134,7 @@ def test_a_band_for_each_kind_and_bars_beside_the_image(tmp_path):
     one = draw(tmp_path / "deep" / "one.png", [gates])
     both = draw(tmp_path / "both.png", [gates, grid], bars=bars)
     assert both.shape[1] == one.shape[1]  # a band of fewer maps is as wide
-    assert both.shape[0] > 1.5 * one.shape[0]
+    assert both.shape[0] > 1.5 * one.shape[0]  # the reference and the single map share a row
     blue = (both == (0x00, 0x72, 0xB2)).all(-1)
     assert blue.sum() > 1000 and np.nonzero(blue)[1].min() > both.shape[1] / 5
 
@@ -158,9 +158,10 @@ def test_numbers_stand_below_each_map(tmp_path, monkeypatch):
         Maps("Features", "sd", [[("two", values)]], ends=(-3, 3)),
     ]
     save_panels(tmp_path / "a.png", reference=PICTURE, text="", bars=[], maps=maps)
-    _, gates, features = drawn[0].subfigs
-    below = "min 0.00, max 0.75\nmean 0.50"
-    assert gates.axes[0].get_xlabel() == f"{below}, 50% over 0.5"
-    assert features.axes[0].get_xlabel() == below  # whose middle is 0
+    [shelf] = drawn[0].subfigs
+    _, gates, features, _ = shelf.subfigs  # the last one is empty
+    below = "min 0.00\nmax 0.75\nmean 0.50"
+    assert gates.axes[0].get_xlabel() == f"{below}\n50% over 0.5"
+    assert features.axes[0].get_xlabel().rstrip() == below  # whose middle is 0
     for band, ticks in ((gates, ["0", "0.5", "1"]), (features, ["-3", "0", "3"])):
         assert [tick.get_text() for tick in band.axes[-1].get_yticklabels()] == ticks

@@ -76,10 +76,13 @@ def test_the_fusions_panels(saved, tmp_path):
     )
     [figure] = saved
     assert figure.get_suptitle() == "is red"
-    first, gates = figure.subfigs
-    assert titles(first)[:2] == ["reference", "weights"]
-    assert gates.get_suptitle() == "gates"
-    assert titles(gates)[0] == "layer -1"
+    [shelf] = figure.subfigs  # all three have room next to each other
+    first, weights, gates, _ = shelf.subfigs
+    assert titles(first)[0].strip() == "reference"
+    assert [part.get_suptitle() for part in (weights, gates)] == ["weights", "gates"]
+    assert [tick.get_text() for tick in weights.axes[0].get_xticklabels()] == ["-1"]
+    assert weights.axes[0].get_xlabel().strip() == "layer"
+    assert titles(gates)[0].strip() == "layer -1"
     assert "how far" in [axes.get_ylabel() for axes in gates.axes]
 
 

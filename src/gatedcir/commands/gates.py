@@ -36,6 +36,9 @@ class Options(pictures.Options):
     swaps: bool = False
     """Of synthetic data: draw images under two texts that change different objects, in place of
     queries."""
+    index: Path | None = None
+    """With --image: an index that gatedcir index made with this model. Its best images are drawn
+    below the maps."""
     sheet: bool = False
     """Draw all queries or texts as one picture, a grid for a column of a paper."""
     delta: bool = False
@@ -68,6 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("--sheet has no room for --delta; leave one of them out.")
     options = replace(options, num=_PICTURES if options.num is None else options.num)
     check(options, needs_text=True)
+    if options.index is not None and (options.image is None or options.sheet):
+        raise UserError(
+            f"--index {options.index} is searched for one --image, without --sheet; leave one out."
+        )
     if options.swaps and options.image is not None:
         raise UserError("--swaps takes its images from a dataset; give --dataset, not --image.")
     if options.change_scale is not None and not 0 < options.change_scale < math.inf:
@@ -81,7 +88,7 @@ def _measure(options: Options) -> None:
         raise UserError("--measure looks at the queries of a dataset; give --dataset NAME alone.")
     if options.output is not None:
         raise UserError(f"--measure draws nothing into --output {options.output}; leave it out.")
-    for flag in ("swaps", "sheet", "delta", "change_scale"):
+    for flag in ("swaps", "sheet", "delta", "change_scale", "index"):
         if getattr(options, flag):
             name = flag.replace("_", "-")
             raise UserError(f"--measure draws nothing; leave --{name} out, or --measure.")
@@ -110,15 +117,33 @@ def _measure(options: Options) -> None:
 
 def _draw_one(options: Options) -> Iterator[Path]:
     """One sheet, a row for each text."""
-    from gatedcir.commands.sheets import Asked, Sheet
+    from gatedcir.commands.sheets import Asked, Sheet, of_files
 
     assert options.output and options.image
+    found = _searched(options)
     evaluator, pixels = open_one(options)
     if not evaluator.has_gate:
         raise _no_gate()
     file = options.output / f"{options.image.stem}-gate.{options.format}"
-    sheet = Sheet(file, [Asked(text, lambda: pixels) for text in options.text])
-    return _draw(options, evaluator, [sheet])
+    rows = [
+        Asked(text, lambda: pixels, others=of_files(evaluator, files, options.image))
+        for text, files in zip(options.text, found, strict=True)
+    ]
+    return _draw(options, evaluator, [Sheet(file, rows)])
+
+
+def _searched(options: Options) -> list[list[Path]]:
+    """The best images of the index for each text. Without an index there are none."""
+    if options.index is None:
+        return [[] for _ in options.text]
+    from gatedcir.commands.sheets import TOP
+    from gatedcir.gallery.retriever import Retriever
+
+    retriever = Retriever.from_pretrained(options.model_path, device=options.device)
+    gallery = retriever.open(options.index)
+    hits = [gallery.search(options.image, text, k=TOP) for text in options.text]
+    gallery.close()
+    return [[hit.path for hit in those] for those in hits]
 
 
 def _draw_split(options: Options) -> Iterator[Path]:

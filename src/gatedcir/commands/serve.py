@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check(options)
     import uvicorn
 
+    from gatedcir.page.connection import Connection
     from gatedcir.page.server import make_app
 
     with ExitStack() as stack:
@@ -70,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             app,
             host=options.host,
             port=options.port,
+            http=Connection,
             log_level="warning",
             limit_concurrency=1000,
             timeout_keep_alive=15,

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gatedcir.data.changes import Box, Changes
-    from gatedcir.data.triplets import Split, Triplet
+    from gatedcir.data.triplets import Split
     from gatedcir.evaluation.evaluator import Evaluator
     from gatedcir.evaluation.ranking import Ranking
     from gatedcir.visualize.gate_figure import Direction, Kind, Picture
 
-_TOP = 5
+TOP = 5
+"""Retrieved images below the maps."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,21 @@ def of_queries(
         yield Sheet(file, [_query(evaluator, ranking, query, known)])
 
 
+def of_files(
+    evaluator: "Evaluator", files: Sequence[Path], reference: Path
+) -> "Callable[[], Sequence[Picture]]":
+    """The pictures of files that a text finds, best first. The reference among them is marked."""
+    from gatedcir.visualize.gate_figure import Picture
+
+    def pictures() -> "Iterator[Picture]":
+        transform = evaluator.transform
+        for place, file in enumerate(files, 1):
+            shown = picture_of(transform(transform.open(file)), transform)
+            yield Picture(shown, *_labels(place, is_reference=file.samefile(reference)))
+
+    return lambda: list(pictures())
+
+
 def of_swaps(
     evaluator: "Evaluator",
     split: "Split",
@@ -159,9 +175,11 @@ def _query(
             title = f"found at {place}" if place else f"not in the first {len(names)}"
             found = picture_of(target(), evaluator.transform)
             yield Picture(found, f"target, {title}", "right" if place == 1 else "near")
-        for place, name in enumerate(names[:_TOP], 1):
+        for place, name in enumerate(names[:TOP], 1):
             found = picture_of(_reader(evaluator, split, name)(), evaluator.transform)
-            yield Picture(found, *_labels(place, name, triplet))
+            is_target, is_reference = name in triplet.targets, name == triplet.reference
+            labels = _labels(place, is_target=is_target, is_reference=is_reference)
+            yield Picture(found, *labels)
 
     return Asked(
         evaluator.benchmark.evaluation_text(triplet.captions),
@@ -172,11 +190,13 @@ def _query(
     )
 
 
-def _labels(place: int, name: str, triplet: "Triplet") -> "tuple[str, Kind]":
+def _labels(
+    place: int, *, is_target: bool = False, is_reference: bool = False
+) -> "tuple[str, Kind]":
     """The title of a retrieved image, and its frame."""
-    if name in triplet.targets:
+    if is_target:
         return f"retrieved {place}", "right" if place == 1 else "near"
-    if name == triplet.reference:
+    if is_reference:
         return f"retrieved {place}, the reference", "reference"
     return f"retrieved {place}", "other"
 

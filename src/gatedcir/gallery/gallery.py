@@ -142,10 +142,13 @@ class Gallery:
         rerank: int = 0,
     ) -> list[list[Hit]]:
         """The best images by the features [M, P, E] of M queries, as `search` gives them."""
-        self._read()
+        every = self._read()
         among = self._among if where is None else self._folder.catalogue.searchable(where)
-        judges = rerank > 0 and self.retriever.judges
-        wanted = max(start + k, rerank) if judges else start + k
+        judges = rerank > start and self.retriever.judges
+        most = len(every if among is None else among)
+        wanted = min(max(start + k, rerank) if judges else start + k, most)
+        if wanted <= start:
+            return [[] for _ in queries]
         scores, numbers = self._folder.stored.search(features, wanted, among)
         if judges:
             for query, of_row, images in zip(queries, scores, numbers, strict=True):

@@ -17,6 +17,7 @@ MOST_PIXELS = 40_000_000
 MOST_LETTERS = 1000
 """Of all texts together."""
 MOST_RESULTS = 240
+"""Of one answer. The next ones come when they are asked for."""
 MOST_ALPHA = 3.0
 _MOST_MARKS, _MOST_TEXTS, _MOST_ROUNDS = 20, 5, 20
 _MOST_CONDITIONS = 4000  # letters of the conditions in a link
@@ -40,6 +41,8 @@ class Asked:
     """Ids of pictures that they should not be like."""
     where: Mapping[str, Any] | None = None
     """Field -> a list of values, or {"from": low, "to": high}."""
+    start: int = 0
+    """How many of the best pictures to leave out. A page leaves out those of the pages before."""
 
     def __post_init__(self) -> None:
         ids = [*self.more, *self.less, *([self.reference] if self.reference else [])]
@@ -60,6 +63,8 @@ class Asked:
             raise UserError(f"alpha is {self.alpha}; give a number from 0 to {MOST_ALPHA:g}.")
         if not 1 <= self.k <= MOST_RESULTS:
             raise UserError(f"k is {self.k}; ask for 1 to {MOST_RESULTS} images.")
+        if self.start < 0:
+            raise UserError(f"start is {self.start}; give 0, or the number of images before.")
 
     @property
     def is_empty(self) -> bool:
@@ -92,6 +97,8 @@ class Asked:
             pairs.append(("alpha", f"{self.alpha:g}"))
         if self.k != Asked.k:
             pairs.append(("k", str(self.k)))
+        if self.start:
+            pairs.append(("start", str(self.start)))
         pairs += [("more", one) for one in self.more] + [("less", one) for one in self.less]
         if self.where:
             pairs.append(("where", json.dumps(self.where, separators=(",", ":"))))
@@ -118,6 +125,7 @@ def from_link(pairs: list[tuple[str, str]]) -> Asked:
         texts=tuple(_text(text) for text in of.get("text", ()) if text.strip()),
         alpha=_number("alpha", of.get("alpha", ["1"])[0]),
         k=int(_number("k", of.get("k", [str(Asked.k)])[0])),
+        start=int(_number("start", of.get("start", ["0"])[0])),
         more=tuple(of.get("more", ())),
         less=tuple(of.get("less", ())),
         where=where,
@@ -167,7 +175,7 @@ def _conditions(written: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Visit:
-    """The query of now, the rounds before it, and how many results are shown."""
+    """The query of now, the rounds before it, and how many results are shown at once."""
 
     now: Asked = Asked()
     before: tuple[Asked, ...] = ()
@@ -204,7 +212,3 @@ class Visit:
         rest = tuple(one for one in other if one != picture)
         more, less = (new, rest) if like else (rest, new)
         return replace(self, now=replace(self.now, more=more, less=less))
-
-    def shows_more(self) -> "Visit":
-        """Another page of results."""
-        return replace(self, shown=min(MOST_RESULTS, self.shown + self.now.k))

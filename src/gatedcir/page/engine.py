@@ -118,7 +118,7 @@ class Engine:
         return self.retriever.reranker or "the model's matcher"
 
     def find(self, asked: Asked, *, shown: int | None = None) -> list[Found]:
-        """The best pictures, as many as are asked for or `shown`.
+        """The best pictures after `start`, as many as are asked for or `shown`.
 
         A marked picture moves every part of the query towards, or away from, the feature of that
         picture which is most like it. A picture with one text is reranked, if the visitor has left
@@ -136,7 +136,12 @@ class Engine:
             query = self._query(asked)
             parts = self._parts(asked, query)
             [hits] = self.gallery.ranked(
-                [query], parts[None], k=count, where=where, rerank=self.rerank if is_plain else 0
+                [query],
+                parts[None],
+                k=count,
+                start=asked.start,
+                where=where,
+                rerank=self.rerank if is_plain else 0,
             )
         ids = [self.shelf.id_of(hit.path) for hit in hits]
         tokens = self._features(ids)

@@ -86,7 +86,7 @@ def inputs_of(asked: Asked, filters: Filters) -> list[Any]:
 
 
 def asked_from(before: Asked, filters: Filters, given: list[Any]) -> Asked:
-    """A query with what the inputs say. Reference and marks stay."""
+    """A query with what the inputs say, from its best result on. Reference and marks stay."""
     text, k, alpha, weight, *rest = given
     count = 2 * MORE_TEXTS
     pairs = [(text, weight), *zip(rest[:count:2], rest[1:count:2], strict=True)]
@@ -94,6 +94,7 @@ def asked_from(before: Asked, filters: Filters, given: list[Any]) -> Asked:
         before,
         texts=tuple((words, float(w or 0)) for words, w in pairs if words and words.strip()),
         k=int(k),
+        start=0,
         alpha=float(alpha),
         where=conditions_from(filters, rest[count:]),
     )
@@ -101,8 +102,6 @@ def asked_from(before: Asked, filters: Filters, given: list[Any]) -> Asked:
 
 def act(visit: Visit, what: str, which: str) -> Visit:
     """A visit after a click. An unknown one changes nothing."""
-    if what == "page":
-        return visit.shows_more()
     if what == "back":
         return visit.goes_back(int(which) if which.isdecimal() else -1)
     if what == "clear":

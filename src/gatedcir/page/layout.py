@@ -8,7 +8,15 @@ import gradio as gr
 
 from gatedcir.errors import UserError
 from gatedcir.page import parts
-from gatedcir.page.asked import MOST_ALPHA, MOST_BYTES, MOST_LETTERS, Asked, Visit, from_link
+from gatedcir.page.asked import (
+    MOST_ALPHA,
+    MOST_BYTES,
+    MOST_LETTERS,
+    MOST_RESULTS,
+    Asked,
+    Visit,
+    from_link,
+)
 from gatedcir.page.inputs import MORE_TEXTS, Filters, act, asked_from, filters_of, inputs_of
 from gatedcir.page.site import Site
 
@@ -65,7 +73,8 @@ class Answers:
         what, which = str(event._data.get("act")), str(event._data.get("id"))
         try:
             asked = asked_from(visit.now, self.filters, list(given))
-            return self.with_inputs(act(replace(visit, now=asked), what, which))
+            seen = replace(visit, now=asked, shown=_shown(asked, event._data.get("shown")))
+            return self.with_inputs(act(seen, what, which))
         except UserError as error:
             return [*self.refused(visit, error), *self._same]
 
@@ -77,7 +86,12 @@ class Answers:
             return [*self.refused(Visit(), error), *self._same]
         if asked.is_empty:
             return [*[gr.skip()] * 5, *self._same]
-        return self.with_inputs(Visit(asked, shown=asked.k))
+        return self.with_inputs(Visit(replace(asked, start=0), shown=asked.k))
+
+
+def _shown(asked: Asked, cards: Any) -> int:
+    """How many results are shown again, where a visitor has seen so many cards."""
+    return max(asked.k, min(MOST_RESULTS, cards if isinstance(cards, int) else 0))
 
 
 def make_page(site: Site) -> gr.Blocks:

@@ -14,9 +14,43 @@ element.addEventListener("click", (event) => {
     for (const map of figure.querySelectorAll("[data-map]"))
       map.hidden = map.dataset.map !== word.dataset.word;
   }
+  const more = event.target.closest("[data-next]");
+  if (more) page(more);
   const button = event.target.closest("[data-act]");
-  if (button) trigger("act", { act: button.dataset.act, id: button.dataset.id || "" });
+  const shown = document.querySelector(".gc-grid")?.children.length ?? 0;
+  if (button) trigger("act", { act: button.dataset.act, id: button.dataset.id || "", shown });
 });
+
+// The next page of results, below those that are there.
+const page = async (button) => {
+  if (button.ariaBusy) return;
+  button.ariaBusy = "true";
+  try {
+    const answer = await fetch(`more?${button.dataset.next}`);
+    const found = await answer.json();
+    if (found.error) throw found.error;
+    if (!button.isConnected) return; // another query has been asked
+    const hasFocus = document.activeElement === button;
+    const grids = element.querySelectorAll(".gc-grid");
+    const before = grids[0].children.length;
+    found.grids.forEach((cards, place) => grids[place].insertAdjacentHTML("beforeend", cards));
+    button.outerHTML = found.more;
+    if (hasFocus) grids[0].children[before]?.querySelector("button").focus();
+  } catch (error) {
+    button.ariaBusy = null;
+    button.dataset.failed = ""; // a click tries again, scrolling does not
+    button.textContent = typeof error === "string" ? error : "No results came; try again";
+  }
+};
+
+document.addEventListener(
+  "scroll",
+  () => {
+    const more = element.querySelector("[data-next]:not([data-failed])");
+    if (more && more.getBoundingClientRect().top < innerHeight) page(more);
+  },
+  { capture: true, passive: true },
+);
 
 for (const kind of ["mouseover", "focusin"])
   element.addEventListener(kind, (event) => {

@@ -4,7 +4,9 @@ A button says by `data-act` what it does and by `data-id` to which picture; page
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
+from typing import Any
 
 from gatedcir.page.asked import Asked, Visit
 from gatedcir.page.drawing import as_address, heat
@@ -83,10 +85,23 @@ def results(visit: Visit, found: Sequence[tuple[str, Sequence[Found]]]) -> str:
     )
     many = len(found) > 1
     grids = "".join(_grid(name, those, visit.now, titled=many) for name, those in found)
-    more = ""
-    if any(len(those) >= visit.shown for _, those in found):
-        more = '<button class="gc-more" data-act="page">More results</button>'
+    more = _more(visit.now, visit.shown, found)
     return f'{head}<div class="gc-sides" data-sides="{len(found)}">{grids}</div>{more}'
+
+
+def next_page(asked: Asked, found: Sequence[tuple[str, Sequence[Found]]]) -> dict[str, Any]:
+    """The cards of another page, for each model, and what stands below them."""
+    grids = ["".join(_card(one, asked) for one in those) for _, those in found]
+    return {"grids": grids, "more": _more(asked, asked.k, found)}
+
+
+def _more(asked: Asked, shown: int, found: Sequence[tuple[str, Sequence[Found]]]) -> str:
+    """A button that asks for the page after the `shown` results, if there may be one."""
+    if any(len(those) >= shown for _, those in found):
+        link = replace(asked, start=asked.start + shown).link()
+        return f'<button class="gc-more" data-next="{escape(link)}">More results</button>'
+    is_nothing = asked.start == 0 and not any(those for _, those in found)
+    return "" if is_nothing else '<p class="gc-hint">These are all results.</p>'
 
 
 def _grid(name: str, found: Sequence[Found], asked: Asked, *, titled: bool) -> str:

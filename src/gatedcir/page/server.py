@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gatedcir.errors import UserError
 from gatedcir.page.asked import MOST_BYTES, Asked, from_link
+from gatedcir.page.parts import next_page
 from gatedcir.page.shelf import SIDE, too_large
 from gatedcir.page.site import Site
 
@@ -189,6 +190,14 @@ def make_app(site: Site, *, local: bool = True) -> FastAPI:
     @app.get("/query.json")
     async def query(request: Request) -> Response:
         return await answered(lambda: JSONResponse(site.values(asked_in(request))))
+
+    @app.get("/more")
+    async def more(request: Request) -> Response:
+        def work() -> Response:
+            asked = asked_in(request)
+            return JSONResponse(next_page(asked, site.find(asked)))
+
+        return await answered(work)
 
     @app.get("/sheet.png")
     async def sheet(request: Request) -> Response:

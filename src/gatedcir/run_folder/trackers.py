@@ -5,6 +5,7 @@ it is left out from then on, and a line says so.
 """
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -68,6 +69,10 @@ def _address(kind: str, run: Any, name: str) -> dict[str, str]:
     return {"id": str(run.info.run_id), "address": str(run.info.artifact_uri)}
 
 
+def _log_row(row: Row, step: int, tracker: GeneralTracker) -> None:
+    tracker.log(dict(row), step=step)
+
+
 def _log_pictures(kind: str, pictures: Pictures, step: int, tracker: Any) -> None:
     if kind == "wandb":
         tracker.log_images({name: [image] for name, image in pictures.items()}, step=step)
@@ -79,7 +84,17 @@ def _log_pictures(kind: str, pictures: Pictures, step: int, tracker: Any) -> Non
         from mlflow import log_image
 
         for name, image in pictures.items():
-            log_image(image, f"{name}-{step}.png")
+            log_image(image, f"{_of_few_signs(name)}-{step}.png")
+
+
+def _of_few_signs(name: str) -> str:
+    """A name as MLflow takes it: it knows few signs, and its names are paths.
+
+    >>> _of_few_signs("validation/mean(R@5+R_s@1)"), _of_few_signs("gate/../two?")
+    ('validation/mean_R_5_R_s_1_', 'gate/_/two_')
+    """
+    parts = (re.sub(r"[^\w\-. :]", "_", part) for part in name.split("/"))
+    return "/".join(part if part.strip(".") else "_" for part in parts)
 
 
 def check_trackers(names: Sequence[str]) -> None:
@@ -157,10 +172,10 @@ class Trackers:
             self._each(partial(_log_pictures, name, pictures, self.step), only=name)
 
     def _log(self, values: Row) -> None:
-        def log(tracker: GeneralTracker) -> None:
-            tracker.log(dict(values), step=self.step)
-
-        self._each(log)
+        for kind in list(self.open):
+            name = _of_few_signs if kind == "mlflow" else str
+            row = {name(key): value for key, value in values.items()}
+            self._each(partial(_log_row, row, self.step), only=kind)
 
     def close(self) -> None:
         """End the run in all trackers."""

@@ -5,6 +5,7 @@ to each other only over the seeds that both have.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -14,10 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from gatedcir.visualize.style import COLOURS, GREY, LINES, MARKERS, SMALL, TEXT, TITLE, plain
+from gatedcir.visualize.style import COLOURS, GREY, LINES, MARKERS, SMALL, TEXT, WIDTH, plain
 
 Ends = tuple[float, float]
-_COLUMNS = 3  # of panels
+_COLUMNS = 2  # of panels
+_LETTERS = 66  # of a line over a chart
+_NAME = 16  # letters of a line of a cell's name next to a chart
 _SHIFT = 0.26  # rows from a mean down to its seeds
 _READING = "large: mean, line: its 95% interval over seeds, grey: single seeds"
 
@@ -74,7 +77,9 @@ def headline_chart(
 
     The grey band of the differences is what one query weighs.
     """
-    figure = Figure(figsize=(8, 1.5 + 0.5 * len(cells)), layout="constrained")
+    names = [f"{textwrap.fill(cell.name, _NAME)}\n{_count(cell)}" for cell in cells]
+    row_height = 0.2 + 0.12 * max(name.count("\n") + 1 for name in names)
+    figure = Figure(figsize=(WIDTH, 1.5 + row_height * len(cells)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     looks = _looks(cells, baseline)
     for row, cell in enumerate(cells):
@@ -85,7 +90,6 @@ def headline_chart(
         right.annotate(
             note, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=SMALL
         )
-    names = [f"{cell.name}\n{_count(cell)}" for cell in cells]
     left.set_yticks(range(len(cells)), names, parse_math=False)
     left.set_ylim(len(cells) - 0.4, -0.6)
     one = 0.0 if queries is None else 100 / queries
@@ -103,13 +107,19 @@ def headline_chart(
         right.axvspan(-one, one, color=GREY, alpha=0.12, linewidth=0, zorder=0)
     for axes, title, axis in (
         (left, "after the last epoch", label),
-        (right, f"minus {baseline}, pairs of one seed", f"difference of {label}"),
+        (
+            right,
+            f"minus {textwrap.fill(baseline, _NAME)},\npairs of one seed",
+            f"difference of\n{label}",
+        ),
     ):
         plain(axes, grid="x")
-        axes.set_title(title, fontsize=TITLE, loc="left", parse_math=False)
-        axes.set_xlabel(axis, fontsize=TEXT)
+        axes.tick_params(labelsize=SMALL)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_title(title, fontsize=TEXT, loc="left", parse_math=False)
+        axes.set_xlabel(axis, fontsize=SMALL, parse_math=False)
     band = "; band: one query" if one else ""
-    figure.suptitle(f"{about(cells, queries)}\n{_READING}{band}", fontsize=TITLE)
+    _say(figure, about(cells, queries), f"{_READING}{band}")
     return figure
 
 
@@ -122,8 +132,7 @@ def curves_chart(
     """
     rows = math.ceil(len(cells) / _COLUMNS)
     columns = min(_COLUMNS, len(cells))
-    size = (2.7 * columns + 0.6, 2.3 * rows + 0.8)
-    figure = Figure(figsize=(max(size[0], 5.5), size[1]), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.9 * rows + 0.8), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     looks = _looks(cells, baseline)
     others = next((cell.curves for cell in cells if cell.name == baseline), {})
@@ -139,7 +148,8 @@ def curves_chart(
                 axes.plot(*_points(mean), color=look.color, linewidth=2, marker=look.marker, ms=3.5)
         seeds = ", ".join(map(str, shared))
         seeds = f"seed {seeds}" if len(shared) == 1 else f"mean of seeds {seeds}"
-        axes.set_title(f"{cell.name}\n{seeds}", fontsize=TEXT, parse_math=False)
+        title = f"{textwrap.fill(cell.name, 2 * _NAME)}\n{seeds}"
+        axes.set_title(title, fontsize=TEXT, parse_math=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         plain(axes, grid="y")
     for axes in panels.flat[len(cells) :]:
@@ -147,8 +157,7 @@ def curves_chart(
     figure.supxlabel("epoch", fontsize=TEXT)
     figure.supylabel(label, fontsize=TEXT)
     black = f", black: {baseline}" if len(cells) > 1 and others else ""
-    title = f"{about(cells, queries)}\nvalidation; thin: single seeds{black}"
-    figure.suptitle(title, fontsize=TITLE, parse_math=False)
+    _say(figure, about(cells, queries), f"validation; thin: single seeds{black}")
     return figure
 
 
@@ -157,8 +166,10 @@ def cost_chart(cells: Sequence[Cell], *, baseline: str, label: str, queries: int
 
     A line across goes from the fastest to the slowest epoch of all runs of a cell.
     """
-    figure = Figure(figsize=(8, max(3.8, 1.6 + 0.24 * len(cells))), layout="constrained")
-    axes = figure.subplots()
+    heights = [2.9, 0.15 + 0.16 * len(cells)]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False)[:, 0]
+    axes = above.subplots()
     looks = _looks(cells, baseline)
     for cell in cells:
         look, times = looks[cell.name], list(cell.seconds.values())
@@ -176,15 +187,19 @@ def cost_chart(cells: Sequence[Cell], *, baseline: str, label: str, queries: int
     axes.set_xlabel("seconds a training step, as measured next to other work", fontsize=TEXT)
     axes.set_ylabel(label, fontsize=TEXT)
     plain(axes, grid="both")
-    figure.suptitle(
-        f"{about(cells, queries)}\nlarge: means, dots: single seeds, up: 95% interval over seeds, "
-        "across: fastest to slowest epoch",
-        fontsize=TITLE,
-    )
-    legend = figure.legend(loc="outside right center", fontsize=TEXT, frameon=False)
+    meant = "large: means, dots: single seeds, up: 95% interval over seeds, across: fastest to "
+    _say(figure, about(cells, queries), f"{meant}slowest epoch")
+    handles = axes.get_legend_handles_labels()
+    legend = below.legend(*handles, loc="center", fontsize=SMALL, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
+
+
+def _say(figure: Figure, *lines: str) -> None:
+    """Write what a chart shows above it."""
+    broken = [part for line in lines for part in textwrap.wrap(line, _LETTERS)]
+    figure.suptitle("\n".join(broken), fontsize=TEXT, parse_math=False)
 
 
 def _dots(

@@ -19,9 +19,12 @@ from gatedcir.visualize.maps import rounded_up
 
 Kind = Literal["right", "near", "reference", "other"]
 
-_PANEL, _BAR, _GAP = 1.5, 0.09, 0.48  # inches of a panel, a colour bar, and the bar's numbers
+_PANEL = 1.5  # inches of a panel at most
+_BAR, _GAP = 0.07, 0.45  # inches of a colour bar, and of its numbers
+_ACROSS = 3  # panels. More of them take two rows.
 _LINE, _LETTER = 0.16, 0.07  # inches of a small letter's line and width
-_WORDS, _OTHERS = 0.85, 1.15  # inches of the bands below the maps
+_WORDS, _OTHERS = 0.85, 1.1  # inches of the bands below the maps
+_LONGEST = 13  # letters of a line over a picture below the maps
 _FRAMES = {  # what a picture is -> the colour and the width of its frame, and its line
     "right": (style.RIGHT, 4.0, "-"),
     "near": (style.NEAR, 2.5, "--"),
@@ -92,34 +95,42 @@ def save_gate_figure(path: Path, rows: Sequence[Row], *, change_top: float) -> N
         change_top: the change at the upper end of the colours.
     """
     panels = [panels_of(row, change_top) for row in rows]
-    columns = 1 + len(panels[0])
-    width = columns * _PANEL + (columns - 1) * (_BAR + _GAP) + 0.2
-    titles = [textwrap.wrap(row.text, int(width / _LETTER * 0.85)) for row in rows]
+    titles = [textwrap.wrap(row.text, int(style.WIDTH / _LETTER * 0.85)) for row in rows]
     heights = [
-        0.1 + 0.18 * len(lines) + sum(_bands(row, width))
-        for lines, row in zip(titles, rows, strict=True)
+        0.1 + 0.18 * len(lines) + sum(_bands(row, maps))
+        for lines, row, maps in zip(titles, rows, panels, strict=True)
     ]
-    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
     top = rounded_up(max((share for row in rows for _, share in row.words), default=1))
     for part, row, maps, lines in zip(parts, rows, panels, titles, strict=True):
         part.suptitle("\n".join(lines), fontsize=10, weight="bold", parse_math=False)
-        _draw_row(part, row, maps, width, top)
+        _draw_row(part, row, maps, top)
     style.save(figure, path)
 
 
-def _bands(row: Row, width: float) -> list[float]:
+def _bands(row: Row, panels: Sequence[Panel]) -> list[float]:
     """Inches of the height of maps, words and other pictures, those that there are."""
+    down, across = _shape(panels)
+    bars = across - (down == 1)  # in the fullest row: the reference has none
+    side = min(_PANEL, (style.WIDTH - 0.2 - bars * (_BAR + _GAP)) / across)
     longest = max((len(word) for word, _ in row.words), default=0)
-    upright = longest * _LETTER * _is_crowded(row.words, width)
+    upright = longest * _LETTER * _is_crowded(row.words)
     words = [_WORDS + upright] * bool(row.words)
-    return [_PANEL + 4.5 * _LINE, *words, *[_OTHERS] * bool(row.others)]
+    return [down * (side + 4.5 * _LINE), *words, *[_OTHERS] * bool(row.others)]
 
 
-def _is_crowded(words: Sequence[tuple[str, float]], width: float) -> bool:
+def _shape(panels: Sequence[Panel]) -> tuple[int, int]:
+    """Rows and columns of the reference and the maps."""
+    count = 1 + len(panels)
+    down = -(-count // _ACROSS)
+    return down, -(-count // down)
+
+
+def _is_crowded(words: Sequence[tuple[str, float]]) -> bool:
     """Whether words stand too close next to each other, so that they are written upright."""
     longest = max((len(word) for word, _ in words), default=0)
-    return len(words) * (longest + 1) * _LETTER > width - 0.5
+    return len(words) * (longest + 1) * _LETTER > style.WIDTH - 0.5
 
 
 def panels_of(row: Row, change_top: float) -> list[Panel]:
@@ -138,16 +149,17 @@ def panels_of(row: Row, change_top: float) -> list[Panel]:
     return found
 
 
-def _draw_row(part: SubFigure, row: Row, panels: Sequence[Panel], width: float, top: float) -> None:
-    heights = _bands(row, width)
+def _draw_row(part: SubFigure, row: Row, panels: Sequence[Panel], top: float) -> None:
+    heights = _bands(row, panels)
     bands = part.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw_maps(bands[0], row, panels)
     if row.words:
-        _draw_words(bands[1].subplots(), row.words, top, upright=_is_crowded(row.words, width))
+        _draw_words(bands[1].subplots(), row.words, top, upright=_is_crowded(row.words))
     if row.others:
         axes = bands[-1].subplots(1, max(6, len(row.others)), squeeze=False)[0]
         for axis, picture in zip(axes, row.others, strict=False):
-            title = picture.title.replace(", ", "\n")
+            lines = picture.title.split(", ")
+            title = "\n".join(part for line in lines for part in textwrap.wrap(line, _LONGEST))
             show(axis, Picture(picture.image, title, picture.kind), size=style.SMALL)
         for axis in axes[len(row.others) :]:
             axis.set_axis_off()
@@ -155,14 +167,19 @@ def _draw_row(part: SubFigure, row: Row, panels: Sequence[Panel], width: float, 
 
 def _draw_maps(part: SubFigure, row: Row, panels: Sequence[Panel]) -> None:
     """Images of equal size, each map with a thin axis for its colour bar."""
-    widths = [1.0, *[1.0, _BAR / _PANEL] * len(panels)]
-    reference, *rest = part.subplots(1, len(widths), width_ratios=widths)
+    down, across = _shape(panels)
+    side = _bands(row, panels)[0] / down
+    axes = part.subplots(down, 2 * across, width_ratios=[1.0, _BAR / side] * across, squeeze=False)
+    (reference, empty), *rest = axes.reshape(-1, 2)
+    empty.remove()
+    for axis in axes[:, ::2].flat:
+        axis.set_anchor("E")  # next to its bar
     draw_reference(reference, row.reference, panels[0].values.shape, boxes=row.boxes)
-    for axis, bar, panel in zip(rest[::2], rest[1::2], panels, strict=True):
+    for (axis, bar), panel in zip(rest, panels, strict=True):
         title, below = panel.title, panel.below
         draw_map(axis, panel.values, panel.heat, title=title, below=below, boxes=row.boxes)
         draw_scale(bar, panel.heat)
-        bar.set_box_aspect(_PANEL / _BAR)
+        bar.set_box_aspect(side / _BAR)
 
 
 def _draw_words(

@@ -21,6 +21,8 @@ RIGHT, NEAR, REFERENCE, WRONG = "#1a9850", "#D55E00", "#7b3294", "#bbbbbb"
 # These read in grey and to colour-blind eyes. The first two are perceptually uniform.
 GATE, CHANGE, DIRECTION = "viridis", "magma", "PuOr"
 TITLE, TEXT, SMALL = 9, 8, 7  # points, of a figure that is drawn in its own size
+WIDTH = 4.4
+"""Inches of a figure. In half a column, 85 mm, its small letters still have 5 points."""
 _DOTS = 200  # an inch
 # Journals ask for TrueType letters in a PDF. The salt makes equal figures equal files.
 _FILES = {"pdf.fonttype": 42, "svg.hashsalt": "gatedcir", "font.family": "DejaVu Sans"}
