@@ -120,7 +120,7 @@ def test_ctrl_c_says_what_is_kept(place, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "words", "message"),
     [
-        (index, "--output i", "give --images FOLDER, or one of --add"),
+        (index, "--output i", "give --images FOLDER, or one of --fetch, --add"),
         (index, "--output new --images photos", "new is a new index; give --model-path MODEL."),
         (index, "--output new --images nowhere --model-path tiny", "there is no folder"),
         (index, "--output new --images photos --model-path nowhere", "no weights 'nowhere'"),

@@ -16,6 +16,7 @@ from gatedcir.options.parsing import parse
 
 if TYPE_CHECKING:
     from gatedcir.gallery.indexing import Indexing
+    from gatedcir.gallery.object_store import ObjectStore
     from gatedcir.search.index import Settings
     from gatedcir.search.ivfpq import Lists
 
@@ -35,6 +36,9 @@ class Options:
     images: Path | None = None
     """A folder of images. Afterwards the index shows what this folder and its sub-folders hold. Or
     a .parquet file whose column path names images."""
+    fetch: str | None = None
+    """In place of --images, the address of an object store that fsspec opens, such as
+    s3://shop/photos. Its images are copied into the index's folder."""
     watch_deleted: bool = False
     """Take files that have vanished from --images out of the index. Without it they stay, because a
     disk that is not mounted looks the same."""
@@ -95,11 +99,14 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Bring an index up to date, and say what has changed."""
     options = parse(Options, argv, description=COMMANDS["index"])
-    writes = bool(options.images or options.add or options.remove or options.compact)
+    if options.images is not None and options.fetch is not None:
+        raise UserError("--images and --fetch both say what the index shows; give one of them.")
+    shown = options.images is not None or options.fetch is not None
+    writes = bool(shown or options.add or options.remove or options.compact)
     given = {name: work for name, work in _AS_IT_IS.items() if getattr(options, name) is not None}
     if not writes and not given and not options.info:
         raise UserError(
-            "give --images FOLDER, or one of --add, --remove, --compact, --copy-of, "
+            "give --images FOLDER, or one of --fetch, --add, --remove, --compact, --copy-of, "
             "--save-snapshot, --load-snapshot and --info."
         )
     if given and (writes or len(given) > 1 or options.model_path is not None):
@@ -116,9 +123,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     if options.ray_workers is not None and options.engine != "ray":
         raise UserError("--ray-workers is for --engine ray; give that too.")
-    if options.watch_deleted and options.images is None:
+    if options.watch_deleted and not shown:
         raise UserError("--watch-deleted looks at a folder; give --images too.")
-    if options.metadata is not None and not (options.images or options.add):
+    if options.metadata is not None and not (shown or options.add):
         raise UserError("--metadata describes images; give --images or --add too.")
     if writes or given:
         try:
@@ -138,6 +145,11 @@ def _write(options: Options) -> None:
         from gatedcir.gallery.photos import find_photos
 
         find_photos(options.images)  # a wrong folder is said before the model is opened
+    store = None
+    if options.fetch is not None:
+        from gatedcir.gallery.object_store import ObjectStore
+
+        store = ObjectStore.open(options.fetch)
     from gatedcir.gallery.indexing import Indexing
     from gatedcir.gallery.place import read_manifest
     from gatedcir.gallery.retriever import Retriever
@@ -158,7 +170,7 @@ def _write(options: Options) -> None:
         engine=options.engine,
         workers=options.ray_workers,
     ) as index:
-        _change(index, options)
+        _change(index, options, store)
 
 
 def _copy(options: Options) -> None:
@@ -234,12 +246,19 @@ def _lists(options: Options) -> "Lists | None":
     return None if found == Lists() else found
 
 
-def _change(index: "Indexing", options: Options) -> None:
+def _change(index: "Indexing", options: Options, store: "ObjectStore | None") -> None:
     settings: dict[str, Any] = {"metadata": options.metadata, "num_workers": options.num_workers}
     if options.remove:
         index.remove(options.remove)
-    if options.images is not None:
-        index.sync(options.images, watch_deleted=options.watch_deleted, **settings)
+    images = options.images
+    if store is not None:
+        images = store.copy_to(
+            options.output,
+            num_workers=options.num_workers,
+            watch_deleted=options.watch_deleted,
+        )
+    if images is not None:
+        index.sync(images, watch_deleted=options.watch_deleted, **settings)
     if options.add:
         index.add(options.add, **settings)
     report = index.report
