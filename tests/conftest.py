@@ -29,7 +29,7 @@ LONGEST = {
     *("test_stopped_runs.py", "test_visual_commands.py", "test_cache.py", "test_precisions.py"),
     *("test_ablation.py", "test_configs.py", "test_resized.py", "test_train.py"),
 }
-SIZES = {"train": 16, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
+SIZES = {"train": 8, "val": 6, "test": 20}  # the CIRR server wants 50 images of test
 
 
 @pytest.hookimpl(wrapper=True)
@@ -96,7 +96,7 @@ def home(tmp_path_factory) -> Path:
     return folder
 
 
-SHORT = "--backbone tiny --batch-size 8 --num-workers 0 --mixed-precision fp32".split()
+SHORT = "--backbone tiny --batch-size 4 --num-workers 0 --mixed-precision fp32".split()
 
 
 def bad(command, flags, *words):

@@ -40,7 +40,7 @@ COMMANDS = [
 ]
 DEMO = "make demo"
 FEW = "--train 8 --val 2 --test 2".split()
-ONE_EPOCH = [*SHORT, "--num-epochs", "1", "--limit", "8"]
+ONE_EPOCH = [*SHORT, "--num-epochs", "1", "--limit", "4"]
 IN_ONE = ["--num-workers", "0"]  # process, as SHORT is
 SHORTER = {
     "train": ONE_EPOCH,
