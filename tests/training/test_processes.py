@@ -235,7 +235,7 @@ def test_scales_that_join_later_and_a_tower_in_less_memory(home, tmp_path):
         "--save-training",
     ]
     flags += (
-        "--num-epochs 2 --scale-warmup-epochs 1 --batch-size 4 --accumulate 2 --limit 8".split()
+        "--num-epochs 2 --scale-warmup-epochs 1 --batch-size 2 --accumulate 2 --limit 4".split()
     )
     flags += "--model.visual-scales 0.5 1.0 --model.scale-fusion absi --no-save-best".split()
     flags += "--train-vision --gradient-checkpointing --scales-sequential".split()
