@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,7 +40,7 @@ COMMANDS = [
 ]
 DEMO = "make demo"
 FEW = "--train 8 --val 2 --test 2".split()
-ONE_EPOCH = [*SHORT, "--num-epochs", "1"]
+ONE_EPOCH = [*SHORT, "--num-epochs", "1", "--limit", "4"]
 IN_ONE = ["--num-workers", "0"]  # process, as SHORT is
 SHORTER = {
     "train": ONE_EPOCH,
@@ -61,6 +62,27 @@ SHORTER = {
     "index": IN_ONE,
     "search": [],
 }
+
+
+def values(line, *flags):
+    """What stands after some flags of a command."""
+    words = shlex.split(line)
+    return [value for flag, value in pairwise(words) if flag in flags]
+
+
+def first_of_each_kind():
+    """All but the commands that differ from one before in the names of runs and results alone.
+
+    What others than these four write is read by commands after them.
+    """
+    kinds = {}
+    for page, line in COMMANDS:
+        names = [*values(line, "--model-path", "--resume"), *values(line, "--output", "--num")]
+        repeated = line.split()[1] in {"ablate", "evaluate", "gates", "train"}
+        apart = [name for name in names if name.startswith("exported") or not repeated]
+        kind = [word for word in shlex.split(line) if word not in names or word in apart]
+        kinds.setdefault(tuple(kind), (page, line))
+    return list(kinds.values())
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +115,15 @@ def forked_command(command, *, env):
     return SimpleNamespace(returncode=0, wait=lambda: 0)
 
 
+def test_models_that_commands_name_are_the_results_of_commands_before():
+    made = set()
+    for page, line in COMMANDS:
+        assert {*values(line, "--model-path", "--resume")} <= made, (page, line)
+        made |= {*values(line, "--output")}
+
+
 @pytest.mark.parametrize(
-    ("page", "line"), [(page, line) for page, line in COMMANDS if line != DEMO]
+    ("page", "line"), [(page, line) for page, line in first_of_each_kind() if line != DEMO]
 )
 def test_command(page, line, workplace, monkeypatch):
     program, *words = shlex.split(line)

@@ -57,7 +57,7 @@ def pretend(run, score, *, epochs=2):
     (run.path / "provenance.json").write_text(json.dumps(made_by))
     rows = [{"epoch": e, "recall_at1": 2.0 * e, HEADLINE: score * (e + 1) / 2} for e in (0, 1)]
     pd.DataFrame(rows[:epochs]).to_csv(run.path / "validation_metrics.csv", index=False)
-    costs = [{"epoch": e, "triplets_per_second": 4.0, "peak_memory_gib": 1 + e} for e in (0, 1)]
+    costs = [{"epoch": e, "triplets_per_second": 2.0, "peak_memory_gib": 1 + e} for e in (0, 1)]
     pd.DataFrame(costs[:epochs]).to_csv(run.path / "train_metrics.csv", index=False)
 
 
@@ -77,11 +77,11 @@ def test_some_cells_are_run_with_the_baseline(tmp_path):
 def test_data_batches_and_weights_are_checked_before_the_first_run(home, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grid.yaml").write_text("baseline: a\ncells: {a: {}, b: {seed-not: 1}}\n")
-    (tmp_path / "grid.yaml").write_text("baseline: a\ncells: {a: {}, b: {batch-size: 4}}\n")
+    (tmp_path / "grid.yaml").write_text("baseline: a\ncells: {a: {}, b: {batch-size: 2}}\n")
     flags = ["--grid", "grid.yaml", "--dataset", "CIRR", "--output", "out"]
     bad(ablate, flags, "there is no folder cirr_dataset")
     flags += ["--data-path", home / "cirr_dataset"]
-    bad(ablate, flags, "cell a: the training split has 16 triplets, fewer than one batch of 64")
+    bad(ablate, flags, "cell a: the training split has 8 triplets, fewer than one batch of 64")
     bad(ablate, [*flags, "--batch-size", "8", "--backbone", "no.pt"], "no weights 'no.pt'")
     assert not (tmp_path / "out").exists()
 
@@ -424,7 +424,7 @@ SCORES = {"none": (10.0, 12.0, 14.0), "gated": (13.0, 14.0, 18.0), "fast": (9.0,
 @pytest.fixture
 def scored(tmp_path):
     """A grid and its runs with known scores, the last one of `gated` failed."""
-    grid = grid_of(tmp_path, CELLS | {"lost": {"batch-size": 4, "seeds": 1}})
+    grid = grid_of(tmp_path, CELLS | {"lost": {"batch-size": 8, "seeds": 1}})
     runs = runs_of(grid, tmp_path)
     for run in runs:
         if run.cell in SCORES:
@@ -447,7 +447,7 @@ def test_the_rows_of_cells_are_the_statistics_of_their_runs(scored):
         assert (row[HEADLINE], row[f"{HEADLINE}_low"], row[f"{HEADLINE}_high"]) == (
             found.mean, found.low, found.high,
         )  # fmt: skip
-        assert row["seconds_per_step"] == 2.0  # batches of 8 at 4 triplets a second
+        assert row["seconds_per_step"] == 2.0  # batches of 4 at 2 triplets a second
         assert (row["peak_memory_gib"], row["trainable_parameters"]) == (2.0, 1_234_567)
     found = compare(SCORES["gated"], SCORES["none"])
     assert cells.loc["gated", f"{HEADLINE}_difference"] == 3.0

@@ -172,9 +172,9 @@ def test_a_limit_takes_the_first_triplets_and_says_so(home, cirr_run, tmp_path, 
     assert load_data(replace(data, limit=999), "val") == load_data(data, "val")
     run = tmp_path / "run"
     flags = ["--dataset", "CIRR", "--data-path", str(data.folder), *SHORT, "--num-epochs", "1"]
-    train.main([*flags, "--limit", "8", "--no-save", "--output", str(run)])
+    train.main([*flags, "--limit", "4", "--no-save", "--output", str(run)])
     made_by = json.loads((run / "provenance.json").read_text())
-    assert "only the first 8 of 16" in made_by["data"]["CIRR train"]
+    assert "only the first 4 of 8" in made_by["data"]["CIRR train"]
     evaluate.main(["--model-path", str(cirr_run), "--limit", "1"])
     assert "only the first 1 of 6" in capsys.readouterr().out
     bad(evaluate, ["--model-path", cirr_run, "--limit", 0], "--limit 0", "1 or more")

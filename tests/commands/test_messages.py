@@ -60,6 +60,7 @@ def tree(path):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
+@cache
 def file_of(name):
     """The project's file of a dotted module name, if it is one."""
     for folder in FOLDERS:
@@ -69,13 +70,16 @@ def file_of(name):
     return None
 
 
+@cache
 def imports_of(path):
+    """The project's files that a file imports."""
+    names = []
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return {file for name in names if (file := file_of(name))}
 
 
 def reached(path):
@@ -84,7 +88,7 @@ def reached(path):
     while waiting:
         if (one := waiting.pop()) not in found:
             found.add(one)
-            waiting += filter(None, map(file_of, imports_of(one)))
+            waiting += imports_of(one)
     return found
 
 
@@ -117,6 +121,7 @@ def text_of(node):
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
 
 
+@cache
 def sentences(path):
     """Strings of several words, without docstrings, help, and commands between backticks."""
     apart = set()
@@ -128,9 +133,11 @@ def sentences(path):
                 apart |= {id(inner) for inner in ast.walk(node.value)}
             case ast.JoinedStr():
                 apart |= {id(part) for part in node.values}
-    for node in ast.walk(tree(path)):
-        if " " in text_of(node) and id(node) not in apart:
-            yield re.sub(r"`[^`]*`", "", text_of(node))
+    return [
+        re.sub(r"`[^`]*`", "", text_of(node))
+        for node in ast.walk(tree(path))
+        if " " in text_of(node) and id(node) not in apart
+    ]
 
 
 def strangers(sentence, flags):

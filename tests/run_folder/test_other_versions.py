@@ -142,7 +142,7 @@ def test_tiny_weights_for_data_that_are_not_drawn_are_told(home, tmp_path, capsy
     data = tmp_path / "cirr"
     data.symlink_to(home / "cirr_dataset")
     flags = ["--dataset", "CIRR", *SHORT, "--batch-size", "25", "--output", str(tmp_path / "r")]
-    bad(blip_fine_tune_2, [*flags, "--data-path", data], "16 triplets")
+    bad(blip_fine_tune_2, [*flags, "--data-path", data], "8 triplets")
     printed = capsys.readouterr().out
     assert "synthetic data\n" in printed and "--backbone pretrain" not in printed
     data.unlink()
@@ -150,7 +150,7 @@ def test_tiny_weights_for_data_that_are_not_drawn_are_told(home, tmp_path, capsy
     for part in (home / "cirr_dataset").iterdir():
         if part.name != "synthetic.json":
             (data / part.name).symlink_to(part)
-    bad(blip_fine_tune_2, [*flags, "--data-path", data], "16 triplets")
+    bad(blip_fine_tune_2, [*flags, "--data-path", data], "8 triplets")
     printed = capsys.readouterr().out
     assert "synthetic data\n" not in printed
     assert "for trials" in printed and "--backbone pretrain" in printed

@@ -50,7 +50,7 @@ def test_averages_are_kept_only_where_they_are_better(scores, kept, figure):
 def test_a_run_with_averages_resumes_and_keeps_the_better_weights(home, tmp_path, monkeypatch):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "1", "--learning-rate", "1e-3", "--ema", "0.5", "--save-training"]
-    flags += ["--accumulate", "2", "--noise", "0.3", "--loss", "rcl", "--batch-size", "4"]
+    flags += ["--accumulate", "2", "--noise", "0.3", "--loss", "rcl", "--batch-size", "2"]
     blip_fine_tune_2.main([*flags, "--output", str(tmp_path / "run")])
     last, best = (checkpoint.load(tmp_path / "run/checkpoints" / n) for n in ("last.pt", "best.pt"))
     [row] = pd.read_csv(tmp_path / "run/validation_metrics.csv").to_dict("records")

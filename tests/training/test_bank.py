@@ -81,7 +81,7 @@ def test_a_store_is_a_file_without_a_name(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-THREE_STEPS = ["--batch-size", "5"]  # an epoch
+THREE_STEPS = ["--batch-size", "2", "--limit", "6"]  # an epoch
 
 
 def flags_of(run, output, *flags):
@@ -165,7 +165,7 @@ def test_a_stage_that_was_stopped_within_an_epoch_goes_on_as_if_it_had_not(
 
 
 def test_parts_of_a_batch_give_the_same_step(cirr_run, tmp_path):
-    quiet = ["--validation-frequency", "0", "--limit", "8"]
+    quiet = ["--validation-frequency", "0", "--batch-size", "8"]
     runs = [stage(cirr_run, tmp_path / n, *quiet, "--accumulate", n) for n in ("1", "4")]
     first, second = (pd.read_csv(run / "train_metrics.csv").loss.item() for run in runs)
     assert first == pytest.approx(second, rel=1e-5)
@@ -174,7 +174,7 @@ def test_parts_of_a_batch_give_the_same_step(cirr_run, tmp_path):
 @pytest.mark.parametrize("branch", ["both", "none"])
 def test_the_fusion_pass_is_trained_too_where_asked(cirr_run, tmp_path, branch):
     flags = ["--model.query-branch", branch, "--bank-hardest", "3", "--loss", "rcl"]
-    run = stage(cirr_run, tmp_path / "run", *flags, "--save-training", "--limit", "8")
+    run = stage(cirr_run, tmp_path / "run", *flags, "--save-training", "--limit", "4")
     before, after = weights_of(cirr_run, "best.pt"), weights_of(run)
     changed = {n for n in before if not torch.equal(before[n], after[n])}
     own = "backbone.qformer.encoder.layer.0.crossattention.attention.query.weight"

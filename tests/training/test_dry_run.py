@@ -108,7 +108,7 @@ def test_two_real_steps_on_cached_features(seen):
 def test_pixels_where_the_command_reads_pixels(seen, flags):
     found = measured(*flags)
     _, (batch,) = seen["step"][0]
-    assert tuple(batch.images.shape) == found.inputs == (16, *TINY_IMAGE)
+    assert tuple(batch.images.shape) == found.inputs == (8, *TINY_IMAGE)
     assert found.vision is None and found.cached == found.room == 0
     assert "in every step" in report(found, config_of(*flags))
 
@@ -158,7 +158,7 @@ def test_random_weights_at_other_sizes(monkeypatch):
     sizes["qformer_config"]["vocab_size"] = 450
     monkeypatch.setitem(sources.RANDOM, "random-vit-g", sizes)
     found = measured("--backbone", "random-vit-g", "--image-size", "48")
-    assert found.inputs == (16, 37, 48) and found.text_tokens == 32
+    assert found.inputs == (8, 37, 48) and found.text_tokens == 32
 
 
 def test_the_report_gives_all_figures():

@@ -24,7 +24,7 @@ def flags(home, tmp_path, monkeypatch):
 
     monkeypatch.setattr(step, "total_loss", broken)
     data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
-    data += ["--limit", "9", "--batch-size", "3", "--num-epochs", "2", "--save-training"]
+    data += ["--limit", "6", "--batch-size", "2", "--num-epochs", "2", "--save-training"]
     return [*data, "--output", str(tmp_path / "run")]
 
 
@@ -35,7 +35,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_its_triplets(flags, tmp_pat
     bad(blip_fine_tune_2, [*flags, "--save-every-steps", "2"], *words)
     found = json.loads(file.read_text())
     assert (found["epoch"], found["step"], found["loss"]) == (0, 1, "nan")
-    assert len({triplet["id"] for triplet in found["triplets"]}) == 3
+    assert len({triplet["id"] for triplet in found["triplets"]}) == 2
     assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 

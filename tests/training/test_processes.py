@@ -105,7 +105,7 @@ def run_of_two(_reach, home, tmp_path_factory):
     """
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
     flags += ["--num-epochs", "2", "--learning-rate", "1e-3", "--save-training"]
-    flags += ["--batch-size", "4"]  # two steps an epoch
+    flags += ["--batch-size", "2"]  # two steps an epoch
     flags += ["--model.gated-fusion.dropout", "0", "--model.gated-fusion.reads", "qformer"]
     flags += ["--loss-gate", "1", "--gate-target-layers", "0", "-1"]
     folder = tmp_path_factory.mktemp("two")
@@ -126,7 +126,7 @@ def test_the_command_trains_on_two_processes(run_of_two):
 def test_the_model_learns_on_two_processes_as_on_one_with_the_whole_batch(run_of_two, tmp_path):
     two, flags = run_of_two
     one = tmp_path / "one"
-    alone = ["--batch-size", "8", "--cache-features", "none", "--num-workers", "1"]
+    alone = ["--batch-size", "4", "--cache-features", "none", "--num-workers", "1"]
     blip_fine_tune_2.main([*map(str, flags), *alone, "--output", str(one)])
     found, expected = (pd.read_csv(run / "train_metrics.csv") for run in (two, one))
     for name in ("loss", "loss_itc", "loss_rtc", "loss_align", "loss_gate", "gate_mean", "alpha"):
@@ -235,7 +235,7 @@ def test_scales_that_join_later_and_a_tower_in_less_memory(home, tmp_path):
         "--save-training",
     ]
     flags += (
-        "--num-epochs 2 --scale-warmup-epochs 1 --batch-size 4 --accumulate 2 --limit 8".split()
+        "--num-epochs 2 --scale-warmup-epochs 1 --batch-size 2 --accumulate 2 --limit 4".split()
     )
     flags += "--model.visual-scales 0.5 1.0 --model.scale-fusion absi --no-save-best".split()
     flags += "--train-vision --gradient-checkpointing --scales-sequential".split()

@@ -36,7 +36,7 @@ def test_reports_name_the_loss_and_the_noise_of_a_run(home, tmp_path, capsys):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "1", "--loss", "rcl", "--noise", "0.25", "--output", str(run)]
     blip_fine_tune_2.main(flags)
-    noise = "4 of 16 training triplets are shuffled on purpose (--noise 0.25)"
+    noise = "2 of 8 training triplets are shuffled on purpose (--noise 0.25)"
     assert noise in capsys.readouterr().out
     said = json.loads((run / "provenance.json").read_text())["recipes"]
     assert said[0] == "--loss rcl" and noise in said[1]
@@ -91,17 +91,17 @@ def test_a_weight_counts_like_repetition_and_zero_like_absence():
 
 def test_further_captions_are_trained_on_and_counted(home, tmp_path, capsys):
     captions = json.loads((home / "cirr_dataset/cirr/captions/cap.rc2.train.json").read_text())
-    file = written(tmp_path, captions[:8], "more.json")
+    file = written(tmp_path, captions[:4], "more.json")
     run = tmp_path / "run"
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "1", "--extra-captions", str(file), "--extra-weight", "0.5"]
     blip_fine_tune_2.main([*flags, "--validation-frequency", "0", "--output", str(run)])
-    said = "8 further triplets with the weight 0.5 from more.json (--extra-captions)"
+    said = "4 further triplets with the weight 0.5 from more.json (--extra-captions)"
     assert said in capsys.readouterr().out
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["recipes"] == [said] and "extra captions more.json" in str(provenance)
     steps = (run / "train_steps.csv").read_text().splitlines()
-    assert len(steps) == 1 + 3  # 24 triplets in batches of 8
+    assert len(steps) == 1 + 3  # 12 triplets in batches of 4
 
 
 @pytest.mark.parametrize(

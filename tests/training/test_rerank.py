@@ -97,8 +97,8 @@ def test_the_table_names_gain_and_ceiling():
 
 def flags_of(cirr_run, output, *more):
     flags = ["--stage", "rerank", "--from", str(cirr_run), *SHORT[2:], "--learning-rate", "1e-3"]
-    flags += ["--num-epochs", "1", "--rerank", "5", "--rerank-negatives", "3", "--limit", "12"]
-    flags += ["--batch-size", "4", "--accumulate", "2", "--save-training", *more]
+    flags += ["--num-epochs", "1", "--rerank", "5", "--rerank-negatives", "3", "--limit", "6"]
+    flags += ["--batch-size", "2", "--accumulate", "2", "--save-training", *more]
     return [*flags, "--output", str(output)]
 
 

@@ -189,7 +189,7 @@ def test_resuming_another_training_is_refused(cirr_run):
     with pytest.raises(UserError, match=r"--model\.gated-fusion\.strategy"):
         blip_fine_tune_2.main(["--resume", str(cirr_run), "--model.gated-fusion.strategy", "none"])
     with pytest.raises(UserError, match="--batch-size"):
-        blip_fine_tune_2.main(["--resume", str(cirr_run), "--batch-size", "4"])
+        blip_fine_tune_2.main(["--resume", str(cirr_run), "--batch-size", "8"])
     before = (cirr_run / "train_metrics.csv").read_bytes()
     blip_fine_tune_2.main(["--resume", str(cirr_run), "--num-workers", "1"])  # nothing left to do
     assert (cirr_run / "train_metrics.csv").read_bytes() == before

@@ -20,7 +20,7 @@ from gatedcir.training import loop
 from gatedcir.training.saving import Saving
 from gatedcir.training.stop import Stop
 
-SMALL = "--limit 9 --batch-size 3 --num-epochs 2 --save-training --validation-frequency 2".split()
+SMALL = "--limit 6 --batch-size 2 --num-epochs 2 --save-training --validation-frequency 2".split()
 
 
 def flags_of(home, run, *more):

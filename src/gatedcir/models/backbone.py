@@ -60,16 +60,14 @@ class Backbone(VisionTower):
         with torch.device("meta"):
             return cls.from_config(config)
 
-    @classmethod
-    def from_state(cls, config: dict, weights: Mapping[str, Tensor]) -> "Backbone":
-        """A backbone in float32 around weights. It shares those that are float32 already.
+    def around(self, weights: Mapping[str, Tensor]) -> "Backbone":
+        """The same backbone, made `without_weights`, in float32. Weights in float32 are shared.
 
         Raises:
-            RuntimeError: the weights do not fit the config.
+            RuntimeError: the weights do not fit it.
         """
-        backbone = cls.without_weights(config)
-        backbone.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
-        return backbone._with_positions()
+        self.load_state_dict({name: w.float() for name, w in weights.items()}, assign=True)
+        return self._with_positions()
 
     @classmethod
     def with_random_weights(cls, config: dict, *, seed: int) -> "Backbone":

@@ -35,26 +35,30 @@ def autocast(precision):
 
 
 def check_one_step(module, loss_of):
-    """Forward, backward and an update that reach every weight."""
+    """Forward, backward and an update that would reach every weight. The weights stay."""
     learned = {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
-    before = {name: weight.detach().clone() for name, weight in learned.items()}
+    module.zero_grad()
     loss = loss_of()
     loss.backward()
-    torch.optim.SGD(learned.values(), lr=1.0).step()
     assert loss.isfinite()
-    assert all(weight.isfinite().all() for weight in learned.values())
-    unmoved = [name for name, weight in learned.items() if torch.equal(weight, before[name])]
+    unmoved = []
+    for name, weight in learned.items():
+        after = weight.detach() if weight.grad is None else weight.detach() - weight.grad
+        assert after.isfinite().all(), name
+        if torch.equal(after, weight):
+            unmoved.append(name)
     # The gradient of a single number may cancel in half precision.
     assert not [name for name in unmoved if learned[name].numel() > 1]
 
 
-@pytest.mark.parametrize("precision", PRECISIONS, ids=str)
 @pytest.mark.parametrize("neck", NECKS)
 @pytest.mark.parametrize("scale_fusion", SCALE_FUSIONS)
-def test_every_combination_of_fusions_learns_in_one_step(scale_fusion, neck, precision):
+def test_every_combination_of_fusions_learns_in_one_step(scale_fusion, neck):
     scales = (1.0,) if scale_fusion == "none" else (0.5, 1.0)
     for layer_fusion in LAYER_FUSIONS:
-        torch.manual_seed(2)  # no ReLU behind an average is silent for all images
+        # No ReLU behind an average is silent for all images. `torch.manual_seed` costs a
+        # millisecond more for GPUs.
+        torch.default_generator.manual_seed(2)
         count = 1 if layer_fusion == "none" else 2
         module = VisualFusion(
             width=WIDTH,
@@ -70,13 +74,14 @@ def test_every_combination_of_fusions_learns_in_one_step(scale_fusion, neck, pre
         sides = [round(4 * scale) for scale in scales for _ in range(count)]
         levels = [torch.randn(4, 1 + side * side, WIDTH) for side in sides]
         target = torch.randn(4, 17, WIDTH)
+        for precision in PRECISIONS:
 
-        def loss_of(module=module, levels=levels, target=target):
-            with autocast(precision):
-                fused, _ = module(levels)
-            return nn.functional.mse_loss(fused.float(), target, reduction="sum")
+            def loss_of(module=module, levels=levels, target=target, precision=precision):
+                with autocast(precision):
+                    fused, _ = module(levels)
+                return nn.functional.mse_loss(fused.float(), target, reduction="sum")
 
-        check_one_step(module, loss_of)
+            check_one_step(module, loss_of)
 
 
 def test_the_cases_are_all_five_hundred_and_four():

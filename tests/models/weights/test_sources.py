@@ -296,7 +296,8 @@ def test_another_image_size_interpolates_positions(sprc_file, capsys):
         torch.testing.assert_close(after, expected)
         assert model.levels(torch.randn(1, 3, 48, 48))[0].shape == (1, 37, 48)
     # The config tells the new size to checkpoints, and positions fit it without another change.
-    rebuilt = Backbone.from_state(model.backbone.config.to_dict(), model.backbone.state_dict())
+    empty = Backbone.without_weights(model.backbone.config.to_dict())
+    rebuilt = empty.around(model.backbone.state_dict())
     same_backbone(rebuilt, model.backbone)
     assert model.feature_bytes(torch.float32) == 37 * 48 * 4
     with pytest.raises(UserError, match=r"--image-size 50.*8 px"):

@@ -174,10 +174,10 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     weights = {
         n.removeprefix(BACKBONE): w for n, w in run.weights.items() if n.startswith(BACKBONE)
     }
-    expected = Backbone.without_weights(run.backbone).state_dict()
-    if wrong := mismatch(weights, expected):
+    empty = Backbone.without_weights(run.backbone)
+    if wrong := mismatch(weights, empty.state_dict()):
         raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
-    backbone = Backbone.from_state(run.backbone, weights)
+    backbone = empty.around(weights)
     backbone.sources = sources.get(f"{BACKBONE}vision_model.", ())
     return Pretrained(
         backbone,
@@ -248,7 +248,7 @@ def _from_lavis_names(
         )
     state = from_sprc(weights)
     return Pretrained(
-        Backbone.from_state(config, {n.removeprefix(BACKBONE): state[n] for n in names}),
+        empty.around({n.removeprefix(BACKBONE): state[n] for n in names}),
         wordpieces_beside(file, rows=_rows(empty)),
         f"{kind} in {file}",
         own={name: state[name].float() for name in own if name in state},
