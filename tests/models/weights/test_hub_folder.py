@@ -1,6 +1,7 @@
 """A trained model as a folder of the hub: bit for bit there and back, whole or not at all."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -206,3 +207,21 @@ def test_a_card_of_published_data_names_them(cirr_run, tmp_path):
     assert "on CIRR, 1 epoch" in card.text or "on CIRR, 2 epochs" in card.text
     assert {r.dataset_type for r in card.data.eval_results} == {"cirr"}
     assert "synthetic" not in card.text
+
+
+def test_a_card_shows_names_as_text(cirr_run, tmp_path):
+    nasty = "<img src=x onerror=alert(1)>"
+    run = whole_checkpoint(cirr_run)
+    made_by = {**run.provenance, "dataset": f"{nasty}\n# a", "data": {f"{nasty} val": "[a](b) `*|"}}
+    config = {**run.config, "dataset": f"{nasty};rm x", "backbone": f"`{nasty}\n```\n{nasty}"}
+    changed = replace(run, config=config, provenance=made_by, metrics={f"|{nasty}": 1.0})
+    hub_folder.write(changed, tmp_path / nasty)
+    card = ModelCard.load(tmp_path / nasty / "README.md")
+    shown = "\n".join(re.split(r"^(`{3,})[a-z]+\n.*?^\1$", card.text, flags=re.M | re.S)[::2])
+    assert "## Made by" in shown and shown.count("&lt;img") == 4
+    assert "<img" not in re.sub("`[^`]*`", "", shown)
+    assert not re.search(r"^# a$|```", shown, flags=re.M)
+    assert "\\[a\\](b) \\`\\*\\|" in shown and "evaluate --dataset '<img" in card.text
+    options = re.search(r"^(`{4,})yaml\n(.*?)^\1$", card.text, flags=re.M | re.S)
+    assert options is not None
+    assert yaml.safe_load(options[2]) == config_of(tmp_path / nasty)["gatedcir"]["options"]
