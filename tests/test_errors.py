@@ -6,6 +6,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -215,3 +216,13 @@ def test_a_link_to_itself_is_not_replaced(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(UserError, match="loop is a link to itself; name another path"):
         write_text(tmp_path / "loop", "")
+
+
+def test_a_link_to_itself_is_told_wherever_it_is_followed(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.version_info >= (3, 13):  # its pathlib does not mind
+            message = f"Symlink loop from '{tmp_path / 'loop'}'"
+            patch.setattr(Path, "resolve", Mock(side_effect=RuntimeError(message)))
+        assert status((tmp_path / "loop").resolve) == 2
+    assert capsys.readouterr().err.endswith("loop'; name another path, or remove that link.\n")

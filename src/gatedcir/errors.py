@@ -28,6 +28,7 @@ _LIMITS = {
     os.strerror(errno.EMFILE): "the limit on open files (ulimit -n)",
 }
 _WEIGHTS = (".pt", ".pth", ".safetensors")
+_LOOP = "Symlink loop from"  # pathlib's message of a link that leads to itself
 _NO_DISKS = (Path("/dev"), Path("/proc"), Path("/sys"))
 _MOST_LINKS = 40  # that a system follows
 _NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's messages, on CPUs and GPUs
@@ -185,6 +186,8 @@ def run_command(command: Callable[[], None]) -> None:
             sys.exit(_report(UserError(_why_not_passed_on(str(error)))))
         if is_lack_of_memory(error):
             sys.exit(_report(UserError(_out_of_memory(str(error)))))
+        if str(error).startswith(_LOOP):
+            sys.exit(_report(UserError(f"{error}; name another path, or remove that link.")))
         raise
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped.", file=sys.stderr)
