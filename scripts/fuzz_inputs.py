@@ -135,10 +135,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _check_atheris() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("atheris") is None:
-        raise UserError("the fuzzer needs atheris; install it with pip install atheris.")
+    try:
+        import atheris  # noqa: F401
+    except ImportError:
+        raise UserError("the fuzzer needs atheris; install it with pip install atheris.") from None
 
 
 if __name__ == "__main__":

@@ -48,17 +48,14 @@ def model_card(run: dict[str, Any], *, name: str) -> ModelCard:
         model_name=name if results else None,
         eval_results=results or None,
     )
+    used = ["--dataset", plain(options["dataset"]), "--model-path", "FOLDER_OR_HUB_NAME"]
     parts = [
         f"---\n{data.to_yaml()}\n---",
         f"# {_text(name)}",
         f"{_description(options)} {_history(options, run['epoch'], dataset)}",
         _measured(run["metrics"], protocol, dataset),
         "## Use",
-        _block(
-            "sh",
-            f"gatedcir evaluate --dataset {shlex.quote(plain(options['dataset']))} "
-            "--model-path FOLDER_OR_HUB_NAME\n",
-        ),
+        _block("sh", shlex.join(["gatedcir", "evaluate", *used]) + "\n"),
         _block(
             "python",
             "from gatedcir.pretrained import TrainedRetriever\n\n"
