@@ -13,7 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch._utils import ExceptionWrapper
 
-from gatedcir.errors import UserError, check_file_to_write, check_folder_to_write, run_command
+from gatedcir.errors import (
+    UserError,
+    check_file_to_write,
+    check_files_to_write,
+    check_folder_to_write,
+    run_command,
+)
 from gatedcir.files import write_text
 
 
@@ -226,3 +232,11 @@ def test_a_link_to_itself_is_told_wherever_it_is_followed(tmp_path, capsys):
             patch.setattr(Path, "resolve", Mock(side_effect=RuntimeError(message)))
         assert status((tmp_path / "loop").resolve) == 2
     assert capsys.readouterr().err.endswith("loop'; name another path, or remove that link.\n")
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    check_files_to_write((("--json", tmp_path / "a"), ("--html", None), ("--trec", tmp_path / "b")))
+    for other in ("a", "link"):
+        with pytest.raises(UserError, match=r"--json and --html name one file, .*; name two\."):
+            check_files_to_write((("--json", tmp_path / "a"), ("--html", tmp_path / other)))

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from gatedcir.children import end_with_starter
@@ -88,6 +88,19 @@ def check_file_to_write(path: Path, flag: str) -> None:
     if path.is_file() and _holds_weights(path.resolve()):
         raise UserError(f"{flag} {path} holds weights, which it would replace; name another file.")
     check_folder_to_write(path.parent, flag)
+
+
+def check_files_to_write(files: Iterable[tuple[str, Path | None]]) -> None:
+    """The same for several files with their flags. UserError also if two are one file."""
+    seen = dict[Path, str]()
+    for flag, path in files:
+        if path is None:
+            continue
+        check_file_to_write(path, flag)
+        place = Path(os.path.realpath(path))
+        if place in seen:
+            raise UserError(f"{seen[place]} and {flag} name one file, {path}; name two.")
+        seen[place] = flag
 
 
 def check_replaceable(path: Path, flag: str = "") -> None:
