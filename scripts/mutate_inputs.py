@@ -113,7 +113,7 @@ def run(kind: Kind, folder: Path, *, inputs: int, seed: str) -> Tally:
         change = mutate_json if file.suffix == ".json" and rng.random() < 0.7 else mutate
         file.write_bytes(change(good[file], rng))
         start = time.process_time()  # other programs may keep this one waiting
-        fault = _fault(kind.read, folder, tally)
+        fault = fault_of(kind.read, folder, tally)
         took = time.process_time() - start
         tally.slowest = max(tally.slowest, took)
         if took > MOST_SECONDS:
@@ -128,7 +128,8 @@ def run(kind: Kind, folder: Path, *, inputs: int, seed: str) -> Tally:
     return tally
 
 
-def _fault(read: Read, folder: Path, tally: Tally) -> str:
+def fault_of(read: Read, folder: Path, tally: Tally) -> str:
+    """Read a changed input, and count what becomes of it. Returns what is wrong with that."""
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

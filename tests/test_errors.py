@@ -6,12 +6,21 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch._utils import ExceptionWrapper
 
-from gatedcir.errors import UserError, check_file_to_write, check_folder_to_write, run_command
+from gatedcir.errors import (
+    UserError,
+    check_file_to_write,
+    check_files_to_write,
+    check_folder_to_write,
+    run_command,
+)
+from gatedcir.files import write_text
 
 
 def status(command):
@@ -179,6 +188,55 @@ def test_only_files_are_replaced(tmp_path):
         (tmp_path / name).touch()
         with pytest.raises(UserError, match=f"--json .*{name} holds weights, which it would"):
             check_file_to_write(tmp_path / name, "--json")
+    (tmp_path / "by_name.json").symlink_to(tmp_path / "last.pt")
+    torch.save({"a": torch.ones(1)}, tmp_path / "copy")
+    save_file({"a": torch.ones(1)}, tmp_path / "other copy")
+    for name in ("by_name.json", "copy", "other copy"):
+        with pytest.raises(UserError, match=f"--json .*{name} holds weights, which it would"):
+            check_file_to_write(tmp_path / name, "--json")
+    (tmp_path / "table.json").write_text('{"abc": {"d": 1}}')
+    check_file_to_write(tmp_path / "table.json", "--json")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(UserError, match="a link to a missing one; name another"):
         check_folder_to_write(tmp_path / "link", "--output")
+
+
+def test_a_name_of_the_system_that_leads_to_a_file_is_not_replaced(tmp_path):
+    """`command --json /dev/stdout > log` would replace the log."""
+    log = tmp_path / "log"
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    with log.open("w") as file:
+        kept = os.dup(1)
+        os.dup2(file.fileno(), 1)
+        try:
+            for path in (Path("/dev/stdout"), Path("/dev/fd/1"), tmp_path / "link"):
+                with pytest.raises(UserError, match="is a device or a pipe, and no file; name"):
+                    write_text(path, "{}")
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+    assert log.read_bytes() == b""
+
+
+def test_a_link_to_itself_is_not_replaced(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match="loop is a link to itself; name another path"):
+        write_text(tmp_path / "loop", "")
+
+
+def test_a_link_to_itself_is_told_wherever_it_is_followed(tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.version_info >= (3, 13):  # its pathlib does not mind
+            message = f"Symlink loop from '{tmp_path / 'loop'}'"
+            patch.setattr(Path, "resolve", Mock(side_effect=RuntimeError(message)))
+        assert status((tmp_path / "loop").resolve) == 2
+    assert capsys.readouterr().err.endswith("loop'; name another path, or remove that link.\n")
+
+
+def test_two_outputs_are_two_files(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    check_files_to_write((("--json", tmp_path / "a"), ("--html", None), ("--trec", tmp_path / "b")))
+    for other in ("a", "link"):
+        with pytest.raises(UserError, match=r"--json and --html name one file, .*; name two\."):
+            check_files_to_write((("--json", tmp_path / "a"), ("--html", tmp_path / other)))

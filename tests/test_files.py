@@ -1,7 +1,9 @@
 """What is written appears whole or not at all, and nothing of others is removed."""
 
+import ast
 import errno
 import os
+import re
 import resource
 import stat
 from contextlib import contextmanager
@@ -13,6 +15,8 @@ from safetensors.torch import save_file
 
 from gatedcir.errors import UserError
 from gatedcir.files import room_for, whole_file, whole_folder, write_text
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_a_file_appears_at_the_end(tmp_path):
@@ -232,3 +236,17 @@ def test_libraries_do_not_take_rights_away(tmp_path):
         (unfinished / "two").touch(0o600)
     for found in (tmp_path / "one", tmp_path / "folder" / "two"):
         assert found.stat().st_mode == plain.stat().st_mode
+
+
+def test_who_calls_a_file_damaged_asks_first_whether_it_was_read():
+    """Every handler of errors of reading, anywhere in the package."""
+    asked = 0
+    for file in sorted((ROOT / "src" / "gatedcir").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ExceptHandler) or node.type is None:
+                continue
+            body = "\n".join(map(ast.unparse, node.body))
+            if re.search(r"OSError|\bException\b", ast.unparse(node.type)) and "damaged" in body:
+                assert "check_was_read(" in body, f"{file}, line {node.lineno}"
+                asked += 1
+    assert asked > 8

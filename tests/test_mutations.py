@@ -2,7 +2,9 @@
 
 import json
 import random
+import sys
 
+import fuzz_inputs
 import mutate_inputs
 import pytest
 from conftest import bad
@@ -52,6 +54,12 @@ def test_faults_are_found(tmp_path, monkeypatch):
     (tmp_path / "slow").mkdir()
     found = run(Kind(write, lambda _: None), tmp_path / "slow" / "input", inputs=1, seed="0")
     assert "it took" in found.faults[0]
+
+
+def test_the_fuzzer_names_what_it_lacks(monkeypatch):
+    bad(fuzz_inputs, ["--kinds", "YAML", "XML"], "there are no kinds ['XML']", "FashionIQ")
+    monkeypatch.setitem(sys.modules, "atheris", None)  # not installed
+    bad(fuzz_inputs, ["--seconds", "1"], "needs atheris; install it with pip install atheris")
 
 
 def test_the_same_seed_gives_the_same_input():

@@ -18,7 +18,7 @@ from gatedcir.ablation.cells import chosen, read_grid, some_cells
 from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
 from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
-from gatedcir.ablation.write import write_all
+from gatedcir.ablation.write import check_place, write_all
 from gatedcir.commands import ablate
 from gatedcir.errors import UserError
 from gatedcir.evaluation.statistics import compare, estimate
@@ -416,6 +416,22 @@ def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     (runs[0].path / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="is no run"):
         check_folders(runs)
+
+
+def test_files_of_others_are_not_replaced_by_a_report(home, tmp_path):
+    output = tmp_path / "mine"
+    output.mkdir()
+    grid_of(tmp_path, CELLS)
+    given = ["--grid", str(tmp_path / "grid.yaml"), "--output", output, "--dataset", "CIRR"]
+    given += ["--data-path", str(home / "cirr_dataset"), *SHORT]
+    for name, words in (("report.md", "holds report.md and is no"), ("config.yaml", "holds a run")):
+        (output / name).write_text("mine")
+        bad(ablate, given, words)
+        (output / name).unlink()
+    assert not list(output.iterdir())
+    (output / "runs").mkdir()
+    (output / "report.md").touch()
+    check_place(output)  # of the ablation itself
 
 
 SCORES = {"none": (10.0, 12.0, 14.0), "gated": (13.0, 14.0, 18.0), "fast": (9.0, 11.0)}

@@ -45,7 +45,7 @@ PUBLISHED = {
 TOOLS = (  # scripts that are no commands
     *("bench_step", "bench_cache", "bench_reading", "bench_evaluation"),
     *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall", "compare_runs"),
-    *("mutate_inputs", "chaos"),
+    *("mutate_inputs", "fuzz_inputs", "chaos"),
 )
 HEAVY = ("torch", "PIL", "matplotlib", "transformers", "tqdm", "pandas")
 

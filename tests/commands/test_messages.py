@@ -19,7 +19,7 @@ TRAINING = {"--config", *flag_names(Config)}
 TOOLS = (
     "demo bench_cache bench_evaluation bench_multiscale bench_page bench_query bench_reading "
     "bench_report bench_search compare_with_lavis pretrain_tiny check_recall compare_runs "
-    "mutate_inputs chaos compare report"
+    "mutate_inputs fuzz_inputs chaos compare report"
 ).split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
 ONLY_TRAINING = {

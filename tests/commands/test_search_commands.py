@@ -1,6 +1,7 @@
 """`gatedcir index` and `gatedcir search`: what they print, and what they refuse."""
 
 import json
+import sys
 import webbrowser
 
 import pytest
@@ -143,6 +144,15 @@ def test_bad_input_is_one_sentence_and_writes_nothing(place, monkeypatch, comman
     before = sorted(place.rglob("*"))
     bad(command, words.split(), message)
     assert sorted(place.rglob("*")) == before
+
+
+def test_no_index_is_begun_without_what_it_needs(place, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # not installed
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n")
+    words = ["--images", place / "photos", "--model-path", "tiny", "--output", tmp_path / "new"]
+    bad(index, [*words, "--engine", "ray"], "Ray is needed and not installed")
+    bad(index, [*words, "--metadata", tmp_path / "t.csv"], "names no images; give it a column")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -68,3 +68,9 @@ def test_paths_in_lists_and_unions_are_expanded(monkeypatch):
     found = parse(Several, ["--inputs", "~/a", "b", "--choice", "~/c"], description="")
     assert found == Several((Path("/home/me/a"), Path("b")), Path("/home/me/c"))
     assert parse(Several, ["--choice", "none"], description="").choice == "none"
+
+
+def test_names_that_no_file_can_have_are_refused(yaml_file):
+    for escape in (r"\0", r"\ud83d"):
+        message = refusal("--config", yaml_file(f'dataset: CIRR\noutput: "a{escape}b"\n'))
+        assert "has letters that no file's name can have; name another path" in message

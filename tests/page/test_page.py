@@ -5,6 +5,7 @@ import json
 import shutil
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -224,6 +225,15 @@ def test_names_and_texts_are_shown_as_text(site):
     shown += parts.examples(site.examples(12)) + parts.problem("<script>")
     assert "<b>${1" not in shown and "<script" not in shown and "&lt;b&gt;" in shown
     assert shown.count("<img") == shown.count("alt=")
+
+
+def test_the_name_of_a_model_is_shown_as_text():
+    nasty = "<img src=x onerror=alert(1)>"
+    engine = SimpleNamespace(retriever=SimpleNamespace(name=f"/models/{nasty}"), rerank=0)
+    names = Site([engine, engine], Kept(1, len)).names
+    shown = parts.title(f"Search 3 images with {names[0]}", [nasty])
+    shown += parts.results(Visit(Asked()), [(name, []) for name in names])
+    assert "<img" not in shown and shown.count("&lt;img src=x") >= 4
 
 
 def test_maps_are_drawn_cell_by_cell(site):

@@ -126,6 +126,20 @@ def test_the_report_of_tables_alone_opens_no_model(cirr_run, tmp_path, monkeypat
     bad(report, [run, "--output", file], "provenance.json is damaged")
 
 
+def test_a_run_with_markup_in_its_names_is_shown_as_text(cirr_run, tmp_path):
+    nasty = "<img src=x onerror=alert(1)><script>"
+    run = shutil.copytree(cirr_run, tmp_path / nasty)
+    (run / "README.md").write_text(nasty)
+    made_by = json.loads((run / "provenance.json").read_text())
+    made_by |= {"dataset": nasty, "data": {nasty: nasty}, "git": nasty, "device": nasty}
+    (run / "provenance.json").write_text(json.dumps(made_by))
+    file = tmp_path / "report.html"
+    report.main([str(run), "--output", str(file), "--no-evaluate"])
+    page = Page(file.read_text(encoding="utf-8"))
+    assert nasty in page.text
+    assert not any(name.startswith("on") for _, each in page.found for name in each)
+
+
 def test_two_models_are_compared(home, cirr_run, tmp_path, capsys):
     files = ["--json", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html")]
     compare.main(["tiny", str(cirr_run), *files, "--num", "2", "--num-workers", "0"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from gatedcir.features.folder import FeatureFolder
 from gatedcir.gallery.gallery import Gallery
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.pretrained import TrainedRetriever
+from gatedcir.search import large
 from gatedcir.synthetic.layouts import write_cirr
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -81,10 +83,20 @@ def test_features_that_release_0_2_kept_are_not_encoded_again(tmp_path):
         assert torch.equal(kept.load(images)[name][0], pixels.flatten(1).T)
 
 
-def test_an_index_of_the_first_format_is_searched(tmp_path):
-    """Release 0.2 had none, and this one is of its successor."""
-    folder = shutil.copytree(FIXTURES / "index_1", tmp_path / "index")
-    gallery = Gallery.open(folder, Retriever.from_pretrained("tiny"))
+@pytest.mark.parametrize("kind", ["exact", "large", "embedded"])
+def test_an_index_of_the_first_format_is_searched(tmp_path, monkeypatch, kind):
+    """Release 0.2 had none, and these are of its successors."""
+    name = "index_1" if kind == "exact" else f"index_1_{kind}"
+    if kind == "embedded":
+        pytest.importorskip("qdrant_edge")
+        with tarfile.open(FIXTURES / f"{name}.tar.xz") as packed:  # of files that are mostly empty
+            packed.extractall(tmp_path, filter="data")
+    else:
+        shutil.copytree(FIXTURES / name, tmp_path / name)
+    for constant in ("_CANDIDATES", "_FOR_EACH", "_SHARE"):
+        monkeypatch.setattr(large, constant, 1)  # else three images are searched without lists
+    gallery = Gallery.open(tmp_path / name, Retriever.from_pretrained("tiny"))
+    assert (kind == "large") == ("24 features in 2 lists" in str(gallery.info()))
     found = {hit.path.name: hit.score for hit in gallery.search(text="make it red", k=3)}
     expected = {"c.png": 0.19067, "a.png": 0.11326, "b.png": 0.03704}
     assert found == pytest.approx(expected, abs=1e-3) and list(found) == list(expected)

@@ -17,6 +17,8 @@ from gatedcir.errors import UserError
 from gatedcir.options.config import Config, DataConfig, OptimConfig, RunConfig
 from gatedcir.options.model_config import GatedFusionConfig, ModelConfig
 from gatedcir.options.parsing import from_dict, read_yaml, to_dict
+from gatedcir.run_folder import folder as folder_module
+from gatedcir.run_folder.claim import Claim
 from gatedcir.run_folder.folder import STEPS, TRAIN, VALIDATION, RunFolder
 from gatedcir.run_folder.provenance import provenance
 from gatedcir.training.resume import claim_folder
@@ -142,6 +144,21 @@ def test_a_run_without_a_name_gets_one(config, tmp_path, monkeypatch):
         RunFolder.create(place.path, to_dict(unnamed), PROVENANCE).board.close()
     assert yaml.safe_load((place.path / "config.yaml").read_text())["output"] is None
     assert not other.path.exists()
+
+
+def test_a_run_that_begins_in_the_same_moment_gets_another_name(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    others = []
+
+    def claim(path):
+        if not others:  # after the look at the path
+            others.append(Claim(path))
+        return Claim(path)
+
+    monkeypatch.setattr(folder_module, "Claim", claim)
+    with claim_folder(replace(config, run=RunConfig())) as place:
+        assert place.path.name == f"{others[0].folder.name}-2"
+    others[0].release()
 
 
 def test_a_crash_while_writing_leaves_the_old_table(folder, monkeypatch):

@@ -1,10 +1,16 @@
 """The optimiser's own numbers, and how the learning rate goes up and down."""
 
+import copy
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
+from gatedcir.errors import UserError
 from gatedcir.options.config import OptimConfig
-from gatedcir.training.optim import make_optimizer
+from gatedcir.training.optim import check_state, make_optimizer
+from gatedcir.training.resume import told_of
 
 
 def test_the_optimiser_and_its_schedule():
@@ -22,3 +28,28 @@ def test_the_optimiser_and_its_schedule():
     angles = torch.arange(7) / 6 * torch.pi
     expected = torch.cat([torch.tensor([0.0, 0.5]), (1 + angles.cos()) / 2])
     torch.testing.assert_close(torch.tensor(rates), expected.float())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s["state"][0].update(exp_avg=torch.ones(2)), "weight 0 does not fit"),
+        (lambda s: s["state"][0].update(step=None), "weight 0 does not fit"),
+        (lambda s: s["state"][0].pop("exp_avg_sq"), "weight 0 does not fit"),
+        (lambda s: s["state"].update({9: {}}), "index"),
+        (lambda s: s["state"].update({0: []}), "items"),
+        (lambda s: s["param_groups"][0].update(lr="fast"), "lr of a group of weights is 'fast'"),
+        (lambda s: s["param_groups"][0].update(maximize=2**70), "maximize of a group"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(change, words):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    state = copy.deepcopy(optimizer.state_dict())
+    check_state(state, optimizer)
+    change(state)
+    with pytest.raises(UserError, match=words) as error, told_of(Path("run")):
+        check_state(state, optimizer)
+    assert "last.pt holds a state that no training can go on from" in str(error.value)

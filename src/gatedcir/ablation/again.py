@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-from gatedcir.ablation.runs import WAY_OUT
+from gatedcir.ablation.runs import RUNS, WAY_OUT
 from gatedcir.assemble.evaluator import open_evaluator
 from gatedcir.errors import UserError
 from gatedcir.evaluation.evaluator import rank_each
@@ -28,7 +28,7 @@ def kept_runs(folder: Path, baseline: str) -> Runs:
         UserError: there are none, or none of the baseline.
     """
     found: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in sorted((folder / "runs").glob("*/seed*")):
+    for path in sorted((folder / RUNS).glob("*/seed*")):
         found[path.parent.name][int(path.name.removeprefix("seed"))] = path
     if baseline not in found:
         cells = ", ".join(found) or "no runs"

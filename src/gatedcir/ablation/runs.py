@@ -30,6 +30,7 @@ from gatedcir.run_folder.claim import LOCK, in_use
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
 
 TRAINER = (sys.executable, "-m", "gatedcir", "train")
+RUNS = "runs"  # the folder of all of them in an ablation's folder
 OUTPUT, ERRORS, FAILURE = "output.log", "errors.log", "failure.txt"
 LOGS = {OUTPUT, ERRORS, FAILURE, LOCK}  # left by a run that failed at once
 WAY_OUT = "remove the folder to train that run again"  # the alternative to a copy of a damaged file
@@ -86,7 +87,7 @@ def runs_of(grid: Grid, output: Path) -> list[Run]:
         for cell in grid.cells:
             if number < cell.seeds:
                 seed = cell.config.optim.seed + number
-                path = output / "runs" / cell.name / f"seed{seed}"
+                path = output / RUNS / cell.name / f"seed{seed}"
                 config = replace(
                     cell.config,
                     optim=replace(cell.config.optim, seed=seed),

@@ -11,7 +11,7 @@ from typing import Any
 
 from gatedcir.ablation.runs import ERRORS, Run, Started, start_run
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import parse_json, write_json
+from gatedcir.files import check_was_read, parse_json, write_json
 
 JOBS = "jobs.json"  # the number of each run's job
 
@@ -112,6 +112,7 @@ def _numbers(file: Path) -> list[str]:
     try:
         return [str(number) for number in parse_json(file.read_text(encoding="utf-8")).values()]
     except (OSError, ValueError, AttributeError) as error:
+        check_was_read(file, error)
         raise UserError(
             f"{file} is damaged ({reason_of(error)}); look with squeue for jobs that still wait, "
             "and delete the file."

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gatedcir.ablation.cells import Grid
 from gatedcir.ablation.report import Compared, format_page, page_sections
-from gatedcir.ablation.runs import Run
+from gatedcir.ablation.runs import RUNS, Run
 from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import (
     FINISHED,
@@ -24,7 +24,8 @@ from gatedcir.ablation.tables import (
     write_csv,
 )
 from gatedcir.benchmarks.registry import benchmark
-from gatedcir.files import write_text
+from gatedcir.errors import UserError
+from gatedcir.files import CONFIG_FILE, write_text
 from gatedcir.report.blocks import Chart, write_page
 from gatedcir.visualize import charts, style
 
@@ -33,6 +34,22 @@ CHARTS = {
     "curves.png": charts.curves_chart,
     "costs.png": charts.cost_chart,
 }
+
+
+_TABLES = ("cells.csv", "summary.csv")
+_PAGES = ("report.md", "report.html")
+
+
+def check_place(folder: Path) -> None:
+    """UserError if a folder is a run, or holds files of others that `write_all` would replace."""
+    if (folder / CONFIG_FILE).exists():
+        raise UserError(f"{folder} holds a run and no ablation; name a new folder with --output.")
+    if not (folder / RUNS).is_dir():
+        for name in (*_TABLES, *_PAGES, *CHARTS):
+            if (folder / name).exists():
+                raise UserError(
+                    f"{folder} holds {name} and is no ablation; name a new folder with --output."
+                )
 
 
 def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> Path:
@@ -49,8 +66,8 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
     metric = measured.headline
     table = table_of_runs(runs)
     cells = table_of_cells(table, grid, metric)
-    write_csv(folder / "cells.csv", table)
-    write_csv(folder / "summary.csv", cells)
+    for name, rows in zip(_TABLES, (table, cells), strict=True):
+        write_csv(folder / name, rows)
     charts_of, protocol, queries = dict[str, Figure](), {}, None
     if len(cells):
         done = next(run for run in runs if run.is_finished())
@@ -65,10 +82,11 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
     columns = measured.columns(metrics_of(table))
     found = Compared(table, cells, grid, metric, columns, protocol, queries)
     drawn = [Chart.of(figure, name) for name, figure in charts_of.items()]
-    write_page(folder / "report.html", title, page_sections(found, drawn))
+    text, html = (folder / name for name in _PAGES)
+    write_page(html, title, page_sections(found, drawn))
     page = format_page(found, title=title, pictures=list(charts_of))
-    write_text(folder / "report.md", page)
-    return folder / "report.md"
+    write_text(text, page)
+    return text
 
 
 def _shown(

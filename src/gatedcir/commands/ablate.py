@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.ablation.engines import ENGINES
     from gatedcir.ablation.runs import check_folders, check_free, execute, runs_of
     from gatedcir.ablation.same_data import check_data
-    from gatedcir.ablation.write import write_all
+    from gatedcir.ablation.write import check_place, write_all
     from gatedcir.run_folder.claim import Claim
     from gatedcir.run_folder.folder import RUNS
 
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = shared.data.dataset
     output = given.output or RUNS / f"ablation-{options.grid.stem}-{dataset.lower()}"
     runs = runs_of(grid, output)
+    check_place(output)
     claim = Claim(output, "--output")
     try:
         check_folders(runs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from gatedcir.commands.main import COMMANDS
-from gatedcir.errors import UserError, check_file_to_write
+from gatedcir.errors import UserError, check_file_to_write, plain
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.options.parsing import parse
 
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _name(config: Config) -> str:
     strategy = config.model.gated_fusion.strategy
-    return f"{config.backbone.backbone} with the text-image fusion {strategy}"
+    return plain(f"{config.backbone.backbone} with the text-image fusion {strategy}")
 
 
 def _describe(name: str) -> "tuple[ComposedRetriever, Config]":
@@ -80,7 +80,7 @@ def _describe(name: str) -> "tuple[ComposedRetriever, Config]":
     print(f"weights: {found.description}")
     if found.run is not None:
         for metric, value in found.run.metrics.items():
-            print(f"  {metric}: {value:.2f}")
+            print(f"  {plain(metric)}: {value:.2f}")
     print("\nparameters:", *_parameters(model), sep="\n")
     print("\nshapes:", *_shapes(model), sep="\n")
     print("\noptions:", yaml.safe_dump(to_dict(config), sort_keys=False), sep="\n", end="")

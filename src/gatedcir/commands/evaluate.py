@@ -10,7 +10,7 @@ import tyro
 from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, InRun, OfRun, data_of
-from gatedcir.errors import UserError, check_file_to_write
+from gatedcir.errors import UserError, check_files_to_write
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     Categories,
@@ -119,13 +119,8 @@ def check_targets(splits: "Sequence[Split]") -> None:
 
 
 def _check_files(options: Options) -> None:
-    for flag, file in (
-        ("--output", options.output),
-        ("--ranks", options.ranks),
-        ("--trec", options.trec),
-    ):
-        if file is not None:
-            check_file_to_write(file, flag)
+    files = ("--output", options.output), ("--ranks", options.ranks), ("--trec", options.trec)
+    check_files_to_write(files)
     if options.ranks is not None:
         from gatedcir.evaluation.query_files import check_table
 

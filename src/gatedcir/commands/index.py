@@ -151,9 +151,16 @@ def _write(options: Options) -> None:
 
         store = ObjectStore.open(options.fetch)
     from gatedcir.gallery.indexing import Indexing
+    from gatedcir.gallery.photos import read_metadata
     from gatedcir.gallery.place import read_manifest
     from gatedcir.gallery.retriever import Retriever
 
+    if options.engine == "ray":
+        from gatedcir.gallery.ray_engine import ray_module
+
+        ray_module()  # both are looked at before there is an index
+    if options.metadata is not None:
+        read_metadata(options.metadata)
     settings = _settings(options)
     name: Any = options.model_path
     if name is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gatedcir.errors import UserError, check_folder_to_write, reason_of
-from gatedcir.files import parse_json, write_json
+from gatedcir.files import check_was_read, parse_json, write_json
 from gatedcir.gallery.place import (
     CATALOGUE,
     COPYING,
@@ -89,6 +89,7 @@ def _is_begun(target: Path, what: dict[str, Any]) -> bool:
         try:
             before = dict(parse_json((target / COPYING).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
+            check_was_read(target / COPYING, error)
             raise UserError(
                 f"{target / COPYING} is damaged ({reason_of(error)}); delete {target}, and copy "
                 "the index again."

@@ -56,7 +56,7 @@ def encode(
         UserError: Ray is not installed, or the cluster does not answer, or a worker has another
             model.
     """
-    ray = _ray()
+    ray = ray_module()
     begun = not ray.is_initialized()
     try:
         if begun:
@@ -95,7 +95,7 @@ def encode(
             ray.shutdown()
 
 
-def _ray() -> Any:
+def ray_module() -> Any:
     """The module. UserError if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:

@@ -55,10 +55,17 @@ class Backbone(VisionTower):
         return cls(_Blip2(Blip2Config.from_dict(config)))
 
     @classmethod
-    def without_weights(cls, config: dict) -> "Backbone":
-        """The names and shapes of a backbone, on the meta device, without memory for weights."""
+    def without_weights(cls, config: dict, *, most: int | None = None) -> "Backbone":
+        """The names and shapes of a backbone, on the meta device, without memory for weights.
+
+        ValueError if it would have more than `most` layers, each of which takes memory and time.
+        """
+        known = Blip2Config.from_dict(config)
+        for part in (known.vision_config, known.qformer_config) if most is not None else ():
+            if part.num_hidden_layers > most:
+                raise ValueError(f"{part.num_hidden_layers} layers for {most} weights")
         with torch.device("meta"):
-            return cls.from_config(config)
+            return cls(_Blip2(known))
 
     def around(self, weights: Mapping[str, Tensor]) -> "Backbone":
         """The same backbone, made `without_weights`, in float32. Weights in float32 are shared.

@@ -18,8 +18,10 @@ def expand(path: str) -> str:
     """A path in which `~` and the names of variables are replaced by their values.
 
     Raises:
-        UserError: a variable is not set, or there is no home folder.
+        UserError: a variable is not set, there is no home folder, or no file can have this name.
     """
+    if not _is_name(path):
+        raise UserError(f"{path!r} has letters that no file's name can have; name another path.")
     if "$" in path and not Path(path).exists():  # else it is a name that has a $ in it
         for bare, braced in _VARIABLE.findall(path):
             if (name := bare or braced) not in os.environ:
@@ -54,3 +56,11 @@ def _expanded(value: Any, may_be_path: bool) -> Any:
     if isinstance(value, Path):
         return Path(expand(str(value)))
     return expand(value) if may_be_path and isinstance(value, str) else value
+
+
+def _is_name(path: str) -> bool:
+    """Whether the system takes a text as a path."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # half of a pair of surrogates
+        return False

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -153,7 +154,7 @@ def parse(content: dict[str, Any], file: Path) -> Checkpoint:
     """The checkpoint in the content of a file. Parts that a later version added are left out.
 
     Raises:
-        UserError: parts of it are missing.
+        UserError: parts of it are missing, or hold values of a wrong kind.
     """
     names = {field.name for field in fields(Checkpoint)}
     values = {"towers": None} | {n: value for n, value in content.items() if n in names}
@@ -166,7 +167,38 @@ def parse(content: dict[str, Any], file: Path) -> Checkpoint:
                 f"{file} is a damaged checkpoint, whose {name} is a {type(values[name]).__name__}; "
                 "copy it again, or train it again."
             )
+    for part in (part for part, good in _PARTS.items() if not good(values[part])):
+        raise UserError(
+            f"{file} is a damaged checkpoint, whose {part} holds values of a wrong kind; copy it "
+            "again, or train it again."
+        )
     return Checkpoint(**values)
+
+
+def _are(kind: type | tuple[type, ...]) -> Callable[[dict[Any, Any]], bool]:
+    return lambda found: all(isinstance(n, str) and isinstance(v, kind) for n, v in found.items())
+
+
+def _are_notes(towers: dict[Any, Any] | None) -> bool:
+    """Whether each note of a tower has its hash, its precision and its sources."""
+    return _are(dict)(towers or {}) and all(
+        isinstance(note.get("hash"), str)
+        and isinstance(getattr(torch, str(note.get("dtype")), None), torch.dtype)
+        and isinstance(sources := note.get("sources"), (list, tuple))
+        and all(isinstance(source, str) for source in sources)
+        for note in (towers or {}).values()
+    )
+
+
+_PARTS: dict[str, Callable[[Any], bool]] = {
+    "weights": _are(torch.Tensor),
+    "backbone": _are(object),
+    "config": _are(object),
+    "provenance": _are(object),
+    "metrics": _are((int, float)),
+    "towers": _are_notes,
+}
+"""Parts of a checkpoint -> whether the values in them are of their kind."""
 
 
 def goes_on(run: Path) -> bool:

@@ -4,7 +4,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,9 @@ def _new_claim(given: Path | None, name: str) -> Claim:
     for number in itertools.count(1):
         path = RUNS / (name if number == 1 else f"{name}-{number}")
         if not path.exists():
-            break
-    return Claim(path)
+            with suppress(UserError):  # a process that began in the same second has it
+                return Claim(path)
+    raise AssertionError("numbers have no end")
 
 
 def _check_new(path: Path) -> None:

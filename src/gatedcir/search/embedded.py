@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import room_for
+from gatedcir.files import check_was_read, room_for
 from gatedcir.search.database import DatabaseIndex
 from gatedcir.search.index import Features, Floats, Form
 
@@ -47,6 +47,7 @@ class EmbeddedIndex(DatabaseIndex):
                     f"{folder} is in use by another process; wait until it ends, or keep the index "
                     "in an exact one, which several processes can read."
                 ) from None
+            check_was_read(folder, error)
             raise UserError(
                 f"{folder} is damaged ({reason}); delete it, and its images are encoded again."
             ) from None

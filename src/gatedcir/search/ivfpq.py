@@ -17,7 +17,7 @@ import torch
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import parse_json, whole_folder, write_json
+from gatedcir.files import check_was_read, parse_json, whole_folder, write_json
 from gatedcir.search.index import Floats
 
 _FAISS: Any = faiss  # its types leave some names out
@@ -75,6 +75,7 @@ class Lists:
         try:
             return cls(**parse_json(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
+            check_was_read(file, error)
             raise UserError(
                 f"{file} is damaged ({reason_of(error)}); delete it for the defaults."
             ) from None
@@ -166,6 +167,7 @@ class FirstStage:
             with np.load(folder / _IMAGES) as images:
                 return cls(lists, index, images["numbers"], images["marks"])
         except Exception as error:  # FAISS has no class of its own for them
+            check_was_read(folder, error)
             raise UserError(
                 f"{folder} is damaged ({reason_of(error)}); delete it, and run gatedcir index "
                 "again."

@@ -17,7 +17,7 @@ import numpy as np
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import parse_json, write_json
+from gatedcir.files import check_was_read, parse_json, write_json
 from gatedcir.search.database import DatabaseIndex
 from gatedcir.search.index import Features, Floats, Form
 
@@ -77,6 +77,7 @@ class Server:
         try:
             return cls(**parse_json(file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
+            check_was_read(file, error)
             raise UserError(
                 f"{file} does not say where the index is ({reason_of(error)}); put a copy back, or "
                 "make an index of the kind server with an address."

@@ -48,3 +48,29 @@ def parameter_groups(model: nn.Module, options: OptimConfig) -> list[dict[str, A
         }
         for added, plain, scalar in sorted(groups)
     ]
+
+
+def check_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """ValueError if a state that was read from a file is none of the optimiser's weights.
+
+    torch looks at no shape, and writes past the end of a tensor that is too small.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, values in state["state"].items():
+        shapes = {"step": torch.Size(), "exp_avg": parameters[number].shape}
+        shapes["exp_avg_sq"] = shapes["exp_avg"]
+        if {name: getattr(value, "shape", None) for name, value in values.items()} != shapes:
+            raise ValueError(f"the state of weight {number} does not fit it")
+    for before, now in zip(state["param_groups"], optimizer.param_groups, strict=True):
+        for name in before.keys() & now.keys() - {"params"}:
+            if not _is_like(before[name], now[name]):
+                raise ValueError(f"{name} of a group of weights is {before[name]!r}")
+
+
+def _is_like(found: Any, wanted: Any) -> bool:
+    """Whether a value of a file has the kind of another. None stands for a choice of torch's."""
+    if wanted is None or isinstance(wanted, bool):
+        return found is None or isinstance(found, bool)
+    if isinstance(wanted, tuple | list):
+        return isinstance(found, tuple | list) and len(found) == len(wanted)
+    return isinstance(found, int | float) and not isinstance(found, bool)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from gatedcir.assemble.data import is_synthetic
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import changed_split
-from gatedcir.errors import UserError
+from gatedcir.errors import UserError, is_lack_of_memory, reason_of
 from gatedcir.files import NotReadError
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.command_line import by_name
@@ -52,7 +52,22 @@ def load_resumed(config: Config, processes: int) -> tuple[Checkpoint, Tables]:
             "make other batches; launch as many, or start a new run."
         )
     kept = found.trainer.get("tables")  # earlier versions only have them in their files
-    return found, rows_until(config.run.resume, found.epoch, kept)
+    with told_of(config.run.resume):
+        return found, rows_until(config.run.resume, found.epoch, kept)
+
+
+@contextmanager
+def told_of(run: Path) -> Iterator[None]:
+    """UserError in place of any other error of loading the state of a run."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        if is_lack_of_memory(e):
+            raise
+        raise UserError(
+            f"{run / CHECKPOINTS / LAST} holds a state that no training can go on from "
+            f"({reason_of(e)}); put {BEFORE} in its place, or start again."
+        ) from None
 
 
 def _newest(folder: Path) -> Checkpoint | None:

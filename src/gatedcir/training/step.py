@@ -25,7 +25,7 @@ from gatedcir.training.accumulate import Forward, Part, backward_in_chunks, spli
 from gatedcir.training.averaging import AveragedWeights
 from gatedcir.training.health import finite_everywhere
 from gatedcir.training.losses import CHANCES, losses_of, total_loss
-from gatedcir.training.optim import make_optimizer
+from gatedcir.training.optim import check_state, make_optimizer
 from gatedcir.training.sharding import (
     average_scalars,
     clip_gradients,
@@ -192,6 +192,7 @@ class TrainingStep:
 
         Raises:
             UserError: it is of an optimiser with other groups of weights.
+            ValueError: it fits the optimiser's weights in no way.
         """
         found = state["optimizer"]
         before, now = (
@@ -203,6 +204,7 @@ class TrainingStep:
                 "the optimiser's state groups the weights in another way than this version; go on "
                 "with the revision that trained it, which provenance.json names, or start again."
             )
+        check_state(found, self.optimizer)
         self.optimizer.load_state_dict(spread(found, self.optimizer))
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])

@@ -36,7 +36,7 @@ from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.provenance import RECIPES, provenance
 from gatedcir.training.health import StepLosses, check_progress, check_weights
 from gatedcir.training.loss_watch import LossWatch
-from gatedcir.training.resume import check_same_data, remarks
+from gatedcir.training.resume import check_same_data, remarks, told_of
 from gatedcir.training.saving import Saving
 from gatedcir.training.sharding import gathered
 from gatedcir.training.so_far import SoFar
@@ -77,7 +77,9 @@ class Trainer:
         rows = StepRows(first=epoch * steps, every=every(steps, config.run.log_every))
         found = SoFar(rows, self.accelerator.device)
         process = self.accelerator.process_index
-        found.resume(self.resumed, epoch, process)
+        if self.resumed is not None and self.config.run.resume is not None:
+            with told_of(self.config.run.resume):
+                found.resume(self.resumed, epoch, process)
         watch = LossWatch(epoch, found, self.loader, self.folder, process, saving.open)
         self.watch = watch
         self.step.choose_scales(epoch)
@@ -163,10 +165,12 @@ class Trainer:
         found = self.resumed
         if found is None or found.trainer is None:
             return -math.inf
-        self.step.load_state(found.trainer)
-        if first := found.trainer.get("first_losses"):  # earlier versions did not save them
-            self.first_losses = StepLosses(*first)
-        return found.trainer["best"]
+        assert self.config.run.resume is not None
+        with told_of(self.config.run.resume):
+            self.step.load_state(found.trainer)
+            if first := found.trainer.get("first_losses"):  # earlier versions did not save them
+                self.first_losses = StepLosses(*first)
+            return float(found.trainer["best"])
 
 
 def prepare(
@@ -195,7 +199,9 @@ def prepare(
     weights = None if resumed is None else with_own_towers(resumed, model)
     place(model, accelerator.device, config)
     if weights is not None:
-        model.load_state_dict(weights)  # whole, before the step may spread them
+        assert config.run.resume is not None
+        with told_of(config.run.resume):
+            model.load_state_dict(weights)  # whole, before the step may spread them
     towers = towers_left_out(config, model)
     here = with_workers_that_fit(config, model, max(2 * config.optim.batch_size, LARGEST_BATCH))
     source = make_source(here, model, [*train_splits, *splits])

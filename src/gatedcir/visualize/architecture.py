@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
+from gatedcir.errors import plain
+
 Kind = Literal["data", "frozen", "trained", "loss"]
 _FILLS = {"data": "#ffffff", "frozen": "#dbe7f3", "trained": "#fde3c4", "loss": "#dcefd9"}
 _MEANINGS = {
@@ -176,7 +178,7 @@ def _width(part: Part) -> int:
 
 
 def _wrapped(text: str, width: int, *, size: float = _TEXT) -> list[str]:
-    return textwrap.wrap(text, int((width - 2 * _PAD) / (size * _LETTERS)))
+    return textwrap.wrap(plain(text), int((width - 2 * _PAD) / (size * _LETTERS)))
 
 
 def _notes(letters: Mapping[str, str], width: int) -> list[str]:

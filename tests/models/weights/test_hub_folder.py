@@ -1,6 +1,7 @@
 """A trained model as a folder of the hub: bit for bit there and back, whole or not at all."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from gatedcir.assemble.model import open_trained
+from gatedcir.commands import describe
 from gatedcir.errors import UserError
 from gatedcir.models.backbone import Backbone
 from gatedcir.models.weights import hub_folder
@@ -206,3 +208,58 @@ def test_a_card_of_published_data_names_them(cirr_run, tmp_path):
     assert "on CIRR, 1 epoch" in card.text or "on CIRR, 2 epochs" in card.text
     assert {r.dataset_type for r in card.data.eval_results} == {"cirr"}
     assert "synthetic" not in card.text
+
+
+def test_a_card_shows_names_as_text(cirr_run, tmp_path):
+    nasty = "<img src=x onerror=alert(1)>"
+    run = whole_checkpoint(cirr_run)
+    made_by = {**run.provenance, "dataset": f"{nasty}\n# a", "data": {f"{nasty} val": "[a](b) `*|"}}
+    config = {**run.config, "dataset": f"{nasty};rm x", "backbone": f"`{nasty}\n```\n{nasty}"}
+    changed = replace(run, config=config, provenance=made_by, metrics={f"|{nasty}": 1.0})
+    hub_folder.write(changed, tmp_path / nasty)
+    card = ModelCard.load(tmp_path / nasty / "README.md")
+    shown = "\n".join(re.split(r"^(`{3,})[a-z]+\n.*?^\1$", card.text, flags=re.M | re.S)[::2])
+    assert "## Made by" in shown and shown.count("&lt;img") == 4
+    assert "<img" not in re.sub("`[^`]*`", "", shown)
+    assert not re.search(r"^# a$|```", shown, flags=re.M)
+    assert "\\[a\\](b) \\`\\*\\|" in shown and "evaluate --dataset '<img" in card.text
+    options = re.search(r"^(`{4,})yaml\n(.*?)^\1$", card.text, flags=re.M | re.S)
+    assert options is not None
+    assert yaml.safe_load(options[2]) == config_of(tmp_path / nasty)["gatedcir"]["options"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c["gatedcir"]["metrics"].update(recall_at1="high"), "whose metrics holds val"),
+        (lambda c: c["gatedcir"].update(epoch="2"), "whose epoch is a str"),
+        (lambda c: c["gatedcir"].update(provenance=[]), "whose provenance is a list"),
+        (lambda c: c["vision_config"].update(qkv_bias="../a"), "no sizes of a BLIP-2 model"),
+        (lambda c: c["qformer_config"].update(hidden_size=None), "no sizes of a BLIP-2 model"),
+        (lambda c: c["qformer_config"].update(num_hidden_layers=2**70), "layers for .* weights"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(hub, tmp_path, change, words):
+    folder = shutil.copytree(hub, tmp_path / "hub")
+    config = config_of(folder)
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=words) as error:
+        load(str(folder))
+    assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_a_hub_folder_is_described_as_text(hub, tmp_path, capsys):
+    nasty = "<img src=x onerror=alert(1)><script>"
+    folder = shutil.copytree(hub, tmp_path / nasty)
+    (folder / "README.md").write_text(nasty)
+    config = config_of(folder)
+    config["gatedcir"]["options"]["backbone"] = f"{nasty}\x1b[2J"
+    config["gatedcir"]["metrics"][f"{nasty}\x1b[2J"] = 1.0
+    (folder / "config.json").write_text(json.dumps(config))
+    picture = tmp_path / "a.svg"
+    describe.main(["--model-path", str(folder), "--svg", str(picture)])
+    assert "\x1b" not in capsys.readouterr().out
+    drawn = picture.read_text(encoding="utf-8")
+    assert "<img" not in drawn and "<script" not in drawn and "\x1b" not in drawn
+    assert "&lt;img src=x" in drawn

@@ -22,6 +22,7 @@ from gatedcir.models.weights.model_card import model_card
 from gatedcir.models.weights.names import ADDED, BACKBONE
 from gatedcir.models.weights.vocabulary import wordpieces_from_json
 from gatedcir.resources import tensor_bytes
+from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import Checkpoint
 
 _KEY = "gatedcir"  # config.json holds the run's values under it
@@ -87,24 +88,29 @@ def read(folder: Path) -> Checkpoint:
         UserError: a file is missing or damaged.
     """
     try:
+        for name in (CONFIG_NAME, SAFETENSORS_SINGLE_FILE, _TOKENIZER):
+            if not (folder / name).is_file():  # a pipe would never end
+                raise ValueError(f"there is no file {name}")
         config = json.loads((folder / CONFIG_NAME).read_bytes())
         own = config.pop(_KEY)
         weights = load_file(folder / SAFETENSORS_SINGLE_FILE)
-        return Checkpoint(
-            weights={n if n.startswith(_OWN) else BACKBONE + n: w for n, w in weights.items()},
-            backbone=config,
-            tokenizer=WordPieces.from_file(str(folder / _TOKENIZER)).to_str(),
-            config=own["options"],
-            provenance=own["provenance"],
-            epoch=own["epoch"],
-            metrics=own["metrics"],
-        )
+        content = {
+            "weights": {n if n.startswith(_OWN) else BACKBONE + n: w for n, w in weights.items()},
+            "backbone": config,
+            "tokenizer": WordPieces.from_file(str(folder / _TOKENIZER)).to_str(),
+            "config": own["options"],
+            "provenance": own["provenance"],
+            "epoch": own["epoch"],
+            "metrics": own["metrics"],
+            "trainer": None,
+        }
     except Exception as error:  # errors of three libraries have no common base
         check_was_read(folder, error)
         raise UserError(
             f"{folder} is an incomplete copy of a trained model ({reason_of(error)}); copy or "
             "download it again."
         ) from None
+    return checkpoint.parse(content, folder)
 
 
 def push(folder: Path, repository: str, *, private: bool = False) -> str:

@@ -174,7 +174,12 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     weights = {
         n.removeprefix(BACKBONE): w for n, w in run.weights.items() if n.startswith(BACKBONE)
     }
-    empty = Backbone.without_weights(run.backbone)
+    try:
+        empty = Backbone.without_weights(run.backbone, most=len(weights))
+    except Exception as error:  # transformers' checks of a config have no common base
+        raise UserError(
+            f"{file} names no sizes of a BLIP-2 model ({reason_of(error)}); copy it again."
+        ) from None
     if wrong := mismatch(weights, empty.state_dict()):
         raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
     backbone = empty.around(weights)
@@ -196,7 +201,7 @@ def with_towers(run: Checkpoint, file: Path | str) -> Checkpoint:
     """
     weights = dict(run.weights)
     for prefix, note in (run.towers or {}).items():
-        size = run.backbone["vision_config"]["image_size"]
+        size = run.backbone.get("vision_config", {}).get("image_size")
         link = Path(file).with_name(LINK)
         names = [*note["sources"], *([str(link.resolve())] if link.exists() else [])]
         tower = find_noted(note, (tower for name in names for tower in _towers_of(name, size)))
