@@ -106,7 +106,7 @@ class Options:
     seconds: Annotated[int, Range(1)] = 60
     """For each kind."""
     seed: Annotated[int, Range(1)] = 1
-    """Other seeds give other inputs."""
+    """Of libFuzzer, for which 0 is a random one."""
     faults: Path = Path("faults")
     """Folder for the inputs that are faults."""
 
