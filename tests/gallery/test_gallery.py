@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 import gatedcir
 from gatedcir.assemble.evaluator import open_checkpoint
 from gatedcir.errors import UserError
+from gatedcir.gallery import retriever as retrievers
 from gatedcir.gallery.gallery import Gallery, as_values
 from gatedcir.gallery.page import page_of
 from gatedcir.gallery.retriever import Retriever
@@ -297,3 +298,11 @@ def test_json_and_page(gallery, folder, tmp_path):
     lost = tmp_path / "lost.png"
     assert "the file is gone" in page_of(lost, None, [])
     assert "nothing was found" in page_of(None, "x", [])
+
+
+def test_a_cpu_reads_no_files_while_it_encodes(retriever, folder, monkeypatch):
+    monkeypatch.setattr(retrievers, "ahead", lambda items: pytest.fail("it read ahead"))
+    assert retriever.runs_on.device.type == "cpu"
+    [(paths, features, broken)] = retriever.encode_files([folder / "p1.png"], num_workers=1)
+    assert (paths, broken) == ([folder / "p1.png"], {})
+    np.testing.assert_array_equal(features, retriever.encode_image([folder / "p1.png"]))

@@ -183,3 +183,16 @@ def test_a_reader_takes_back_what_a_killed_process_left_half_written(tmp_path):
     assert found.images() == {"a": 1}
     with pytest.raises(UserError, match="readonly"), found.writing():
         found._database.execute("DELETE FROM images")
+
+
+def test_images_are_noted_and_forgotten_in_one_commit(catalogue):
+    """Each commit waits for the disk."""
+    asked = []
+    catalogue._database.set_trace_callback(asked.append)
+    catalogue.add_images({number: f"content {number}" for number in range(10, 40)})
+    catalogue.forget_images(range(10, 30))
+    assert [words for words in asked if words in ("BEGIN IMMEDIATE", "COMMIT")] == [
+        *("BEGIN IMMEDIATE", "COMMIT") * 2
+    ]
+    assert len([words for words in asked if words.startswith(("INSERT", "DELETE"))]) == 50
+    assert len(catalogue.images()) == 3 + 10

@@ -222,13 +222,15 @@ class Retriever:
     ) -> Iterator[tuple[list[Path], Floats, dict[Path, str]]]:
         """Files batch by batch: those that can be read, their features, and why others cannot.
 
-        Threads read the next batch while the model encodes one.
+        Threads read the next batch while a GPU encodes one. A CPU's cores do one after the other:
+        readers would hold up the threads of every operation.
         """
         with ThreadPool(max(1, num_workers)) as pool:
             starts = range(0, len(files), AT_ONCE)
             portions = (files[start : start + AT_ONCE] for start in starts)
             read = ((portion, pool.map(self._read, portion)) for portion in portions)
-            for portion, results in ahead(read):
+            on_cpu = self.runs_on.device.type == "cpu"
+            for portion, results in read if on_cpu else ahead(read):
                 pairs = list(zip(portion, results, strict=True))
                 good = [(path, pixels) for path, pixels in pairs if isinstance(pixels, Tensor)]
                 broken = {path: why for path, why in pairs if isinstance(why, str)}

@@ -124,14 +124,14 @@ class Catalogue:
 
     def add_images(self, digests: Mapping[int, str]) -> None:
         """Note numbers with their digests. Numbers and digests that are known stay as they are."""
-        with self._lock, self._told():
+        with self.writing():  # one commit, where each row would wait for the disk
             self._database.executemany(
                 "INSERT OR IGNORE INTO images VALUES (?, ?)", digests.items()
             )
 
     def forget_images(self, numbers: Iterable[int]) -> None:
         """Drop images that have no file."""
-        with self._lock, self._told():
+        with self.writing():
             self._database.executemany(
                 "DELETE FROM images WHERE number = ?", ((number,) for number in numbers)
             )
