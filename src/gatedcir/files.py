@@ -243,6 +243,14 @@ def _sync(place: Path) -> None:
         os.close(descriptor)
 
 
+def check_only_files(*folders: Path) -> None:
+    """UserError if a folder holds a pipe or a device, whose reading may never end."""
+    for folder in folders:
+        for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if place.exists() and not place.is_file() and not place.is_dir():
+                raise UserError(f"{place} is a pipe or a device, no file; copy the folder again.")
+
+
 def stamp(path: Path) -> tuple[int, int]:
     """Size and time of modification of a file. They are cheap to compare."""
     found = path.stat()

@@ -399,3 +399,13 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(retriever, folder, monkey
         sync(retriever, folder)
     assert len(names(retriever, folder)) == 6
     assert sync(retriever, folder).encoded == 1
+
+
+@pytest.mark.parametrize("name", ["catalogue.sqlite", "features/pipe"])
+def test_an_index_with_a_pipe_is_refused_and_not_waited_for(retriever, folder, name):
+    sync(retriever, folder)
+    place = folder.parent / "index" / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    with pytest.raises(UserError, match=f"{place} is a pipe or a device"):
+        Gallery.open(folder.parent / "index", retriever)

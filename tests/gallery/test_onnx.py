@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,4 +204,8 @@ def test_a_damaged_folder_is_named(folder, tmp_path):
         open_onnx(place)
     note.write_text("{}")
     with pytest.raises(UserError, match="is an incomplete copy of a model in ONNX"):
+        open_onnx(place)
+    graph.unlink()
+    os.mkfifo(graph)
+    with pytest.raises(UserError, match=r"query.onnx is a pipe or a device"):
         open_onnx(place)

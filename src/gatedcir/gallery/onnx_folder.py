@@ -12,7 +12,7 @@ from gatedcir.assemble.model import trained_model
 from gatedcir.data.transforms import Transform
 from gatedcir.device import CPU
 from gatedcir.errors import UserError, check_new_folder, reason_of
-from gatedcir.files import whole_folder, write_json
+from gatedcir.files import check_only_files, whole_folder, write_json
 from gatedcir.gallery.identity import identity_of
 from gatedcir.gallery.opening import Opened
 from gatedcir.models.onnx_model import OnnxModel, needs
@@ -76,6 +76,7 @@ def is_onnx(name: str | Path) -> bool:
 
 def open_onnx(folder: Path) -> Opened:
     """The model in a folder. UserError if a file is missing or damaged."""
+    check_only_files(folder)
     try:
         note: dict[str, Any] = json.loads((folder / _NOTE).read_bytes())
         if note["format"] != FORMAT:

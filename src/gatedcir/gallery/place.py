@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import check_was_read, parse_json, write_json
+from gatedcir.files import check_only_files, check_was_read, parse_json, write_json
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.run_folder.claim import LOCK
 from gatedcir.search.catalogue import Catalogue
@@ -96,7 +96,10 @@ class IndexFolder:
                 f"the index {path} is of the kind {manifest.kind!r}, which this version lacks; it "
                 f"has {', '.join(KINDS)}."
             )
-        stored = KINDS[manifest.kind].open(path / FEATURES, manifest.form, writable=writable)
+        features = path / FEATURES
+        inner = [place for place in features.rglob("*") if place.is_dir()]
+        check_only_files(path, features, *inner)
+        stored = KINDS[manifest.kind].open(features, manifest.form, writable=writable)
         return cls(path, manifest, stored, Catalogue(path / CATALOGUE, writable=writable))
 
     def close(self) -> None:
