@@ -197,6 +197,15 @@ def test_a_folder_that_cannot_be_removed_does_not_hide_what_failed(tmp_path, mon
         write_text(tmp_path / "table", "content")
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["unexpected pos 64 vs 0", "PytorchStreamWriter failed writing file", "basic_ios::clear: io"],
+)
+def test_a_full_disk_is_known_by_the_words_of_torch(tmp_path, words):
+    with pytest.raises(UserError, match="no room for it"), room_for(tmp_path / "last.pt"):
+        raise RuntimeError(words)
+
+
 def test_a_library_may_name_the_file_in_bytes(tmp_path):
     """As TensorBoard's does."""
     error = OSError(errno.EROFS, os.strerror(errno.EROFS), os.fsencode(tmp_path / "b" / "events"))
