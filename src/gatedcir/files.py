@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gatedcir.errors import UserError, check_replaceable
+from gatedcir.errors import UserError
+from gatedcir.outputs import check_replaceable
 
 try:
     import resource

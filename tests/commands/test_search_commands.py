@@ -11,6 +11,7 @@ from PIL import Image
 from gatedcir.commands import index, search
 from gatedcir.commands.search import conditions_of
 from gatedcir.errors import UserError
+from gatedcir.outputs import is_own
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_a_page_is_written_and_shown(place, capsys, monkeypatch, tmp_path):
     page = tmp_path / "new" / "a.html"
     words = ["--index", place / "i", "--text", "red"]
     assert run(search, capsys, *words, "--html", page) == f"{page}\n"
-    assert "red 0,x.png" in page.read_text() and not shown
+    assert "red 0,x.png" in page.read_text() and not shown and is_own(page, "page")
     said = run(search, capsys, *words, "--open")
     assert shown == [f"file://{said.strip()}"]
 

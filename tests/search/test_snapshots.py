@@ -85,7 +85,7 @@ def test_a_snapshot_is_written_and_not_left_on_the_server(server, folder, tmp_pa
         *("GET c/snapshots/one.snapshot", "DELETE c/snapshots/one.snapshot"),
     ]
     server.remote = [{"shard_id": 1, "peer_id": 2, "state": "Active"}]
-    words = ["--index", folder, "--save-snapshot", tmp_path / "s"]
+    words = ["--index", folder, "--save-snapshot", tmp_path / "more"]
     bad(index, words, "spread over several machines", "--copy-of")
 
 
