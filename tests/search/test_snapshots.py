@@ -8,6 +8,7 @@ import pytest
 from conftest import bad
 
 from gatedcir.commands import index
+from gatedcir.gallery.identity import PARTS
 from gatedcir.search.server import KEY, Server
 
 pytest.importorskip("qdrant_client")
@@ -70,9 +71,9 @@ def server(monkeypatch):
 def folder(server, tmp_path):
     """An index of the kind server, as far as snapshots look at it."""
     Server(f"http://127.0.0.1:{server.server_port}", "c").write(tmp_path / "i" / "features")
-    manifest = {"model": "tiny", "identity": {}, "kind": "server", "tokens": 2, "dim": 4}
+    manifest = {"model": "tiny", "identity": dict.fromkeys(PARTS, ""), "kind": "server"}
     (tmp_path / "i" / "index.json").write_text(
-        json.dumps(manifest | {"precision": "fp16", "format": 1})
+        json.dumps(manifest | {"tokens": 2, "dim": 4, "precision": "fp16", "format": 1})
     )
     return tmp_path / "i"
 
