@@ -275,6 +275,18 @@ def crc32(path: Path) -> int:
     return found
 
 
+def sums_of(folder: Path, *names: str) -> dict[str, int]:
+    """CRC-32 of files in a folder, by name."""
+    return {name: crc32(folder / name) for name in names}
+
+
+def check_sums(folder: Path, noted: Mapping[str, int], *names: str) -> None:
+    """ValueError if one of the files has another checksum than is noted of it, if one is."""
+    for name in names:
+        if name in noted and crc32(folder / name) != noted[name]:
+            raise ValueError(f"{name} has another checksum")
+
+
 def write_all(folder: Path, contents: Mapping[str, bytes]) -> list[Path]:
     """Write files of a folder, all or none. Returns their paths."""
     files = [folder / name for name in contents]

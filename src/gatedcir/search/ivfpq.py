@@ -17,7 +17,14 @@ import torch
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import check_was_read, crc32, parse_json, whole_folder, write_json
+from gatedcir.files import (
+    check_sums,
+    check_was_read,
+    parse_json,
+    sums_of,
+    whole_folder,
+    write_json,
+)
 from gatedcir.search.index import Floats
 
 _FAISS: Any = faiss  # its types leave some names out
@@ -158,17 +165,16 @@ class FirstStage:
         with whole_folder(folder, size=self.memory) as unfinished:
             faiss.write_index(self.index, str(unfinished / _INDEX))
             np.savez(unfinished / _IMAGES, numbers=self.numbers, marks=self.marks)
-            sums = {name: crc32(unfinished / name) for name in (_INDEX, _IMAGES)}
-            write_json(unfinished / _SUMS, sums)
+            write_json(unfinished / _SUMS, sums_of(unfinished, _INDEX, _IMAGES))
 
     @classmethod
     def load(cls, folder: Path, lists: Lists) -> Self:
         """UserError if the folder is damaged."""
         try:
             if (folder / _SUMS).exists():  # lists of earlier versions have none
-                for name, expected in parse_json((folder / _SUMS).read_bytes()).items():
-                    if crc32(folder / name) != expected:
-                        raise ValueError(f"{name} has another checksum")
+                noted = parse_json((folder / _SUMS).read_bytes())
+                sums = {name: noted[name] for name in (_INDEX, _IMAGES)}
+                check_sums(folder, sums, *sums)
             index = faiss.read_index(str(folder / _INDEX))
             with np.load(folder / _IMAGES) as images:
                 return cls(lists, index, images["numbers"], images["marks"])
