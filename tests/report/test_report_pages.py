@@ -128,7 +128,7 @@ def test_the_report_of_tables_alone_opens_no_model(cirr_run, tmp_path, monkeypat
 
 
 def test_a_run_with_markup_in_its_names_is_shown_as_text(cirr_run, tmp_path):
-    nasty = "<img src=x onerror=alert(1)><script>"
+    nasty = "'\"><img src=x onerror=alert(1)>\n..\\<script>"
     run = shutil.copytree(cirr_run, tmp_path / nasty)
     (run / "README.md").write_text(nasty)
     made_by = json.loads((run / "provenance.json").read_text())
