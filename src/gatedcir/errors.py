@@ -85,7 +85,9 @@ def check_folder_to_write(path: Path, flag: str) -> None:
             raise UserError(f"{flag} needs the folder {place}, which is a file; name another.")
     there = next(place for place in (path, *path.parents) if place.exists())
     if not os.access(there, os.W_OK):
-        raise UserError(f"{flag} {path} may not be written: {there} is closed; name another.")
+        raise UserError(
+            f"{flag} {path} may not be written: {there} is write-protected; name another."
+        )
 
 
 def check_new_folder(path: Path, flag: str = "") -> None:

@@ -143,7 +143,7 @@ def test_what_a_disk_that_is_away_held_stays(retriever, folder, monkeypatch):
     report = sync(retriever, folder)
     assert counts(report) == {"missing": 3, "unchanged": 3}
     assert [path.name for path in report.broken] == ["link.png"]
-    assert report.missing_files().startswith("3 files are gone and stay in the index: ")
+    assert report.missing_files().startswith("3 files are gone, but still in the index: ")
     assert len(names(retriever, folder)) == 7
     (folder / "sub").rmdir()
     (folder.parent / "away").rename(folder / "sub")

@@ -156,6 +156,8 @@ def test_two_models_are_compared(home, cirr_run, tmp_path, capsys):
     page = Page((tmp_path / "c.html").read_text(encoding="utf-8"))
     assert "draws the same queries" in page.text
     bad(compare, ["tiny", "tiny"], "tiny was trained on no dataset", "--dataset")
+    for count in (1, 3):
+        bad(compare, ["tiny"] * count, f"compare takes two models and not {count}; give A B.")
 
 
 def test_a_file_that_is_gone_leaves_its_place_empty():
