@@ -12,7 +12,7 @@ import forked
 import pytest
 import yaml
 from accelerate.commands import launch
-from conftest import SHORT
+from conftest import SHORT, bad
 from PIL import Image
 
 from gatedcir.ablation import runs
@@ -176,6 +176,19 @@ def test_a_demo_whose_training_fails_says_why(tmp_path, monkeypatch):
     ):
         demo.main(["--output", str(tmp_path), "--train", "10", "--val", "10"])
     assert not (tmp_path / "gate_maps").exists()
+
+
+def test_a_demo_replaces_nothing_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "_draw", lambda *_: pytest.fail("it was begun"))
+    page, mine = tmp_path / "report.html", tmp_path / "run_gated" / "mine.txt"
+    page.write_text("mine")
+    words = ["--output", str(tmp_path)]
+    bad(demo, words, "report.html is no earlier output of this kind")
+    page.unlink()
+    mine.parent.mkdir()
+    mine.touch()
+    bad(demo, words, "run_gated is no run; remove it or name another --output")
+    assert mine.exists()
 
 
 def test_the_file_tree_names_what_is_there():

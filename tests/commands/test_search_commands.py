@@ -3,6 +3,7 @@
 import json
 import sys
 import webbrowser
+from pathlib import Path
 
 import pytest
 from conftest import bad
@@ -11,6 +12,9 @@ from PIL import Image
 from gatedcir.commands import index, search
 from gatedcir.commands.search import conditions_of
 from gatedcir.errors import UserError
+from gatedcir.gallery.gallery import Hit
+from gatedcir.gallery.page import page_of
+from gatedcir.outputs import is_own
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +68,16 @@ def test_a_page_is_written_and_shown(place, capsys, monkeypatch, tmp_path):
     page = tmp_path / "new" / "a.html"
     words = ["--index", place / "i", "--text", "red"]
     assert run(search, capsys, *words, "--html", page) == f"{page}\n"
-    assert "red 0,x.png" in page.read_text() and not shown
+    assert "red 0,x.png" in page.read_text() and not shown and is_own(page, "page")
     said = run(search, capsys, *words, "--open")
     assert shown == [f"file://{said.strip()}"]
+
+
+def test_names_in_a_page_are_shown_as_text():
+    nasty = "'\"><img src=x onerror=alert(1)>\n..\\<script>"
+    page = page_of(Path(nasty), nasty, [Hit(0.5, Path(nasty), 1, {nasty: nasty})])
+    assert "<img" not in page and "<script" not in page and "'\"" not in page
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") == 5
 
 
 def test_plain_lines_have_rank_score_and_path(place, capsys):

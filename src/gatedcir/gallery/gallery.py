@@ -255,7 +255,10 @@ def info_of(folder: IndexFolder, *, check: bool = False) -> dict[str, Any]:
         "duplicates": [[str(path) for path in paths] for paths in catalogue.duplicates()],
         "fields": catalogue.fields(),
         **stored.info(),
-        "damaged files": [str(path) for path in stored.damaged],
+        "damaged files": [
+            *(str(path) for path in stored.damaged),
+            *([str(catalogue.file)] if catalogue.damaged else []),
+        ],
         "images without features": len(lost),
     }
 
