@@ -9,13 +9,12 @@ import tyro
 
 from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
-from gatedcir.commands.of_run import MORE, InRun, OfRun, data_of
+from gatedcir.commands.of_run import MORE, InRun, OfRun, PathOfRun, data_of
 from gatedcir.errors import UserError
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     Categories,
     DataConfig,
-    DataPath,
     Device,
     FashionIQGallery,
     Gallery,
@@ -39,9 +38,7 @@ class DataOfRun(DataConfig):
     """A dataset. If no flag names it, the model's run does."""
 
     dataset: InRun = None  # type: ignore[assignment]
-    data_path: OfRun[DataPath] = None
-    """The dataset's folder. Without it: that of the run, or for a named dataset its usual one, such
-    as ./cirr_dataset."""
+    data_path: PathOfRun = None
     fashioniq_protocol: Seldom[OfRun[FashionIQGallery]] = DataConfig.fashioniq_protocol
     fashioniq_categories: OfRun[Categories] = ALL_CATEGORIES
     gallery: Seldom[OfRun[Gallery]] = "split"

@@ -26,6 +26,14 @@ InRun = Annotated[
         help="Dataset in its published layout. Without it: the dataset of the run.",
     ),
 ]
+PathOfRun = Annotated[
+    Path | None,
+    OF_RUN,
+    tyro.conf.arg(
+        help="The dataset's folder. Without it: that of the run, or for a named dataset its usual "
+        "one, such as ./cirr_dataset.",
+    ),
+]
 
 
 def data_of(found: "Pretrained", path: Path, options: type) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import tyro
 
 from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
-from gatedcir.commands.of_run import MORE, OfRun, data_of
+from gatedcir.commands.of_run import MORE, OfRun, PathOfRun, data_of
 from gatedcir.errors import UserError, check_folder_to_write
 from gatedcir.options.config import (
     ALL_CATEGORIES,
@@ -19,7 +19,6 @@ from gatedcir.options.config import (
     AnsweredSplit,
     Categories,
     DataConfig,
-    DataPath,
     Device,
     Limit,
     ModelPath,
@@ -51,7 +50,7 @@ class Options:
     output: Annotated[Path, OLD_OUTPUT]
     """Folder for the files: CIRR's two, or one for each of FashionIQ's categories."""
     dataset: _Submitted = None
-    data_path: OfRun[DataPath] = None
+    data_path: PathOfRun = None
     split: AnsweredSplit = "test"
     fashioniq_categories: OfRun[Categories] = ALL_CATEGORIES
     skip_unreadable: OfRun[SkipUnreadable] = False

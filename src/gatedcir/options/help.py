@@ -71,7 +71,7 @@ def _text(option: Option) -> str:
     text = option.text
     if option.required:
         text += " (required)"
-    elif option.default is not None:
+    elif option.default not in (None, ()):
         run = "as the run has it, or for a named dataset: " * option.of_run
         text += f" (default: {run}{_written(option.default)})"
     if option.aliases:
