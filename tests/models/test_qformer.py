@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from gatedcir.models import qformer as passes
@@ -133,9 +134,10 @@ def test_half_precision_costs_what_it_costs_transformers(qformer):
     assert 0 < mine < 2 * right
 
 
-def test_attention_drops_what_transformers_drops():
+def test_attention_drops_what_transformers_drops(monkeypatch):
     """From the same random numbers; in eager mode, where both draw for the same weights."""
     qformer = random_qformer("eager")
+    monkeypatch.setattr(passes, "dropout", lambda x, p, *, training: F.dropout(x, p, training))
     for module in qformer.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.5
@@ -145,6 +147,30 @@ def test_attention_drops_what_transformers_drops():
     torch.manual_seed(0)
     torch.testing.assert_close(found, theirs(qformer, sequence, image, mask), atol=5e-6, rtol=1e-5)
     assert not torch.allclose(found, theirs(qformer.eval(), sequence, image, mask), atol=0.1)
+
+
+def test_a_pass_draws_nothing_by_torch_itself(monkeypatch):
+    qformer = random_qformer("eager").train()
+    for module in qformer.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    sequence, image, mask = inputs(LENGTHS["ragged"])
+    shares = []
+
+    def counted(x, p, *, training):
+        assert training
+        shares.append(p)
+        return x
+
+    monkeypatch.setattr(passes, "dropout", counted)
+    found = qformer_pass(qformer, sequence, queries=QUERIES, mask=mask, image=image)
+    qformer.eval()
+    monkeypatch.undo()
+    expected = qformer_pass(qformer, sequence, queries=QUERIES, mask=mask, image=image)
+    assert torch.equal(found, expected)
+    assert shares and set(shares) == {0.5}
 
 
 def test_compiled_passes_keep_the_shapes_of_padded_texts(qformer, monkeypatch):

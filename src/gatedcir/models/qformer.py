@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gatedcir.models.dropout import dropout
+
 
 def qformer_pass(
     qformer: Any,  # a Blip2QFormerModel
@@ -49,7 +51,7 @@ def qformer_pass(
             encoder_hidden_states=image,
         )
         return found.last_hidden_state[:, kept]
-    hidden = qformer.dropout(qformer.layernorm(sequence))
+    hidden = _drop(qformer.dropout, qformer.layernorm(sequence))
     if image is not None:
         image = image.to(hidden.dtype)
     layout = _Layout.of(hidden, queries, mask)
@@ -138,7 +140,7 @@ def _layer(
     attention = layer.attention.attention
     key, value = (layout.spread(linear(rows)) for linear in (attention.key, attention.value))
     found = _attend(attention, part.spread(attention.query(asked)), key, value, layout.mask)
-    asked = layer.attention.output(part.rows_of(found), asked)
+    asked = _add(layer.attention.output, part.rows_of(found), asked)
     queries, words = part.split(asked)
     outputs = []
     if part.queries:
@@ -146,9 +148,9 @@ def _layer(
             assert image is not None
             queries = queries.unflatten(0, (part.batch, part.queries))
             queries = _look(layer.crossattention, queries, image).flatten(0, 1)
-        outputs.append(layer.feed_forward_chunk_query(queries))
+        outputs.append(_add(layer.output_query, layer.intermediate_query(queries), queries))
     if part.words:
-        outputs.append(layer.feed_forward_chunk(words))
+        outputs.append(_add(layer.output, layer.intermediate(words), words))
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
 
@@ -178,14 +180,14 @@ def _look(
     query = query.unflatten(1, (batch, count)).transpose(0, 1).flatten(1, 2)  # [B, H * Q, Dv]
     scores = query @ image.transpose(1, 2) + shift.transpose(1, 2).flatten(1, 2)  # [B, H * Q, L]
     weights = (scores * attention.scaling).softmax(-1)
-    weights = F.dropout(weights, attention.attention_dropout if attention.training else 0.0)
+    weights = dropout(weights, attention.attention_dropout, training=attention.training)
     found = (weights @ image).unflatten(1, (heads, count)).transpose(0, 1)  # [H, B, Q, Dv]
     found = found.flatten(1, 2) @ value.transpose(1, 2)  # [H, B * Q, D / H]
     found = found.unflatten(1, (batch, count)).permute(1, 2, 0, 3)  # [B, Q, H, D / H]
     # After dropout the sum of the weights is no longer 1.
     sums = weights.sum(-1).unflatten(1, (heads, count)).transpose(1, 2)[..., None]
     found = found + sums * attention.value.bias.unflatten(0, (heads, -1))
-    return cross.output(found.flatten(2), queries)
+    return _add(cross.output, found.flatten(2), queries)
 
 
 def _attend(
@@ -198,15 +200,30 @@ def _attend(
     """Scaled dot-product attention of [B, K, D] to [B, S, D], of which [B, 1, 1, S] counts."""
     heads = (x.unflatten(-1, (attention.num_attention_heads, -1)) for x in (query, key, value))
     query, key, value = (x.transpose(1, 2) for x in heads)  # [B, heads, K or S, _]
-    dropout = attention.attention_dropout if attention.training else 0.0
+    share, training = attention.attention_dropout, attention.training
     if attention.config._attn_implementation == "sdpa":
-        found = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        dropped = share if training else 0.0
+        found = F.scaled_dot_product_attention(query, key, value, mask, dropped)
     else:
         scores = query @ key.transpose(2, 3) * attention.scaling
         if mask is not None:
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        found = F.dropout(scores.softmax(-1), dropout) @ value
+        found = dropout(scores.softmax(-1), share, training=training) @ value
     return found.transpose(1, 2).flatten(2)
+
+
+def _drop(module: nn.Dropout, hidden: Tensor) -> Tensor:
+    """What a dropout of transformers' does, from fewer random numbers."""
+    return dropout(hidden, module.p, training=module.training)
+
+
+def _add(
+    part: Any,  # a Blip2QFormerSelfOutput or Blip2QFormerOutput
+    hidden: Tensor,
+    residual: Tensor,
+) -> Tensor:
+    """The last part of an attention or feed-forward half: project, drop, add, normalise."""
+    return part.LayerNorm(_drop(part.dropout, part.dense(hidden)) + residual)
 
 
 class _Take(torch.autograd.Function):
