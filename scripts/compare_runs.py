@@ -15,9 +15,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gatedcir.errors import check_file_to_write, run_command
+from gatedcir.errors import run_command
 from gatedcir.options.config import DataConfig, Device, MeasuredSplit
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import check_file_to_write
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a table of the headline metric with intervals over seeds and paired differences."""
     options = parse(Options, argv, description="Compare the kept runs of an ablation again.")
     if options.output is not None:
-        check_file_to_write(options.output, "--output")
+        check_file_to_write(options.output, "--output", "comparison")
     from gatedcir.ablation.again import by_epoch, evaluated, format_values, kept_runs
     from gatedcir.benchmarks.registry import benchmark
     from gatedcir.files import write_text

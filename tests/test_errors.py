@@ -10,17 +10,9 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from torch._utils import ExceptionWrapper
 
-from gatedcir.errors import (
-    UserError,
-    check_file_to_write,
-    check_files_to_write,
-    check_folder_to_write,
-    run_command,
-)
-from gatedcir.files import write_text
+from gatedcir.errors import UserError, run_command
 
 
 def status(command):
@@ -178,52 +170,6 @@ def test_another_broken_pipe_is_told(capsys):
     assert capsys.readouterr().err == "error: Broken pipe; check the path.\n"
 
 
-def test_only_files_are_replaced(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", Path(os.devnull)):
-        with pytest.raises(UserError, match=r"--json .* is a device or a pipe, and no file; name"):
-            check_file_to_write(path, "--json")
-    for name in ("last.pt", "model.safetensors"):
-        check_file_to_write(tmp_path / name, "--json")
-        (tmp_path / name).touch()
-        with pytest.raises(UserError, match=f"--json .*{name} holds weights, which it would"):
-            check_file_to_write(tmp_path / name, "--json")
-    (tmp_path / "by_name.json").symlink_to(tmp_path / "last.pt")
-    torch.save({"a": torch.ones(1)}, tmp_path / "copy")
-    save_file({"a": torch.ones(1)}, tmp_path / "other copy")
-    for name in ("by_name.json", "copy", "other copy"):
-        with pytest.raises(UserError, match=f"--json .*{name} holds weights, which it would"):
-            check_file_to_write(tmp_path / name, "--json")
-    (tmp_path / "table.json").write_text('{"abc": {"d": 1}}')
-    check_file_to_write(tmp_path / "table.json", "--json")
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="a link to a missing one; name another"):
-        check_folder_to_write(tmp_path / "link", "--output")
-
-
-def test_a_name_of_the_system_that_leads_to_a_file_is_not_replaced(tmp_path):
-    """`command --json /dev/stdout > log` would replace the log."""
-    log = tmp_path / "log"
-    (tmp_path / "link").symlink_to("/dev/stdout")
-    with log.open("w") as file:
-        kept = os.dup(1)
-        os.dup2(file.fileno(), 1)
-        try:
-            for path in (Path("/dev/stdout"), Path("/dev/fd/1"), tmp_path / "link"):
-                with pytest.raises(UserError, match="is a device or a pipe, and no file; name"):
-                    write_text(path, "{}")
-        finally:
-            os.dup2(kept, 1)
-            os.close(kept)
-    assert log.read_bytes() == b""
-
-
-def test_a_link_to_itself_is_not_replaced(tmp_path):
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    with pytest.raises(UserError, match="loop is a link to itself; name another path"):
-        write_text(tmp_path / "loop", "")
-
-
 def test_a_link_to_itself_is_told_wherever_it_is_followed(tmp_path, capsys):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.MonkeyPatch.context() as patch:
@@ -232,11 +178,3 @@ def test_a_link_to_itself_is_told_wherever_it_is_followed(tmp_path, capsys):
             patch.setattr(Path, "resolve", Mock(side_effect=RuntimeError(message)))
         assert status((tmp_path / "loop").resolve) == 2
     assert capsys.readouterr().err.endswith("loop'; name another path, or remove that link.\n")
-
-
-def test_two_outputs_are_two_files(tmp_path):
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    check_files_to_write((("--json", tmp_path / "a"), ("--html", None), ("--trec", tmp_path / "b")))
-    for other in ("a", "link"):
-        with pytest.raises(UserError, match=r"--json and --html name one file, .*; name two\."):
-            check_files_to_write((("--json", tmp_path / "a"), ("--html", tmp_path / other)))

@@ -12,7 +12,7 @@ import forked
 import pytest
 import yaml
 from accelerate.commands import launch
-from conftest import SHORT
+from conftest import SHORT, bad
 from PIL import Image
 
 from gatedcir.ablation import runs
@@ -178,11 +178,30 @@ def test_a_demo_whose_training_fails_says_why(tmp_path, monkeypatch):
     assert not (tmp_path / "gate_maps").exists()
 
 
+def test_a_demo_replaces_nothing_of_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "_draw", lambda *_: pytest.fail("it was begun"))
+    page, mine = tmp_path / "report.html", tmp_path / "run_gated" / "mine.txt"
+    page.write_text("mine")
+    words = ["--output", str(tmp_path)]
+    bad(demo, words, "report.html is no earlier output of this kind")
+    page.unlink()
+    mine.parent.mkdir()
+    mine.touch()
+    bad(demo, words, "run_gated is no run; remove it or name another --output")
+    assert mine.exists()
+
+
 def test_the_file_tree_names_what_is_there():
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     tree = page[page.index("```\nsrc/") :]
-    for name in re.findall(r"^\s+(\w+\.py)\s", tree, re.MULTILINE):
-        assert list(ROOT.glob(f"src/**/{name}")), name
+    package = ROOT / "src" / "gatedcir"
+    room = package
+    for indent, name in re.findall(r"^( {4}| {6})(\w[\w/]*/|\w+\.py)\s", tree, re.MULTILINE):
+        if len(indent) == 4:
+            room = package / name if name.endswith("/") else package
+        assert (room / name).exists() or (len(indent) == 4 and room.is_dir()), (
+            f"{room} has no {name}"
+        )
     rooms = re.findall(r"^\s{4}(\w+)(?:/\w+)?/ ", tree, re.MULTILINE)
     assert len(rooms) > 10
     assert set(rooms) == {p.name for p in (ROOT / "src" / "gatedcir").iterdir() if p.is_dir()} - {

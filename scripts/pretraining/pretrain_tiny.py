@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gatedcir.errors import run_command
+from gatedcir.errors import check_new_folder, run_command
 from gatedcir.options.parsing import parse
 
 
@@ -30,6 +30,8 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Draw, teach, save."""
     options = parse(Options, argv, description="Pretrain the embedded tiny BLIP-2.")
+    if not (options.output / "pretraining.json").is_file():
+        check_new_folder(options.output, "--output")
     from tiny_school import NAMING, READING, School
 
     school = School(options)

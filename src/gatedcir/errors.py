@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from gatedcir.children import end_with_starter
@@ -27,10 +27,7 @@ _LIMITS = {
     os.strerror(errno.EFBIG): "the limit on the size of a file (ulimit -f)",
     os.strerror(errno.EMFILE): "the limit on open files (ulimit -n)",
 }
-_WEIGHTS = (".pt", ".pth", ".safetensors")
 _LOOP = "Symlink loop from"  # pathlib's message of a link that leads to itself
-_NO_DISKS = (Path("/dev"), Path("/proc"), Path("/sys"))
-_MOST_LINKS = 40  # that a system follows
 _NO_MEMORY = ("can't allocate memory", "out of memory")  # torch's messages, on CPUs and GPUs
 # Errors of the file system -> the way out. Others ask to look at the path.
 _WAYS_OUT = {
@@ -77,72 +74,6 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def check_file_to_write(path: Path, flag: str) -> None:
-    """UserError if something else is in the file's place, or a file in place of a parent folder.
-
-    Weights that are there are something else too. No command with such a flag writes any.
-    """
-    if path.is_dir():
-        raise UserError(f"{flag} {path} is a folder; name a file in it.")
-    check_replaceable(path, flag)
-    if path.is_file() and _holds_weights(path.resolve()):
-        raise UserError(f"{flag} {path} holds weights, which it would replace; name another file.")
-    check_folder_to_write(path.parent, flag)
-
-
-def check_files_to_write(files: Iterable[tuple[str, Path | None]]) -> None:
-    """The same for several files with their flags. UserError also if two are one file."""
-    seen = dict[Path, str]()
-    for flag, path in files:
-        if path is None:
-            continue
-        check_file_to_write(path, flag)
-        place = Path(os.path.realpath(path))
-        if place in seen:
-            raise UserError(f"{seen[place]} and {flag} name one file, {path}; name two.")
-        seen[place] = flag
-
-
-def check_replaceable(path: Path, flag: str = "") -> None:
-    """UserError if a path is a folder, a device or a pipe. A new file would take its place.
-
-    Also if a link leads there: /dev/stdout may be a file, which others write to.
-    """
-    place = path
-    for _ in range(_MOST_LINKS):
-        folder = Path(os.path.realpath(place.parent))
-        if place.is_dir():
-            kind = "a folder"
-        elif _is_of_the_system(folder) or (place.exists() and not place.is_file()):
-            kind = "a device or a pipe"
-        elif not place.is_symlink():
-            return
-        else:
-            place = place.parent / place.readlink()
-            continue
-        raise UserError(f"{flag} {path} is {kind}, and no file; name another path.".lstrip())
-    raise UserError(f"{flag} {path} is a link to itself; name another path.".lstrip())
-
-
-def _is_of_the_system(folder: Path) -> bool:
-    """Whether a folder's files are not kept on any disk."""
-    return _SHARED not in (folder, *folder.parents) and any(
-        place in (folder, *folder.parents) for place in _NO_DISKS
-    )
-
-
-def _holds_weights(file: Path) -> bool:
-    """Whether a file's name or its first bytes are those of weights."""
-    if file.suffix in _WEIGHTS:
-        return True
-    try:
-        with file.open("rb") as content:
-            start = content.read(10)
-    except OSError:
-        return False  # who may not read it may replace it all the same
-    return start.startswith(b"PK\x03\x04") or (start[8:] == b'{"' and b"\0" in start[:8])
-
-
 def check_folder_to_write(path: Path, flag: str) -> None:
     """UserError if a file is in place of the folder or a parent, or the folder cannot be made."""
     for place in (path, *path.parents):
@@ -154,7 +85,9 @@ def check_folder_to_write(path: Path, flag: str) -> None:
             raise UserError(f"{flag} needs the folder {place}, which is a file; name another.")
     there = next(place for place in (path, *path.parents) if place.exists())
     if not os.access(there, os.W_OK):
-        raise UserError(f"{flag} {path} may not be written: {there} is closed; name another.")
+        raise UserError(
+            f"{flag} {path} may not be written: {there} is write-protected; name another."
+        )
 
 
 def check_new_folder(path: Path, flag: str = "") -> None:

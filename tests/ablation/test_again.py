@@ -11,6 +11,7 @@ from gatedcir.data.triplets import Split, Triplet
 from gatedcir.evaluation.ranking import Ranking
 from gatedcir.evaluation.text_complexity import by_text
 from gatedcir.options.config import DataConfig
+from gatedcir.outputs import is_own
 
 HEADLINE = "mean(R@5+R_s@1)"
 
@@ -86,6 +87,6 @@ def test_the_script_prints_what_it_writes(ablation, home, tmp_path, capsys):
     flags = ["--ablation", ablation, "--dataset", "CIRR"]
     compare_runs.main([*map(str, flags), "--by", "epoch", "--output", str(file)])
     assert file.read_text() in capsys.readouterr().out
-    assert "| epoch 2 | gated |" in file.read_text()
+    assert "| epoch 2 | gated |" in file.read_text() and is_own(file, "comparison")
     bad(compare_runs, [*flags, "--baseline", "nothing"], "gated, none", "--baseline")
     bad(compare_runs, ["--ablation", home, "--dataset", "CIRR"], "no runs", "--output")

@@ -11,6 +11,7 @@ from gatedcir.assemble.model import build
 from gatedcir.commands import describe
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import is_own
 from gatedcir.resources import count_parameters
 from gatedcir.visualize.architecture import to_svg, to_text
 
@@ -41,6 +42,7 @@ def test_the_picture_of_the_docs_is_that_of_today(tmp_path, capsys):
     file = tmp_path / "architecture.svg"
     describe.main(["--config", str(ROOT / "configs" / "cirr.yaml"), "--svg", str(file)])
     printed = capsys.readouterr().out
+    assert is_own(file, "architecture")
     assert "Gated fusion: gated" in printed and "0.4 · loss_rtc" in printed
     kept = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
     assert file.read_text(encoding="utf-8") == kept, (

@@ -88,7 +88,7 @@ def test_help_has_groups_and_keeps_what_is_seldom_needed_apart(capsys, monkeypat
     assert {"--draft", "--loss-itm", "--warmup"} < seldom
     shown, all_flags = (set(re.findall(r"^  (--[\w.-]+)", t, re.MULTILINE)) for t in (short, whole))
     assert all_flags - shown == seldom
-    assert f"{len(seldom)} more are seldom needed" in short
+    assert f"{len(seldom)} rarely used ones" in short
     assert "runs are replaced. (default: demo)" in " ".join(helped(capsys, "demo", "-h").split())
 
 
@@ -119,7 +119,7 @@ def test_the_module_is_the_command(tmp_path):
     command = [sys.executable, "-m", "gatedcir", "evaluate"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: something is missing; give --model-path PATH.\n"
+    assert done.stderr == "error: --model-path PATH is missing; give it.\n"
 
 
 def test_evaluation_takes_its_data_from_the_run(home, cirr_run, tmp_path, capsys):

@@ -7,6 +7,7 @@ from conftest import bad
 
 from gatedcir.commands import gates
 from gatedcir.evaluation import interventions
+from gatedcir.outputs import is_own
 
 KEYS = {
     "gate_auc", "gate_auc_within", "change_auc_within", "text_place_share", "text_swap",
@@ -25,6 +26,7 @@ def test_figures_are_printed_and_written(flags, tmp_path, capsys):
     file, boxes = tmp_path / "figures.json", tmp_path / "boxes.json"
     boxes.write_text(json.dumps({"0": [[0, 0, 1, 1]], "3": [[0.5, 0, 1, 0.5], [0, 0, 0.5, 0.5]]}))
     gates.main([*flags, "--json", str(file), "--boxes", str(boxes)])
+    assert is_own(file, "figures")
     found = json.loads(file.read_text())
     assert found.keys() >= KEYS
     for key in KEYS:

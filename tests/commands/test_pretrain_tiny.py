@@ -7,6 +7,7 @@ from dataclasses import replace
 import pretrain_tiny
 import tiny_school
 import torch
+from conftest import bad
 from tiny_lessons import Naming, labels_of, split_places
 from tiny_pictures import GROUP, KINDS, draw
 
@@ -32,6 +33,7 @@ def test_a_short_pretraining_writes_a_backbone(tmp_path, monkeypatch):
     }
     assert made.wordpieces.get_vocab() == shipped.wordpieces.get_vocab()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny"]
+    bad(pretrain_tiny, ["--output", tmp_path], "is not an empty folder; name a new one")
 
 
 def test_every_word_of_the_templates_is_one_piece_and_any_other_is_spelled():

@@ -3,6 +3,7 @@
 import json
 import sys
 import webbrowser
+from pathlib import Path
 
 import pytest
 from conftest import bad
@@ -11,6 +12,9 @@ from PIL import Image
 from gatedcir.commands import index, search
 from gatedcir.commands.search import conditions_of
 from gatedcir.errors import UserError
+from gatedcir.gallery.gallery import Hit
+from gatedcir.gallery.page import page_of
+from gatedcir.outputs import is_own
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +68,16 @@ def test_a_page_is_written_and_shown(place, capsys, monkeypatch, tmp_path):
     page = tmp_path / "new" / "a.html"
     words = ["--index", place / "i", "--text", "red"]
     assert run(search, capsys, *words, "--html", page) == f"{page}\n"
-    assert "red 0,x.png" in page.read_text() and not shown
+    assert "red 0,x.png" in page.read_text() and not shown and is_own(page, "page")
     said = run(search, capsys, *words, "--open")
     assert shown == [f"file://{said.strip()}"]
+
+
+def test_names_in_a_page_are_shown_as_text():
+    nasty = "'\"><img src=x onerror=alert(1)>\n..\\<script>"
+    page = page_of(Path(nasty), nasty, [Hit(0.5, Path(nasty), 1, {nasty: nasty})])
+    assert "<img" not in page and "<script" not in page and "'\"" not in page
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") == 5
 
 
 def test_plain_lines_have_rank_score_and_path(place, capsys):
@@ -97,14 +108,14 @@ def test_files_that_are_gone_stay_until_a_flag_takes_them_out(place, capsys, tmp
     (tmp_path / "b.png").unlink()
     said = run(index, capsys, *words)
     assert "1 missing, 1 unchanged" in said
-    assert f"stay in the index: {tmp_path / 'b.png'}; --watch-deleted takes them out" in said
+    assert f"still in the index: {tmp_path / 'b.png'}; --watch-deleted takes them out" in said
     assert "1 deleted, 1 unchanged" in run(index, capsys, *words, "--watch-deleted")
 
 
 def test_broken_files_need_a_flag(place, capsys, tmp_path):
     (tmp_path / "bad.jpg").write_bytes(b"bad")
     words = ["--index", place / "i", "--add", tmp_path]
-    bad(index, words, "1 files cannot be read", "bad.jpg", "pass --skip-broken")
+    bad(index, words, "1 file cannot be read", "bad.jpg", "no other is there", "--skip-broken")
     said = run(index, capsys, *words, "--skip-broken")
     assert "1 broken" in said and "bad.jpg" in said
 
@@ -132,7 +143,7 @@ def test_ctrl_c_says_what_is_kept(place, monkeypatch):
         (index, "--output i --images photos --kind embedded", "has the kind exact, not embedded"),
         (index, "--output i --images photos --nprobe 2", "are for a new index of the kind large"),
         (search, "--index i", "give --image FILE, --text TEXT, or both."),
-        (search, "--index i --text red -k 0", "-k 0 --start 0: ask for 1 or more"),
+        (search, "--index i --text red -k 0", "-k is 0 and --start 0; give 1 or more"),
         (search, "--index photos --text red", "there is no index in photos; make one with"),
         (search, "--index i --text red --where price", "--where price is no condition"),
         (search, "--index i --text red --where colour=red", "there are price."),

@@ -17,6 +17,7 @@ from gatedcir.doctor.images import near_pairs
 from gatedcir.doctor.report import Report, as_html, as_text
 from gatedcir.doctor.triplets import check_part
 from gatedcir.errors import UserError
+from gatedcir.outputs import is_own
 
 ANNOTATIONS = Path(__file__).parents[2] / ".." / "shared" / "annotations"
 
@@ -117,6 +118,7 @@ def test_one_of_each_is_found_with_what_training_does_and_what_changes_that(
     flags = ["--dataset", "CIRR", "--data-path", broken, "--output", *files]
     status, text = run(capsys, *flags)
     assert status == 1
+    assert all(is_own(file, f"findings{file.suffix}") for file in files)
     report = json.loads(files[0].read_text())
     found = {kind: places(report, kind) for kind in KINDS}
     # A split of one image is the only thing that this folder cannot have next to a broken file.

@@ -13,6 +13,7 @@ from gatedcir.benchmarks.circo import CIRCO
 from gatedcir.benchmarks.cirr import CIRR
 from gatedcir.errors import UserError
 from gatedcir.evaluation.query_files import check_table, rows_of, write_table, write_trec
+from gatedcir.outputs import is_own
 
 
 @pytest.fixture
@@ -49,6 +50,7 @@ def test_parquet_holds_the_rows_as_they_are(ranking, tmp_path):
     file = tmp_path / "ranks.parquet"
     check_table(file, "--ranks")
     write_table(file, rows)
+    assert is_own(file, f"ranks{file.suffix}")
     read = pd.read_parquet(file)
     assert read.columns.tolist() == list(rows[0])
     assert str(read["rank"].dtype) == "Int64" and read["rank"].isna().any()
@@ -82,6 +84,7 @@ def test_another_program_finds_the_same_metrics(ranking, tmp_path):
         values = measures.calc_aggregate(asked.values(), qrels, run)
         for name, measure in asked.items():
             assert 100 * values[measure] == pytest.approx(found[name], rel=1e-5), name
+    assert is_own(tmp_path / "run", "trec") and is_own(tmp_path / "run.qrels", "qrels")
     scores = ranking.scores(0)
     assert len(set(scores)) < len(scores)
 

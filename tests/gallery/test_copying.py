@@ -159,7 +159,6 @@ def test_what_cannot_be_copied_is_said_and_nothing_is_written(made, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     for words, message in (
         (["--copy-of", made, "--output", tmp_path / "full"], "full holds other files; name a new"),
-        (["--copy-of", made, "--output", made], "is an index already"),
         (["--copy-of", tmp_path, "--output", tmp_path / "n"], "there is no index in"),
         (
             ["--copy-of", made, "--output", tmp_path / "n", "--compact"],
@@ -169,3 +168,17 @@ def test_what_cannot_be_copied_is_said_and_nothing_is_written(made, tmp_path):
     ):
         bad(index, words, message)
         assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_copy_is_never_in_its_index_nor_around_it(made, tmp_path):
+    source = tmp_path / "features-of-photos" / "features"  # names that an index has too
+    shutil.copytree(made, source)
+    (tmp_path / "link").symlink_to(source)
+    before = sorted(tmp_path.rglob("*"))
+    inside = (source, source / "new", source / "features" / "new", tmp_path / "link" / "new")
+    for target in (*inside, source.parent, tmp_path):
+        flags = ["--copy-of", source, "--output", target, "--kind", "large"]
+        bad(index, flags, f"{target} is the index", "in it or around it; name a new folder else")
+        assert sorted(tmp_path.rglob("*")) == before
+    assert_same(made, source)
+    assert copy_index(source, source.with_name("features-2")) > 0

@@ -210,7 +210,7 @@ def test_a_broken_file_is_an_error_after_the_rest_is_indexed(retriever, folder, 
     for name in ("p0.png", "p1.png"):
         (photos / name).write_bytes((folder / name).read_bytes())
     (photos / "bad.png").write_bytes(b"bad")
-    with pytest.raises(UserError, match=r"1 files cannot be read: .*pass skip_broken=True\."):
+    with pytest.raises(UserError, match=r"1 file cannot be read: .*pass skip_broken=True\."):
         retriever.index(photos, to=tmp_path / "i")
     assert len(retriever.open(tmp_path / "i")) == 2
     assert len(retriever.index(photos, to=tmp_path / "i", skip_broken=True)) == 2
@@ -265,9 +265,10 @@ def test_a_run_and_its_export_are_the_same_model(cirr_run, folder, tmp_path):
     ("query", "message"),
     [
         ({}, "needs an image, a text, or both"),
-        ({"text": "red", "k": 0}, "k is 0 and start 0; ask for 1 or more"),
+        ({"text": "red", "k": 0}, "k is 0 and start 0; give a k of 1 or more"),
         ({"text": "red", "start": -1}, "start -1"),
         ({"text": "word " * 500}, r"has 500 words; shorten it to 100"),
+        ({"text": "red " + "a" * 1001}, r"has a word of 1001 letters; write words of 1000 letters"),
         ({"text": [("red", 0.0)]}, "all weights of the text are 0"),
         ({"text": [("red", float("nan"))]}, "is no text; give a str, or a list of pairs"),
         ({"text": [3]}, "3 is no text"),

@@ -143,7 +143,7 @@ def test_what_a_disk_that_is_away_held_stays(retriever, folder, monkeypatch):
     report = sync(retriever, folder)
     assert counts(report) == {"missing": 3, "unchanged": 3}
     assert [path.name for path in report.broken] == ["link.png"]
-    assert report.missing_files().startswith("3 files are gone and stay in the index: ")
+    assert report.missing_files().startswith("3 files are gone, but still in the index: ")
     assert len(names(retriever, folder)) == 7
     (folder / "sub").rmdir()
     (folder.parent / "away").rename(folder / "sub")
@@ -269,9 +269,12 @@ def test_another_model_format_kind_or_place_is_refused(retriever, folder):
     manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 9'))
     with pytest.raises(UserError, match="has format 9, and this version reads format 1"):
         Gallery.open(path, retriever)
-    manifest.write_text("{")
-    with pytest.raises(UserError, match=r"index\.json is damaged"):
-        Gallery.open(path, retriever)
+    good = manifest.read_text().replace('"format": 9', '"format": 1')
+    for old, new in (("{", "["), ("weights", "weighps"), ("fp16", "fp17"), ('dim": 1', 'dim": 9')):
+        assert old in good
+        manifest.write_text(good.replace(old, new, 1))
+        with pytest.raises(UserError, match=r"index\.json is damaged .*; put a copy back"):
+            Gallery.open(path, retriever)
     refused = pytest.raises(UserError, match="holds other files and no index")
     with refused, Indexing.at(folder, retriever):
         pass

@@ -146,6 +146,8 @@ def test_graphs_of_8_bits_are_smaller_and_close(both, photos, folder):
     shutil.copytree(folder, folder.parent / "int8")
     for file in (folder.parent / "int8").glob("*.onnx"):
         onnx_graphs._quantise(file, large=False)
+    note = folder.parent / "int8" / "onnx.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"crc32": {}}))
     assert sorted(file.name for file in (folder.parent / "int8").iterdir()) == [
         *("image.onnx", "onnx.json", "query.onnx", "text.onnx", "tokenizer.json")
     ]
@@ -196,7 +198,15 @@ def test_what_is_refused(folder, tmp_path, monkeypatch):
 def test_a_damaged_folder_is_named(folder, tmp_path):
     place = shutil.copytree(folder, tmp_path / "copy")
     graph, note = place / "query.onnx", place / "onnx.json"
-    graph.write_bytes(graph.read_bytes()[:-9])
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 4
+    graph.write_bytes(content)
+    with pytest.raises(UserError, match=r"incomplete copy .*\(query.onnx has another checksum\)"):
+        open_onnx(place)
+    noted = json.loads(note.read_text())
+    assert noted.pop("crc32").keys() == {file.name for file in place.iterdir()} - {note.name}
+    note.write_text(json.dumps(noted))  # as an earlier version wrote it
+    graph.write_bytes(content[:-9])
     with pytest.raises(UserError, match=r"the graphs of .*copy cannot be opened"):
         open_onnx(place)
     note.write_text(json.dumps(json.loads(note.read_text()) | {"format": 2}))

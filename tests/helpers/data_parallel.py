@@ -1,6 +1,7 @@
 """What each process of a data-parallel test runs: `data_parallel.py FOLDER`, under a launcher."""
 
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from gatedcir.models.encoded import Encoded
 from gatedcir.options.config import LossConfig
 from gatedcir.training.accumulate import backward_in_chunks
+from gatedcir.training.bank import own_part, similarity_to_all, whole_bank
 from gatedcir.training.losses import losses_of, total_loss
 
 BATCH, PROCESSES, QUERIES, WIDTH = 4, 2, 3, 5
@@ -67,6 +69,35 @@ def half_of_the_batch() -> tuple[Tensor, Tensor]:
     return loss.detach(), head.weight.grad
 
 
+def bank_loss(
+    head: torch.nn.Module, inputs: Tensor, labels: Tensor, compare: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The contrast of a layer's queries with a bank, by the similarities that `compare` gives."""
+    return torch.nn.functional.cross_entropy(compare(encoded_by(head, inputs).query) / 0.07, labels)
+
+
+def bank_and_labels() -> tuple[Tensor, Tensor]:
+    """Features of three images for two processes, and the right image of each triplet."""
+    generator = torch.Generator().manual_seed(1)
+    bank = torch.randn(3, QUERIES, WIDTH, generator=generator).half()
+    return bank, torch.tensor([0, 1, 2, 0, 2, 1, 1, 0])
+
+
+def half_of_the_bank() -> tuple[Tensor, Tensor, Tensor]:
+    """Loss and gradient of this process's half of the batch, and the bank of both processes."""
+    inputs, head = batch_and_head()
+    bank, labels = bank_and_labels()
+    model = torch.nn.parallel.DistributedDataParallel(head)
+    rank, own = dist.get_rank(), bank[own_part(len(bank))]
+    mine = slice(rank * BATCH, (rank + 1) * BATCH)
+    loss = bank_loss(
+        model, inputs[mine], labels[mine], lambda query: similarity_to_all(query, own, len(bank))
+    )
+    loss.backward()
+    assert head.weight.grad is not None
+    return loss.detach(), head.weight.grad, whole_bank(own, len(bank), torch.device("cpu"))
+
+
 class Head(torch.nn.Module):
     """The layer, and the temperature among its parameters."""
 
@@ -103,6 +134,7 @@ def main(folder: str) -> None:
     dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     torch.save(half_of_the_batch(), f"{folder}/{dist.get_rank()}.pt")
     torch.save(half_in_chunks(), f"{folder}/chunks_{dist.get_rank()}.pt")
+    torch.save(half_of_the_bank(), f"{folder}/bank_{dist.get_rank()}.pt")
     dist.destroy_process_group()
 
 

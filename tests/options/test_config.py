@@ -15,7 +15,6 @@ from option_fixtures import read, refusal
 from gatedcir.commands.pictures import Options as Pictures
 from gatedcir.errors import UserError
 from gatedcir.options import config, model_config, recipe_config
-from gatedcir.options.checks import check_ranges
 from gatedcir.options.command_line import flag_names, options_of
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import flags_of, from_dict, parse, read_yaml, to_dict
@@ -282,4 +281,4 @@ def test_a_flag_that_may_be_repeated_keeps_each_value_whole():
 )
 def test_numbers_out_of_their_range_are_refused(flag, wrong, allowed):
     with pytest.raises(UserError, match=f"^{flag} .* is out of range; give a number {allowed}.$"):
-        check_ranges(read("--dataset", "CIRR", flag, wrong))
+        read("--dataset", "CIRR", flag, wrong)

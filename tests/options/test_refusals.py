@@ -97,7 +97,7 @@ class Renamed:
 def test_an_alias_is_an_option_too():
     assert parse(Renamed, ["--number", "1", "--leave-out"], description="").skip
     for flags, sentence in (
-        (["--leave-out"], "something is missing; give --number INT."),
+        (["--leave-out"], "--number INT is missing; give it."),
         (["--number", "x", "--leave-out"], "--number cannot be x; give --number INT."),
         (["--number", "1", "--leave-uot"], "there is no option --leave-uot; --leave-out is .*"),
         (["--number", "1", "--leave-out", "no"], ".*; write --skip or --no-skip alone, .*"),
@@ -221,7 +221,7 @@ def test_unknown_yaml_key_names_the_nearest(yaml_file, line, nearest):
         ("--dataset CIRR --model.visual-layers a", "--model.visual-layers cannot be a; give .*"),
         (
             "",
-            r"something is missing; give --dataset {CIRR,.*}\|my_file:MyData\|triplets.jsonl.",
+            r"--dataset {CIRR,.*}\|my_file:MyData\|triplets.jsonl is missing; give it.",
         ),
     ],
 )

@@ -333,6 +333,39 @@ def test_clients_that_never_finish_hold_nobody_up(address):
             assert answer.status == 200 and json.load(answer)["results"]
 
 
+def test_many_visitors_at_once_are_all_answered_with_two_in_the_model(address, site, monkeypatch):
+    host, port = address.removeprefix("http://").split(":")
+    retriever, pictures = site.engines[0].retriever, [one for one, _ in site.examples(12)]
+    features = retriever.encode_queries(retriever.queries(None, "a")[0])
+    inside, most, lock = 0, 0, threading.Lock()
+
+    def encode(queries):  # what takes a model's memory, and quicker
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.005)
+        with lock:
+            inside -= 1
+        return features
+
+    async def visit(number):
+        paths = "/query.json?text=a&k=1", *(f"/picture/{one}" for one in pictures[:4])
+        reader, writer = await asyncio.open_connection(host, int(port))
+        sent = f"GET {paths[number % 5]} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        writer.write(sent.encode())
+        answer = await reader.read()
+        writer.close()
+        return answer.split()[1]
+
+    async def visits():
+        return await asyncio.gather(*map(visit, range(200)))
+
+    monkeypatch.setattr(retriever, "encode_queries", encode)
+    assert asyncio.run(visits()) == [b"200"] * 200
+    assert 0 < most <= 2
+
+
 def test_headers_that_are_never_finished_are_given_up():
     from gatedcir.page.connection import Connection
 

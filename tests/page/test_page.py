@@ -287,12 +287,12 @@ def test_images_that_cannot_be_read_are_said(photos, tmp_path, capsys):
     pytest.importorskip("gradio")
     (tmp_path / "a.png").write_text("no image")
     asked = ["--model-path", "tiny", "--port", "7999", "--images", tmp_path]
-    bad(serve, asked, "1 files cannot be read: ", "a.png", "name a folder of images")
+    bad(serve, asked, "1 file cannot be read: ", "a.png", "name a folder of images")
     shutil.copy(photos / "p1.png", tmp_path)
     with ExitStack() as stack:
         site = serve.open_site(serve.Options(model_path=("tiny",), images=tmp_path), stack)
         assert len(site) == 1
-    assert "1 files cannot be read: " in capsys.readouterr().err
+    assert "1 file cannot be read: " in capsys.readouterr().err
 
 
 def test_a_run_alone_shows_the_images_that_it_was_validated_on(home, cirr_run, monkeypatch):

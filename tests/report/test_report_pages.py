@@ -15,6 +15,7 @@ from toy_rankings import ranked, split_of
 from gatedcir.benchmarks.cirr import CIRR
 from gatedcir.commands import compare, report
 from gatedcir.data.triplets import Triplet
+from gatedcir.outputs import is_own
 from gatedcir.report.comparison import compare as compare_rankings
 from gatedcir.report.findings import confused
 from gatedcir.report.queries import card_of, chosen, heat
@@ -97,7 +98,7 @@ def test_the_report_of_runs_with_and_without_weights(cirr_run, tmp_path, capsys)
     shutil.copytree(cirr_run, bare, ignore=shutil.ignore_patterns("checkpoints", "tensorboard"))
     file = tmp_path / "report.html"
     report.main([str(cirr_run), str(bare), "--output", str(file), "--num", "1"])
-    assert f"report: {file}" in capsys.readouterr().out
+    assert f"report: {file}" in capsys.readouterr().out and is_own(file, "page")
     page = Page(file.read_text(encoding="utf-8"))
     assert file.stat().st_size < 2_000_000
     titles = re.findall(r"<h2>(.*?)</h2>", file.read_text(encoding="utf-8"))
@@ -127,7 +128,7 @@ def test_the_report_of_tables_alone_opens_no_model(cirr_run, tmp_path, monkeypat
 
 
 def test_a_run_with_markup_in_its_names_is_shown_as_text(cirr_run, tmp_path):
-    nasty = "<img src=x onerror=alert(1)><script>"
+    nasty = "'\"><img src=x onerror=alert(1)>\n..\\<script>"
     run = shutil.copytree(cirr_run, tmp_path / nasty)
     (run / "README.md").write_text(nasty)
     made_by = json.loads((run / "provenance.json").read_text())
@@ -144,6 +145,7 @@ def test_two_models_are_compared(home, cirr_run, tmp_path, capsys):
     files = ["--json", str(tmp_path / "c.json"), "--html", str(tmp_path / "c.html")]
     compare.main(["tiny", str(cirr_run), *files, "--num", "2", "--num-workers", "0"])
     printed = capsys.readouterr().out
+    assert is_own(tmp_path / "c.json", "figures") and is_own(tmp_path / "c.html", "page")
     found = json.loads((tmp_path / "c.json").read_text())
     assert found["a"] == "tiny" and found["b"] == str(cirr_run)
     for name, one in found["metrics"].items():
@@ -154,6 +156,8 @@ def test_two_models_are_compared(home, cirr_run, tmp_path, capsys):
     page = Page((tmp_path / "c.html").read_text(encoding="utf-8"))
     assert "draws the same queries" in page.text
     bad(compare, ["tiny", "tiny"], "tiny was trained on no dataset", "--dataset")
+    for count in (1, 3):
+        bad(compare, ["tiny"] * count, f"compare takes two models and not {count}; give A B.")
 
 
 def test_a_file_that_is_gone_leaves_its_place_empty():

@@ -128,7 +128,9 @@ def test_a_folder_of_something_else_is_refused(config, tmp_path):
     with claim_folder(data) as place:
         assert place.path == tmp_path / "data"
     (tmp_path / "data" / "captions").mkdir()
-    with pytest.raises(UserError, match=r"holds captions and is no run; name .* with --output"):
+    with pytest.raises(
+        UserError, match=r"is no run, as it holds .captions.; name .* with --output"
+    ):
         claim_folder(data).__enter__()
     names = sorted(path.name for path in (tmp_path / "data").iterdir())
     assert names == ["captions", "output.log"]

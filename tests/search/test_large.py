@@ -148,6 +148,24 @@ def test_damaged_lists_are_named_and_made_again(tmp_path):
 
 
 @pytest.mark.usefixtures("small")
+def test_a_changed_bit_of_the_lists_is_told_and_all_images_are_searched(tmp_path):
+    features = unit((50, 4, 8))
+    filled(tmp_path, features)
+    [stage] = tmp_path.glob("lists-*")
+    assert LargeIndex.open(tmp_path, FORM)._stage is not None
+    for file in stage.iterdir():
+        content = file.read_bytes()
+        for at in range(0, len(content), 1 + len(content) // 9):
+            file.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+            with pytest.warns(UserWarning, match=f"{stage} is damaged"):
+                index = LargeIndex.open(tmp_path, FORM)
+            assert index.search(features[7:8, :1], 1)[1] == 7
+        file.write_bytes(content)
+    (stage / "sums.json").unlink()  # lists of an earlier version have none
+    assert LargeIndex.open(tmp_path, FORM)._stage is not None
+
+
+@pytest.mark.usefixtures("small")
 def test_nothing_is_written_without_a_change_and_growth_trains_again(tmp_path):
     features = unit((400, 4, 8))
     index = filled(tmp_path, features[:50])

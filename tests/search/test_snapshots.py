@@ -1,6 +1,8 @@
 """Snapshots of a server's collection: what is asked of the server, which a small one stands for."""
 
 import json
+import logging
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -8,6 +10,8 @@ import pytest
 from conftest import bad
 
 from gatedcir.commands import index
+from gatedcir.errors import UserError
+from gatedcir.gallery.identity import PARTS
 from gatedcir.search.server import KEY, Server
 
 pytest.importorskip("qdrant_client")
@@ -23,7 +27,7 @@ class Qdrant(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         body = self.rfile.read(length)
         server.asked.append(f"{self.command} {path.rpartition('/collections/')[2]}")
-        if self.headers.get("api-key") != "secret":
+        if self.headers.get("api-key") != server.key:
             return self.send({"status": {"error": "no key"}}, 401)
         kind = path.rsplit("/", 1)[-1]
         if self.command == "GET" and kind == "one.snapshot":
@@ -57,7 +61,7 @@ class Qdrant(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv(KEY, "secret")
     with ThreadingHTTPServer(("127.0.0.1", 0), Qdrant) as found:
-        found.asked, found.uploaded, found.there = [], None, True
+        found.asked, found.uploaded, found.there, found.key = [], None, True, "secret"
         found.snapshot, found.remote = b"\0features", []
         thread = Thread(target=found.serve_forever, args=(0.01,))
         thread.start()
@@ -70,9 +74,9 @@ def server(monkeypatch):
 def folder(server, tmp_path):
     """An index of the kind server, as far as snapshots look at it."""
     Server(f"http://127.0.0.1:{server.server_port}", "c").write(tmp_path / "i" / "features")
-    manifest = {"model": "tiny", "identity": {}, "kind": "server", "tokens": 2, "dim": 4}
+    manifest = {"model": "tiny", "identity": dict.fromkeys(PARTS, ""), "kind": "server"}
     (tmp_path / "i" / "index.json").write_text(
-        json.dumps(manifest | {"precision": "fp16", "format": 1})
+        json.dumps(manifest | {"tokens": 2, "dim": 4, "precision": "fp16", "format": 1})
     )
     return tmp_path / "i"
 
@@ -85,7 +89,7 @@ def test_a_snapshot_is_written_and_not_left_on_the_server(server, folder, tmp_pa
         *("GET c/snapshots/one.snapshot", "DELETE c/snapshots/one.snapshot"),
     ]
     server.remote = [{"shard_id": 1, "peer_id": 2, "state": "Active"}]
-    words = ["--index", folder, "--save-snapshot", tmp_path / "s"]
+    words = ["--index", folder, "--save-snapshot", tmp_path / "more"]
     bad(index, words, "spread over several machines", "--copy-of")
 
 
@@ -110,3 +114,33 @@ def test_what_is_wrong_is_said(server, folder, tmp_path, monkeypatch):
     manifest = folder / "index.json"
     manifest.write_text(manifest.read_text().replace('"server"', '"exact"'))
     bad(index, words, "is of the kind exact, and snapshots are for server; copy its folder.")
+
+
+def test_the_key_is_shown_and_written_nowhere(
+    server, folder, tmp_path, capsys, caplog, monkeypatch
+):
+    caplog.set_level(logging.DEBUG)
+    shown = []
+    save = ["--index", str(folder), "--save-snapshot", str(tmp_path / "s")]
+    load = ["--index", str(folder), "--load-snapshot", str(tmp_path / "s")]
+    new = ["--copy-of", str(folder), "--output", str(tmp_path / "new"), "--index-url"]
+    here = f"http://127.0.0.1:{server.server_port}"
+    for key, known in (("key-7391", True), ("other-7391", False), ("key\n-7391", False)):
+        monkeypatch.setenv(KEY, key)
+        server.key = "key-7391"
+        for words in (save, load, [*new, here], ["--index", str(folder), "--info"]):
+            server.there = "--load-snapshot" not in words
+            try:
+                index.main(words)
+                assert known
+            except Exception as error:  # of any library
+                shown += traceback.format_exception(error)
+                assert isinstance(error, UserError)
+    assert any(f"wants a key; set {KEY} to it" in line for line in shown)
+    assert any(f"{KEY} holds letters that no key has; set it again" in line for line in shown)
+    message = bad(index, [*new, here.replace("//", "//me:7391@")], "a password", f"set {KEY}")
+    assert "POST c/snapshots" in server.asked and server.uploaded is not None
+    printed = capsys.readouterr()
+    assert "7391" not in "".join([*shown, message, printed.out, printed.err, caplog.text])
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert len(files) >= 3 and not any(b"7391" in file.read_bytes() for file in files)

@@ -253,6 +253,15 @@ def test_a_damaged_database_is_named(tmp_path):
         KINDS["embedded"].open(tmp_path, Form(1, 1, "fp16"))
 
 
+def test_an_image_of_a_damaged_database_that_has_no_digest_is_named(tmp_path):
+    edge = pytest.importorskip("qdrant_edge")
+    index = KINDS["embedded"].open(tmp_path, Form(1, 1, "fp16"), writable=True)
+    index._shard.update(edge.UpdateOperation.upsert_points([edge.Point(7, [[1.0]], {})]))
+    with pytest.raises(UserError, match=rf"{tmp_path} is damaged \(an image has no digest\); del"):
+        index.entries()
+    index.close()
+
+
 def test_a_missing_engine_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "qdrant_edge", None)
     with pytest.raises(

@@ -1,5 +1,6 @@
 """Averaged weights, over the steps of a run and over runs."""
 
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -90,9 +91,15 @@ def test_the_mean_holds_a_tower_that_not_all_runs_name(cirr_run, tmp_path):
 def test_a_mean_that_does_not_help_is_not_written(cirr_run, home, tmp_path):
     data = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", "--num-workers", "0"]
     to = ["--output", tmp_path / "mean"]
-    bad(average, [cirr_run, cirr_run, *data, *to], "does not help", "leave --dataset out")
+    same = shutil.copy(cirr_run / "checkpoints" / "best.pt", tmp_path / "same.pt")
+    bad(average, [cirr_run, same, *data, *to], "does not help", "leave --dataset out")
     bad(average, [cirr_run, *to], "name two runs or more")
     assert not (tmp_path / "mean").exists()
+
+
+def test_a_run_counts_once(cirr_run, tmp_path):
+    words = ["--runs", cirr_run, cirr_run.parent / "." / cirr_run.name, "--output", tmp_path / "m"]
+    bad(average, words, f"{cirr_run} is named 2 times; name each run once.")
 
 
 def test_runs_of_different_models_have_no_mean(cirr_run):

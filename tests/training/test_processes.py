@@ -23,6 +23,7 @@ import blip_fine_tune_2
 import blip_validate
 from gatedcir.errors import UserError
 from gatedcir.run_folder import checkpoint
+from gatedcir.training.bank import bank_similarity
 
 HELPERS = Path(data_parallel.__file__).parent
 COMMAND = blip_fine_tune_2.__file__
@@ -94,6 +95,15 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path):
         torch.testing.assert_close(chunked[0], results[rank][0])
         torch.testing.assert_close(chunked[1], head.weight.grad)
         torch.testing.assert_close(chunked[2], temp.grad)
+    inputs, head = data_parallel.batch_and_head()
+    bank, labels = data_parallel.bank_and_labels()
+    loss = data_parallel.bank_loss(head, inputs, labels, lambda query: bank_similarity(query, bank))
+    loss.backward()
+    results = [torch.load(tmp_path / f"bank_{rank}.pt") for rank in range(data_parallel.PROCESSES)]
+    torch.testing.assert_close(sum(r[0] for r in results) / len(results), loss)
+    for _, gradient, both in results:  # each keeps a part of the bank: two images, and one
+        torch.testing.assert_close(gradient, head.weight.grad)
+        assert torch.equal(both, bank)
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +181,23 @@ def test_two_processes_resume_exactly(run_of_two, tmp_path):
     assert found.epoch == whole.epoch == 2
     for name, weight in whole.weights.items():
         torch.testing.assert_close(found.weights[name], weight, msg=name)
+
+
+def test_a_bank_in_two_processes_teaches_what_a_whole_one_teaches(run_of_two, tmp_path):
+    two, _ = run_of_two
+    flags = ["--stage", "bank", "--from", two, *SHORT[2:], "--learning-rate", "1e-3"]
+    flags += ["--num-epochs", "2", "--model.query-branch", "none", "--validation-frequency", "0"]
+    cut = ["--save-every-steps", "1", "--save-training"]
+    spread, whole = tmp_path / "spread", tmp_path / "whole"
+    done = fork(HELPERS / "cut_off.py", *flags, *cut, "--batch-size", "2", "--output", spread)
+    assert done.returncode != 0
+    kept = checkpoint.load(spread / "checkpoints" / "last.pt")
+    assert kept.epoch == 1 and len(kept.trainer["so_far"]) == 2
+    done = fork(COMMAND, "--resume", spread)
+    assert done.returncode == 0, done.stdout[-2000:]
+    blip_fine_tune_2.main([*map(str, flags), "--batch-size", "4", "--output", str(whole)])
+    found, expected = (pd.read_csv(run / "train_metrics.csv")["loss"] for run in (spread, whole))
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-4)
 
 
 @pytest.fixture(scope="module")

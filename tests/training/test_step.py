@@ -49,6 +49,20 @@ def learn(*flags):
     return loss, losses, model.state_dict()
 
 
+@pytest.mark.parametrize(("given", "kept"), [(-1.0, 0.001), (99.0, 0.5)])
+def test_the_temperature_stays_within_its_bounds(given, kept, monkeypatch):
+    """Also if a step moves it far."""
+
+    class Moved(ComposedRetriever):
+        def train(self, mode=True):
+            torch.nn.init.constant_(self.temp, given)
+            return super().train(mode)
+
+    monkeypatch.setattr(f"{__name__}.ComposedRetriever", Moved)
+    _, _, weights = learn("--learning-rate", "0")
+    assert weights["temp"] == torch.tensor(kept)
+
+
 def test_a_compiled_step_learns_the_same(monkeypatch):
     calls = []
 

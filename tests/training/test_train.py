@@ -119,7 +119,7 @@ def test_a_broken_image_of_the_first_epoch_leaves_no_run(broken, tmp_path):
         assert not run.exists()
     run.mkdir()
     (run / "notes.txt").write_text("the user's")
-    with pytest.raises(UserError, match=r"holds notes\.txt and is no run"):
+    with pytest.raises(UserError, match=r"is no run, as it holds .notes\.txt.;"):
         blip_fine_tune_2.main(flags_of_a_run(folder, run))
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
 

@@ -56,6 +56,13 @@ def test_a_signal_saves_and_the_run_goes_on_there(home, undisturbed, tmp_path, m
     assert "it goes on with epoch 0 at step 1\n" in capsys.readouterr().out
 
 
+def test_one_seed_gives_one_run_whoever_reads_the_images(home, undisturbed, tmp_path):
+    """Here one process does, in the test above two, and in the undisturbed run none."""
+    run = tmp_path / "run"
+    blip_fine_tune_2.main(flags_of(home, run, "--cache-features", "none", "--num-workers", 1))
+    assert_equal_runs(run, undisturbed)
+
+
 def test_a_damaged_state_gives_way_to_the_one_before(
     home, undisturbed, tmp_path, monkeypatch, capsys
 ):

@@ -99,12 +99,9 @@ def runs_of(grid: Grid, output: Path) -> list[Run]:
 
 def check_folders(runs: Sequence[Run]) -> None:
     """UserError if a run's folder holds a run with other options, or something that is no run."""
+    check_are_runs(runs)
     for run in runs:
-        if not run.path.exists():
-            continue
         if not (run.path / CONFIG_FILE).is_file():
-            if not run.path.is_dir() or {file.name for file in run.path.iterdir()} - LOGS:
-                raise UserError(f"{run.path} is no run; remove it or name another --output.")
             continue
         before, now = read_yaml(run.path / CONFIG_FILE), to_dict(run.config)
         # A resumed run may change these options, but runs that are compared may not.
@@ -118,6 +115,15 @@ def check_folders(runs: Sequence[Run]) -> None:
                 f"{run.path} was run with another {flag} than this grid asks for; name another "
                 "--output, or remove that folder."
             )
+
+
+def check_are_runs(runs: Sequence[Run]) -> None:
+    """UserError if a run's folder holds something that is no run. `execute` would remove it."""
+    for run in runs:
+        if not run.path.exists() or (run.path / CONFIG_FILE).is_file():
+            continue
+        if not run.path.is_dir() or {file.name for file in run.path.iterdir()} - LOGS:
+            raise UserError(f"{run.path} is no run; remove it or name another --output.")
 
 
 def command_of(config: Config) -> list[str]:

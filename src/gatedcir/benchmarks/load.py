@@ -19,6 +19,7 @@ from gatedcir.errors import UserError
 from gatedcir.plugins import errors_of
 
 MOST_WORDS = 100
+MOST_LETTERS = 1000  # of a word
 
 
 def load_splits(
@@ -171,11 +172,16 @@ def check_caption(caption: str, *, where: str) -> None:
         raise UserError(
             f"the caption of {where} holds half of a character (a lone surrogate); write it again."
         )
-    words = len(caption.split())
-    if words > MOST_WORDS:
+    words = caption.split()
+    if len(words) > MOST_WORDS:
         raise UserError(
-            f"the caption of {where} has {words} words; shorten it to {MOST_WORDS} at most, "
+            f"the caption of {where} has {len(words)} words; shorten it to {MOST_WORDS} at most, "
             "of which the model reads the first 30 or so."
+        )
+    if longest := max((len(word) for word in words if len(word) > MOST_LETTERS), default=0):
+        raise UserError(
+            f"the caption of {where} has a word of {longest} letters; write words of "
+            f"{MOST_LETTERS} letters at most."
         )
 
 

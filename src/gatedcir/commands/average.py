@@ -1,6 +1,7 @@
 """Average the weights of several runs: parse, load, compare, write."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, words, description=description)
     if len(options.runs) < 2:
         raise UserError(f"{options.runs[0]} alone has no mean; name two runs or more.")
+    for path, count in Counter(path.resolve() for path in options.runs).items():
+        if count > 1:
+            raise UserError(f"{path} is named {count} times; name each run once.")
     check_new_folder(options.output, "--output")
     from gatedcir.run_folder import checkpoint, mixture
 

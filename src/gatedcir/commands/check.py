@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gatedcir.commands.main import COMMANDS
-from gatedcir.errors import UserError, check_files_to_write
+from gatedcir.errors import UserError
 from gatedcir.options.config import DataConfig, DataPath, InDataset, NumWorkers
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import check_files_to_write
 
 _STATUS = "The exit status is 0 if nothing is wrong, 1 if something is, 2 if it cannot be read."
 
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for file in options.output:
         if file.suffix not in report.FORMS:
             raise UserError(f"--output {file} must end in {', '.join(report.FORMS)}; rename it.")
-    check_files_to_write(("--output", file) for file in options.output)
+    check_files_to_write(("--output", file, f"findings{file.suffix}") for file in options.output)
     folder = DataConfig(options.dataset, options.data_path).folder
     found, images = Findings(), None
     parts, absent = read_dataset(options.dataset, folder, found, images=options.images)

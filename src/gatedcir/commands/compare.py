@@ -12,9 +12,11 @@ from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, data_of
 from gatedcir.commands.report import NO_DATA
 from gatedcir.commands.score import with_flag
-from gatedcir.errors import UserError, check_files_to_write
+from gatedcir.errors import UserError
+from gatedcir.options.command_line import split
 from gatedcir.options.config import Device, MeasuredSplit
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import check_files_to_write
 
 _FORM = "A B is short for --models A B."
 
@@ -41,8 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the table of differences, and write what is asked for."""
     description = f"{COMMANDS['compare']} {_FORM} {MORE}"
     words = with_flag(argv, "--models")
+    for given in split(words):
+        if given.flag == "--models" and len(given.values) != 2:
+            raise UserError(f"compare takes two models and not {len(given.values)}; give A B.")
     options = parse(Options, words, description=description)
-    check_files_to_write((("--json", options.json), ("--html", options.html)))
+    check_files_to_write((("--json", options.json, "figures"), ("--html", options.html, "page")))
     if options.num < 0:
         raise UserError(f"--num {options.num} is out of range; give 0 or more.")
     from gatedcir.assemble.evaluator import open_evaluator

@@ -1,6 +1,5 @@
 """Everything once, on a bare machine: draw data, fine-tune, compare, draw gate maps."""
 
-import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -12,10 +11,12 @@ from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config, DataConfig, TrainTriplets
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import check_file_to_write, is_own
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gatedcir.ablation.runs import Run
     from gatedcir.evaluation.evaluator import Evaluator, QueryEncoder
     from gatedcir.visual import Visual
 
@@ -55,6 +56,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run all of it. Print one table and where the pictures are."""
     options = parse(Options, argv, description=COMMANDS["demo"])
+    from gatedcir.ablation.runs import Run, check_are_runs
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.benchmarks.cirr import CIRR
     from gatedcir.commands import gates, report
@@ -64,9 +66,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from gatedcir.run_folder import checkpoint
 
     start = time.perf_counter()
-    folder = options.output / "cirr_dataset"
+    folder, page = options.output / "cirr_dataset", options.output / "report.html"
+    check_file_to_write(page, "--output", "page")
+    waiting = [Run(name, options.seed, training(options, folder, name)) for name in RUNS]
+    check_are_runs(waiting)
     _draw(options, folder)
-    runs = _train(options, folder)
+    runs = _train(waiting)
     data = DataConfig("CIRR", folder)
     pretrained, _ = open_evaluator(Path("tiny"), data, "val")
     evaluator, splits = open_evaluator(runs["gated"], data, "val")
@@ -81,10 +86,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\n{splits[0].name}: {splits[0].protocol}\n")
     print(format_table(rows, CIRR.headings), "\n")
     maps = options.output / "gate_maps"
-    shutil.rmtree(maps, ignore_errors=True)
+    for file in maps.glob("*.png"):
+        if is_own(file, "picture"):  # of a demo before
+            file.unlink()
     flags = ["--model-path", str(runs["taught"]), "--dataset", "CIRR", "--data-path", str(folder)]
     gates.main([*flags, "--num", str(options.num), "--output", str(maps)])
-    page = options.output / "report.html"
     shown = report.Options(
         tuple(runs.values()), page, data=DataOfRun("CIRR", folder), num=options.num
     )
@@ -124,14 +130,13 @@ def training(options: Options, folder: Path, name: str) -> Config:
     return parse(Config, [*flags, *RUNS[name]], description="")
 
 
-def _train(options: Options, folder: Path) -> dict[str, Path]:
+def _train(runs: "Sequence[Run]") -> dict[str, Path]:
     """Fine-tune all of `RUNS` at the same time. Returns the runs' folders.
 
     Small trainings on a core each are faster than one after the other on all cores.
     """
-    from gatedcir.ablation.runs import ERRORS, OUTPUT, Run, execute
+    from gatedcir.ablation.runs import ERRORS, OUTPUT, execute
 
-    runs = [Run(name, options.seed, training(options, folder, name)) for name in RUNS]
     print(f"fine-tuning {len(runs)} times; {runs[0].path / ERRORS} shows every step")
     execute(runs, jobs=len(runs))
     for run in runs:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from gatedcir.commands.main import COMMANDS
-from gatedcir.errors import UserError, check_file_to_write, plain
+from gatedcir.errors import UserError, plain
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import check_file_to_write
 
 if TYPE_CHECKING:
     from gatedcir.models.retriever import ComposedRetriever
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print the architecture. Of a trained model also its source, parameters, shapes, options."""
     options = parse(Options, argv, description=f"{COMMANDS['describe']} {_MORE}")
     if options.svg is not None:
-        check_file_to_write(options.svg, "--svg")
+        check_file_to_write(options.svg, "--svg", "architecture")
     if options.model_path is not None and options.training != _DEFAULT:
         raise UserError(
             "--model-path names a model that has its own options; leave options of training out, "

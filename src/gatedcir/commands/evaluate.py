@@ -10,7 +10,7 @@ import tyro
 from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, InRun, OfRun, data_of
-from gatedcir.errors import UserError, check_files_to_write
+from gatedcir.errors import UserError
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     Categories,
@@ -26,6 +26,7 @@ from gatedcir.options.config import (
 )
 from gatedcir.options.parsing import parse
 from gatedcir.options.recipe_config import RecipeConfig, Rerank, RerankedBy
+from gatedcir.outputs import check_files_to_write
 
 if TYPE_CHECKING:
     from gatedcir.data.triplets import Split
@@ -119,12 +120,18 @@ def check_targets(splits: "Sequence[Split]") -> None:
 
 
 def _check_files(options: Options) -> None:
-    files = ("--output", options.output), ("--ranks", options.ranks), ("--trec", options.trec)
-    check_files_to_write(files)
+    files: list[tuple[str, Path | None, str]] = [("--output", options.output, "figures")]
     if options.ranks is not None:
         from gatedcir.evaluation.query_files import check_table
 
         check_table(options.ranks, "--ranks")
+        files.append(("--ranks", options.ranks, f"ranks{options.ranks.suffix}"))
+    if options.trec is not None:
+        from gatedcir.evaluation.query_files import answers_of
+
+        answers = answers_of(options.trec)
+        files += [("--trec", options.trec, "trec"), ("--trec", answers, "qrels")]
+    check_files_to_write(files)
 
 
 def _print(evaluator: "Evaluator", examined: "Examined", *, title: str) -> None:

@@ -14,8 +14,9 @@ from gatedcir.commands.pictures import (
     file_of,
     open_one,
 )
-from gatedcir.errors import UserError, check_file_to_write
+from gatedcir.errors import UserError
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import check_file_to_write
 
 if TYPE_CHECKING:
     from gatedcir.commands.sheets import Sheet
@@ -95,7 +96,7 @@ def _measure(options: Options) -> None:
     if options.num is not None and options.num < 1:
         raise UserError(f"--num {options.num} asks for no query; give 1 or more.")
     if options.json is not None:
-        check_file_to_write(options.json, "--json")
+        check_file_to_write(options.json, "--json", "figures")
     from gatedcir.assemble.evaluator import open_evaluator
     from gatedcir.commands.measure import measure
 

@@ -11,9 +11,10 @@ from gatedcir.commands.evaluate import DataOfRun, check_targets
 from gatedcir.commands.main import COMMANDS
 from gatedcir.commands.of_run import MORE, data_of
 from gatedcir.commands.score import with_flag
-from gatedcir.errors import UserError, check_file_to_write
+from gatedcir.errors import UserError
 from gatedcir.options.config import Device, MeasuredSplit
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import check_file_to_write
 
 if TYPE_CHECKING:
     from gatedcir.benchmarks.base import Benchmark
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     description = f"{COMMANDS['report']} {_FORM} {MORE}"
     words = with_flag(argv, "--runs")
     options = parse(Options, words, description=description)
-    check_file_to_write(options.output, "--output")
+    check_file_to_write(options.output, "--output", "page")
     if options.num < 0:
         raise UserError(f"--num {options.num} is out of range; give 0 or more.")
     write(options, words=words, description=description)

@@ -10,7 +10,6 @@ import tyro
 
 from gatedcir.commands.answer_files import read
 from gatedcir.commands.main import COMMANDS
-from gatedcir.errors import check_file_to_write
 from gatedcir.options.config import (
     ALL_CATEGORIES,
     Categories,
@@ -22,6 +21,7 @@ from gatedcir.options.config import (
     Seldom,
 )
 from gatedcir.options.parsing import parse
+from gatedcir.outputs import check_file_to_write
 
 _FORM = "FILE.json is short for --predictions FILE.json. No image and no model is needed."
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print all metrics of the predictions."""
     options = parse(Options, with_flag(argv), description=f"{COMMANDS['score']} {_FORM}")
     if options.output is not None:
-        check_file_to_write(options.output, "--output")
+        check_file_to_write(options.output, "--output", "figures")
     from gatedcir.benchmarks.base import CUTOFFS
     from gatedcir.benchmarks.registry import benchmark
     from gatedcir.evaluation.report import format_report

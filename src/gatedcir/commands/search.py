@@ -8,10 +8,11 @@ from typing import Any
 
 from gatedcir.commands.judge import say_without_judge
 from gatedcir.commands.main import COMMANDS
-from gatedcir.errors import UserError, check_file_to_write
+from gatedcir.errors import UserError, plain
 from gatedcir.options.config import Device, ModelPath
 from gatedcir.options.parsing import parse
 from gatedcir.options.recipe_config import RecipeConfig, Rerank, RerankedBy
+from gatedcir.outputs import check_file_to_write
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if options.image is None and options.text is None:
         raise UserError("give --image FILE, --text TEXT, or both.")
     if options.k < 1 or options.start < 0:
-        raise UserError(f"-k {options.k} --start {options.start}: ask for 1 or more, from 0 on.")
+        raise UserError(
+            f"-k is {options.k} and --start {options.start}; give 1 or more and 0 or more."
+        )
     if options.html is not None:
-        check_file_to_write(options.html, "--html")
+        check_file_to_write(options.html, "--html", "page")
     from gatedcir.gallery.gallery import Gallery, as_values
     from gatedcir.gallery.place import read_manifest
     from gatedcir.gallery.retriever import Retriever
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(as_values(hits), indent=2))
     elif options.html is None and not options.open:
         for hit in hits:
-            print(f"{hit.rank:>4}  {hit.score:.4f}  {hit.path}")
+            print(f"{hit.rank:>4}  {hit.score:.4f}  {plain(str(hit.path))}")
         if not hits:
             print("nothing was found")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gatedcir.doctor.findings import KINDS, Findings
 from gatedcir.errors import plain
+from gatedcir.outputs import PAGE_SIGN
 
 SHOWN = 10  # findings of each kind in the text
 _STYLE = """
@@ -93,6 +94,7 @@ def as_html(report: Report) -> str:
     return "\n".join(
         (
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
+            PAGE_SIGN,
             f"<title>{title}</title>\n<style>{_STYLE}</style>",
             f"<h1>{title}</h1>\n<p>{escape(report.summary)}</p>",
             *(sections or ["<p>nothing is wrong</p>"]),

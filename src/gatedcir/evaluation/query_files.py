@@ -15,7 +15,6 @@ from gatedcir.evaluation.results import Results
 from gatedcir.files import whole_file, write_text
 
 TABLES = (".csv", ".parquet")
-QRELS = ".qrels"
 _DIGITS = 9  # of a float32, so that it is read back as it was
 
 
@@ -97,7 +96,12 @@ def write_trec(path: Path, rankings: Sequence[Ranking], *, tag: str) -> None:
                 lines.append(f"{name} Q0 {image} {place} {score:.{_DIGITS}g} {tag}")
             answers += [f"{name} 0 {target} 1" for target in triplet.targets]
     write_text(path, "".join(f"{line}\n" for line in lines))
-    write_text(path.with_name(path.name + QRELS), "".join(f"{line}\n" for line in answers))
+    write_text(answers_of(path), "".join(f"{line}\n" for line in answers))
+
+
+def answers_of(trec: Path) -> Path:
+    """Where the right answers of a run file go."""
+    return trec.with_name(f"{trec.name}.qrels")
 
 
 def _falling(scores: Sequence[float]) -> list[float]:

@@ -47,10 +47,11 @@ def copy_index(
             the index does, or by the defaults.
 
     Raises:
-        UserError: there is no index; the target holds something else; the index is changed
-            meanwhile; a part of it is damaged.
+        UserError: there is no index; the target holds something else, or is in the index or around
+            it; the index is changed meanwhile; a part of it is damaged.
     """
     found = read_manifest(source)
+    _check_apart(source, target)
     check_folder_to_write(target, "the index")
     kind = kind or (found.kind if settings is None else settings.kind)
     if settings is None and kind == Lists.kind:
@@ -81,6 +82,16 @@ def copy_index(
     finally:
         claim.release()
     return copied
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """UserError if one of two folders is the other one, or is in it."""
+    one, other = source.resolve(), target.resolve()
+    if one in (other, *other.parents) or other in one.parents:
+        raise UserError(
+            f"{target} is the index {source} itself, or is in it or around it; name a new folder "
+            "elsewhere."
+        )
 
 
 def _is_begun(target: Path, what: dict[str, Any]) -> bool:

@@ -123,7 +123,9 @@ class Gallery:
                 a field of `where`.
         """
         if k < 1 or start < 0:
-            raise UserError(f"k is {k} and start {start}; ask for 1 or more, from 0 on.")
+            raise UserError(
+                f"k is {k} and start {start}; give a k of 1 or more and a start of 0 or more."
+            )
         queries, one = self.retriever.queries(image, text)
         if not queries:
             return []
@@ -255,7 +257,10 @@ def info_of(folder: IndexFolder, *, check: bool = False) -> dict[str, Any]:
         "duplicates": [[str(path) for path in paths] for paths in catalogue.duplicates()],
         "fields": catalogue.fields(),
         **stored.info(),
-        "damaged files": [str(path) for path in stored.damaged],
+        "damaged files": [
+            *(str(path) for path in stored.damaged),
+            *([str(catalogue.file)] if catalogue.damaged else []),
+        ],
         "images without features": len(lost),
     }
 

@@ -9,6 +9,7 @@ from gatedcir.options.config import Config
 from gatedcir.options.model_config import ModelConfig
 from gatedcir.options.parsing import to_dict
 
+PARTS = ("weights", "transform", "options")
 _OF_QUERIES = ("query-branch", "matcher")  # options of the model
 
 
@@ -21,8 +22,9 @@ def identity_of(model: ComposedRetriever, config: Config, transform: Transform) 
     # later versions add.
     usual, options = to_dict(ModelConfig()), to_dict(config)["model"]
     options = {n: v for n, v in options.items() if n not in _OF_QUERIES and v != usual[n]}
-    return {
-        "weights": hash_weights(model.state_dict()),
-        "transform": repr(transform),
-        "options": hash_weights({}, json.dumps(options, sort_keys=True)),
-    }
+    parts = (
+        hash_weights(model.state_dict()),
+        repr(transform),
+        hash_weights({}, json.dumps(options, sort_keys=True)),
+    )
+    return dict(zip(PARTS, parts, strict=True))

@@ -12,7 +12,7 @@ from gatedcir.assemble.model import trained_model
 from gatedcir.data.transforms import Transform
 from gatedcir.device import CPU
 from gatedcir.errors import UserError, check_new_folder, reason_of
-from gatedcir.files import check_only_files, whole_folder, write_json
+from gatedcir.files import check_only_files, check_sums, sums_of, whole_folder, write_json
 from gatedcir.gallery.identity import identity_of
 from gatedcir.gallery.opening import Opened
 from gatedcir.models.onnx_model import OnnxModel, needs
@@ -65,7 +65,8 @@ def export_onnx(name: str, folder: Path, *, int8: bool = False) -> dict[str, flo
         )
         wordpieces = tokenizer.wordpiece.backend_tokenizer.to_str()
         (unfinished / _TOKENIZER).write_text(wordpieces, encoding="utf-8")
-        write_json(unfinished / _NOTE, note)
+        names = [file.name for file in unfinished.iterdir()]
+        write_json(unfinished / _NOTE, note | {"crc32": sums_of(unfinished, *names)})
     return differences
 
 
@@ -84,6 +85,8 @@ def open_onnx(folder: Path) -> Opened:
                 f"{folder} has format {note['format']}, and this version reads format {FORMAT}; "
                 "export the model again."
             )
+        names = [file.name for file in folder.iterdir() if file.is_file()]
+        check_sums(folder, note.get("crc32", {}), *names)
         of_transform = ((field, note["transform"][field]) for field in _OF_TRANSFORM)
         values: dict[str, Any] = {
             field: tuple(value) if isinstance(value, list) else value

@@ -9,6 +9,7 @@ from pathlib import Path
 from gatedcir.data.pictures import open_image
 from gatedcir.errors import UserError
 from gatedcir.gallery.gallery import Hit
+from gatedcir.outputs import PAGE_SIGN
 
 _SIDE = 256  # pixels of a picture
 _STYLE = """
@@ -30,6 +31,7 @@ def page_of(image: Path | None, text: str | None, hits: Sequence[Hit]) -> str:
     return "\n".join(
         (
             '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
+            PAGE_SIGN,
             "<title>gatedcir search</title>",
             f"<style>{_STYLE}</style>",
             f"<header>{''.join(query)}</header>",

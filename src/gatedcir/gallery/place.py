@@ -6,11 +6,13 @@ from typing import Self
 
 from gatedcir.errors import UserError, reason_of
 from gatedcir.files import check_only_files, check_was_read, parse_json, write_json
+from gatedcir.gallery.identity import PARTS
 from gatedcir.gallery.retriever import Retriever
 from gatedcir.run_folder.claim import LOCK
 from gatedcir.search.catalogue import Catalogue
 from gatedcir.search.index import Form, Settings, StoredIndex
 from gatedcir.search.kinds import KINDS
+from gatedcir.search.segments import PRECISIONS
 from gatedcir.search.server import Server
 
 FORMAT = 1
@@ -32,13 +34,20 @@ class Manifest:
     precision: str
     format: int = FORMAT
 
+    def __post_init__(self) -> None:
+        """ValueError if a value is none that an index has."""
+        if not isinstance(self.identity, dict) or set(self.identity) != set(PARTS):
+            raise ValueError("what it knows of its model has another form")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"there is no precision {self.precision!r}")
+
     @property
     def form(self) -> Form:
         """Shape and precision of the features."""
         return Form(self.tokens, self.dim, self.precision)
 
     def check(self, folder: Path, retriever: Retriever) -> None:
-        """UserError if the model is another one."""
+        """UserError if the model is another one, or if its features have another form."""
         for name, wanted in self.identity.items():
             given = retriever.identity[name]
             if given != wanted:
@@ -47,6 +56,8 @@ class Manifest:
                     f"than {retriever.name} has ({given}); search it with its own model, or index "
                     "into another folder."
                 )
+        if self.form != retriever.form(self.precision):
+            raise _damaged(folder / MANIFEST, "its model has features of another form")
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -73,10 +84,13 @@ def read_manifest(folder: Path) -> Manifest:
         return Manifest(**content)
     except (OSError, ValueError, TypeError, KeyError) as error:
         check_was_read(file, error)
-        raise UserError(
-            f"{file} is damaged ({reason_of(error)}); put a copy back, or index into another "
-            "folder."
-        ) from None
+        raise _damaged(file, reason_of(error)) from None
+
+
+def _damaged(file: Path, reason: str) -> UserError:
+    return UserError(
+        f"{file} is damaged ({reason}); put a copy back, or index into another folder."
+    )
 
 
 @dataclass(frozen=True)

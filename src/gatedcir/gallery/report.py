@@ -30,21 +30,23 @@ class Report:
         """How many files are broken, and the first of them."""
         shown = [f"{path} ({_short(why)})" for path, why in self.broken.items()][:NAMES_SHOWN]
         more = ", ..." if len(self.broken) > NAMES_SHOWN else ""
-        return f"{len(self.broken)} files cannot be read: {', '.join(shown)}{more}"
+        files = "1 file" if len(self.broken) == 1 else f"{len(self.broken)} files"
+        return f"{files} cannot be read: {', '.join(shown)}{more}"
 
     def missing_files(self) -> str:
         """How many files have vanished, the first of them, and that they are kept."""
         shown = ", ".join(map(str, self.missing[:NAMES_SHOWN]))
         more = ", ..." if len(self.missing) > NAMES_SHOWN else ""
-        return f"{len(self.missing)} files are gone and stay in the index: {shown}{more}"
+        files = "1 file is" if len(self.missing) == 1 else f"{len(self.missing)} files are"
+        return f"{files} gone, but still in the index: {shown}{more}"
 
     def check(self, *, skip_broken: bool, way_out: str) -> None:
         """UserError if files are broken and may not be left out."""
         if self.broken and not skip_broken:
-            raise UserError(
-                f"{self.broken_files()}; all other files are in the index; replace these, or "
-                f"{way_out}."
+            rest = (
+                "all others are in the index" if any(self.counts.values()) else "no other is there"
             )
+            raise UserError(f"{self.broken_files()}; {rest}; replace what is broken, or {way_out}.")
 
 
 def _short(why: str) -> str:

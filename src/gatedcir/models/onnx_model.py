@@ -95,6 +95,6 @@ def needs(*packages: str) -> None:
     """UserError if packages of the extra are not installed."""
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
         raise UserError(
-            f"ONNX needs {' and '.join(missing)}, which is not installed; run pip install "
+            f"ONNX needs {' and '.join(missing)}, not installed here; run pip install "
             "'gatedcir[onnx]'."
         )

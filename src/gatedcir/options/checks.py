@@ -9,21 +9,17 @@ from gatedcir.errors import UserError
 from gatedcir.features.folder import check_parent
 from gatedcir.models.gated_fusion.strategies import gives_gate, strategy
 from gatedcir.multiscale.scale_sizes import check_scales
-from gatedcir.options.command_line import by_name, options_of
+from gatedcir.options.command_line import by_name
 from gatedcir.options.config import BackboneConfig, Config, DataConfig, LossConfig, RunConfig
 from gatedcir.options.model_config import ModelConfig
-from gatedcir.options.parsing import to_dict
+from gatedcir.options.parsing import check_numbers, to_dict
 from gatedcir.options.recipe_checks import check_recipe
 from gatedcir.plugins import is_path
 
 
 def check_ranges(config: Config) -> None:
     """Refuse numbers that no run can work with. UserError names the flag."""
-    for option in options_of(Config, above=config):
-        allowed = option.range
-        for value in _several(option.default):
-            if allowed is not None and not allowed.holds(value):
-                raise UserError(f"{option.flag} {value} is out of range; give a number {allowed}.")
+    check_numbers(config)
     if config.optim.accumulate > config.optim.batch_size:
         raise UserError(
             f"--accumulate {config.optim.accumulate} leaves parts of a batch of "

@@ -48,7 +48,7 @@ def help_of(options: type, description: str, *, everything: bool) -> str:
                 lines += _entry(_head(option), _text(option))
     lines += ["", "every command:"]
     for flag, value in GENERAL.items():
-        text = _TEXTS[flag] + f" {hidden} more are seldom needed." * (
+        text = _TEXTS[flag] + f" {hidden} rarely used ones are not shown here." * (
             flag == "--help-all" and hidden > 0
         )
         lines += _entry(f"{flag} {value}".strip(), text)

@@ -17,7 +17,16 @@ import yaml
 
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
-from gatedcir.options.command_line import GENERAL, PREFIXED, Given, Option, by_name, normal, split
+from gatedcir.options.command_line import (
+    GENERAL,
+    PREFIXED,
+    Given,
+    Option,
+    by_name,
+    normal,
+    options_of,
+    split,
+)
 from gatedcir.options.filled import filled
 from gatedcir.options.help import help_of
 from gatedcir.options.paths import expand, expand_all
@@ -106,6 +115,7 @@ def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = 
     try:
         found = filled(options, given)
         check_names(given, options, file)
+        check_numbers(found)
         return found
     except SystemExit as end:
         if end.code:
@@ -113,6 +123,15 @@ def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = 
             if error is not None:
                 raise error from None
     return tyro.cli(options, args=words)  # a refusal that has no sentence here, in tyro's words
+
+
+def check_numbers(options: Any) -> None:
+    """UserError if a number of a dataclass of options is outside of the range of its field."""
+    for option in options_of(type(options), above=options):
+        allowed, value = option.range, option.default
+        for number in value if isinstance(value, tuple) else (value,):
+            if allowed is not None and number is not None and not allowed.holds(number):
+                raise UserError(f"{option.flag} {number} is out of range; give a number {allowed}.")
 
 
 def _check_resume(run: Path, flags: set[str]) -> None:
@@ -163,7 +182,9 @@ def read_yaml(path: Path, *, examples: str = "configs/") -> dict[str, Any]:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_OnceLoader)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"there is no config file {path}; {examples} holds examples.") from None
+        raise UserError(
+            f"there is no config file {path}; the project's repository has examples in {examples}."
+        ) from None
     except OSError as error:
         raise UserError(
             f"the config file {path} cannot be read ({error.strerror}); name a file that can."

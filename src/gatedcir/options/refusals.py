@@ -139,7 +139,8 @@ def _faults(given: Sequence[Given], options: type) -> Iterator[tuple[str, str]]:
     there = [known[one.flag] for one in given if one.flag]
     missing = [o.usage for o in options_of(options) if o.required and o not in there]
     if missing:
-        yield "something is missing", f"give {' and '.join(missing)}"
+        verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
+        yield f"{' and '.join(missing)} {verb} missing", f"give {them}"
 
 
 def _wrong_value(given: Given, option: Option | None) -> Iterator[tuple[str, str]]:

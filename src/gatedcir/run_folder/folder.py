@@ -99,7 +99,7 @@ def _check_new(path: Path) -> None:
     for file in sorted(path.iterdir()):
         if file.name != LOCK and file.suffix != LOG:
             raise UserError(
-                f"{path} holds {file.name} and is no run; name a new folder with --output."
+                f"{path} is no run, as it holds {file.name!r}; name a new folder with --output."
             )
 
 

@@ -7,6 +7,7 @@ without a file is kept until the index is compacted, but no search finds it.
 import json
 import os
 import sqlite3
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,12 +19,14 @@ import numpy as np
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError
 from gatedcir.files import room_for, whole_file
+from gatedcir.search import whole_rows
+from gatedcir.search.conditions import sql_of
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS images (number INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS files (
     file INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, number INTEGER NOT NULL,
-    size INTEGER NOT NULL, modified INTEGER NOT NULL, metadata TEXT NOT NULL);
+    size INTEGER NOT NULL, modified INTEGER NOT NULL, metadata TEXT NOT NULL, crc INTEGER);
 CREATE INDEX IF NOT EXISTS files_of_images ON files (number);
 CREATE TABLE IF NOT EXISTS facts (file INTEGER NOT NULL, field TEXT NOT NULL, value);
 CREATE INDEX IF NOT EXISTS files_of_facts ON facts (field, value, file);
@@ -63,7 +66,13 @@ class Catalogue:
     """Reading is safe from several threads, and next to one process that writes."""
 
     def __init__(self, file: Path, *, writable: bool = False) -> None:
-        self.file = file
+        """Open a catalogue. Of a damaged one, a reader shows the files whose rows are whole.
+
+        Raises:
+            UserError: it cannot be opened, or it is damaged and to be written.
+        """
+        self.file, self._writable = file, writable
+        self.damaged = False
         self._lock = RLock()
         # Also a reader has to take back what a killed process has left half written. Where it may
         # not write, SQLite opens the file for reading alone.
@@ -73,11 +82,36 @@ class Catalogue:
             self._database = sqlite3.connect(
                 address, uri=True, check_same_thread=False, isolation_level=None
             )
-            if writable:
-                self._database.executescript(_TABLES)
-            else:
+            if writable and not file.stat().st_size:
+                whole_rows.forget(file)
+            if not writable:
                 self._database.execute("PRAGMA query_only = ON")
+            if not whole_rows.is_whole(self._database, file):
+                self._leave_out_damaged()
+            if writable:
+                whole_rows.forget(file)
+                self._database.executescript(_TABLES)
+                whole_rows.keep_sums(self._database)
             self._database.execute("SELECT count(*) FROM files")
+
+    def _leave_out_damaged(self) -> None:
+        """Read the rows that are whole, and close the file."""
+        told = f"{self.file} was damaged after it was written"
+        way_out = f"put a copy back, or delete it and {_AGAIN}"
+        if self._writable:
+            raise UserError(f"{told}; {way_out}.")
+        rows = list(whole_rows.whole_rows(self._database))
+        self._database.close()
+        self._database = sqlite3.connect(":memory:", check_same_thread=False, isolation_level=None)
+        self._database.executescript(_TABLES)
+        for row in rows:
+            text = row.metadata.decode()
+            self._database.execute(
+                "INSERT INTO files VALUES (?, ?, ?, ?, ?, ?, NULL)", (*row[:-1], text)
+            )
+            self._note_facts(row.file, json.loads(text))
+        self.damaged = True
+        warnings.warn(f"{told}: {len(rows)} files of it can be used; {way_out}.", stacklevel=2)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -166,6 +200,9 @@ class Catalogue:
             return
         self._all("UPDATE files SET metadata = ? WHERE file = ?", new, file)
         self._all("DELETE FROM facts WHERE file = ?", file)
+        self._note_facts(file, metadata)
+
+    def _note_facts(self, file: int, metadata: Mapping[str, Any]) -> None:
         for field, content in metadata.items():
             for value in content if isinstance(content, list) else [content]:
                 if isinstance(value, str | int | float):
@@ -236,13 +273,16 @@ class Catalogue:
                     else "`gatedcir index --metadata FILE` adds some"
                 )
                 raise UserError(f"no image has the field {field!r}; {way_out}.")
-            test, those = _test(wanted)
+            test, those = sql_of(wanted)
             parts.append(f"file IN (SELECT file FROM facts WHERE field = ? AND {test})")
             values += [field, *those]
         return ("WHERE " + " AND ".join(parts)) if parts else "", values
 
     def copy(self, file: Path) -> None:
-        """Write the same catalogue to another file."""
+        """Write the same catalogue to another file. UserError if it is damaged."""
+        if self.damaged:
+            raise UserError(f"{self.file} is damaged; put a copy back, or index the folder again.")
+        whole_rows.forget(file)
         with (
             self._lock,
             self._told(),
@@ -250,28 +290,10 @@ class Catalogue:
             closing(sqlite3.connect(unfinished)) as target,
         ):
             self._database.backup(target)
+        Catalogue(file, writable=True).close()  # which notes its checksum
 
     def close(self) -> None:
-        """Close the database."""
+        """Close the database. A writer notes its checksum."""
+        if self._writable:
+            whole_rows.note(self._database, self.file)
         self._database.close()
-
-
-def _test(wanted: Any) -> tuple[str, list[Any]]:
-    """SQL for what the value of a field must be.
-
-    >>> _test("dress"), _test(["red", "blue"])
-    (('value = ?', ['dress']), ('value IN (?, ?)', ['red', 'blue']))
-    >>> _test((10, None))
-    ('value >= ? AND typeof(value) <> ?', [10, 'text'])
-    """
-    if isinstance(wanted, tuple):
-        if len(wanted) != 2:
-            raise UserError(f"{wanted} is no range; give (low, high), or a list of values.")
-        ends = [(f"value {sign} ?", end) for sign, end in zip((">=", "<="), wanted, strict=True)]
-        given = [(test, end) for test, end in ends if end is not None]
-        if any(not isinstance(end, str) for _, end in given):  # to SQLite, all texts are greater
-            given.append(("typeof(value) <> ?", "text"))
-        return " AND ".join(test for test, _ in given) or "1", [end for _, end in given]
-    if isinstance(wanted, list | set | frozenset):
-        return f"value IN ({', '.join('?' * len(wanted))})", list(wanted)
-    return "value = ?", [wanted]

@@ -48,9 +48,7 @@ class EmbeddedIndex(DatabaseIndex):
                     "in an exact one, which several processes can read."
                 ) from None
             check_was_read(folder, error)
-            raise UserError(
-                f"{folder} is damaged ({reason}); delete it, and its images are encoded again."
-            ) from None
+            raise _damaged(folder, reason) from None
         return cls(folder, form, shard)
 
     def entries(self) -> dict[int, str]:
@@ -61,7 +59,10 @@ class EmbeddedIndex(DatabaseIndex):
             page, after = self._shard.scroll(
                 edge.ScrollRequest(offset=after, limit=_AT_ONCE, with_payload=True)
             )
-            found |= {point.id: point.payload[_DIGEST] for point in page}
+            try:
+                found |= {point.id: point.payload[_DIGEST] for point in page}
+            except (KeyError, TypeError):
+                raise _damaged(self.folder, "an image has no digest") from None
             if after is None:
                 return found
 
@@ -146,6 +147,12 @@ class EmbeddedIndex(DatabaseIndex):
             "segments": self._shard.info().segments_count,
             "bytes": sum(file.stat().st_blocks * 512 for file in files),  # the log is sparse
         }
+
+
+def _damaged(folder: Path, reason: str) -> UserError:
+    return UserError(
+        f"{folder} is damaged ({reason}); delete it, and its images are encoded again."
+    )
 
 
 def _engine() -> Any:

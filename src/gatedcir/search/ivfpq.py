@@ -17,12 +17,19 @@ import torch
 
 from gatedcir.benchmarks.ranks import Indices
 from gatedcir.errors import UserError, reason_of
-from gatedcir.files import check_was_read, parse_json, whole_folder, write_json
+from gatedcir.files import (
+    check_sums,
+    check_was_read,
+    parse_json,
+    sums_of,
+    whole_folder,
+    write_json,
+)
 from gatedcir.search.index import Floats
 
 _FAISS: Any = faiss  # its types leave some names out
 Marks = npt.NDArray[np.bytes_]
-_SETTINGS, _INDEX, _IMAGES = "large.json", "lists.faiss", "images.npz"
+_SETTINGS, _INDEX, _IMAGES, _SUMS = "large.json", "lists.faiss", "images.npz", "sums.json"
 _CENTROIDS = 16  # of each part of a feature: 4 bits, which fast scan wants
 _POINTS = 40  # tokens of the sample for each list
 _ITERATIONS = 8  # of k-means
@@ -158,11 +165,16 @@ class FirstStage:
         with whole_folder(folder, size=self.memory) as unfinished:
             faiss.write_index(self.index, str(unfinished / _INDEX))
             np.savez(unfinished / _IMAGES, numbers=self.numbers, marks=self.marks)
+            write_json(unfinished / _SUMS, sums_of(unfinished, _INDEX, _IMAGES))
 
     @classmethod
     def load(cls, folder: Path, lists: Lists) -> Self:
         """UserError if the folder is damaged."""
         try:
+            if (folder / _SUMS).exists():  # lists of earlier versions have none
+                noted = parse_json((folder / _SUMS).read_bytes())
+                sums = {name: noted[name] for name in (_INDEX, _IMAGES)}
+                check_sums(folder, sums, *sums)
             index = faiss.read_index(str(folder / _INDEX))
             with np.load(folder / _IMAGES) as images:
                 return cls(lists, index, images["numbers"], images["marks"])

@@ -44,7 +44,12 @@ class Server:
 
     @classmethod
     def new(cls, url: str, *, shards: int = 1, replicas: int = 1) -> Self:
-        """A collection of its own."""
+        """A collection of its own. UserError if the address holds a password."""
+        if "@" in url.partition("://")[2].partition("/")[0]:
+            raise UserError(
+                f"the address of the server holds a name or a password, which the index would keep "
+                f"and show; leave it out, and set {KEY}."
+            )
         return cls(url, f"gatedcir-{uuid4().hex[:12]}", shards, replicas)
 
     def reach(self) -> None:
@@ -242,13 +247,22 @@ def connect(url: str, **settings: Any) -> Any:
     _models()
     from qdrant_client import QdrantClient
 
-    given = {"api_key": os.environ.get(KEY), "check_compatibility": False} | settings
+    given = {"api_key": _key(), "check_compatibility": False} | settings
     return QdrantClient(url=url, **given)
 
 
 def key() -> dict[str, str]:
     """The header with the server's key, if there is one."""
-    return {"api-key": os.environ[KEY]} if os.environ.get(KEY) else {}
+    found = _key()
+    return {} if found is None else {"api-key": found}
+
+
+def _key() -> str | None:
+    """The server's key. UserError if no header can hold it: libraries would show it then."""
+    found = os.environ.get(KEY, "").strip()
+    if not all("!" <= letter <= "~" for letter in found):
+        raise UserError(f"{KEY} holds letters that no key has; set it again.")
+    return found or None
 
 
 def _models() -> Any:

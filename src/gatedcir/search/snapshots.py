@@ -6,8 +6,9 @@ A snapshot holds the shards of one machine. An index that is spread over several
 from pathlib import Path
 from typing import Any
 
-from gatedcir.errors import UserError, check_file_to_write
+from gatedcir.errors import UserError
 from gatedcir.files import whole_file
+from gatedcir.outputs import check_file_to_write
 from gatedcir.search.server import Server, answers, connect, key
 
 _MINUTES = 60  # that the server may take to write or read a snapshot
@@ -18,14 +19,14 @@ def save_snapshot(folder: Path, file: Path) -> int:
 
     Args:
         folder: of the index's features.
-        file: an existing one is replaced when the new one is whole.
+        file: an earlier snapshot is replaced when the new one is whole.
 
     Raises:
         UserError: the server does not answer, or the collection is spread over several machines.
     """
     import httpx
 
-    check_file_to_write(file, "--save-snapshot")
+    check_file_to_write(file, "--save-snapshot", "snapshot")
     place = Server.read(folder)
     with answers(place.url):
         client = connect(place.url, timeout=_MINUTES * 60)

@@ -1,7 +1,8 @@
 """The features of all training images, and the similarity of a query to each of them.
 
-Shapes: B queries, G images of the bank, g images of a block, Q token features of an image,
-E embedding width.
+Several processes each keep an equal part of the bank, in the order of the processes.
+Shapes: W processes, B queries, G images of the bank, g images of a block or of a part, Q token
+features of an image, E embedding width.
 """
 
 import os
@@ -12,9 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.distributed.nn.functional import all_gather, all_to_all_single
 
+from gatedcir import processes
 from gatedcir.files import room_for
 
 _BLOCK_ENTRIES = 1 << 22  # products held at once
@@ -77,6 +82,60 @@ def bank_similarity(query: Tensor, bank: Tensor, *, entries: int = _BLOCK_ENTRIE
     return _BankSimilarity.apply(query, bank, entries)
 
 
+def own_part(images: int) -> slice:
+    """The images of the bank that this process keeps. Later processes may have fewer, or none.
+
+    >>> own_part(5)
+    slice(0, 5, None)
+    """
+    width, rank = _width(images), processes.rank()
+    return slice(min(images, rank * width), min(images, (rank + 1) * width))
+
+
+def _width(images: int) -> int:
+    """How many images the first process keeps, which has the most."""
+    return -(-images // processes.count())
+
+
+def similarity_to_all(query: Tensor, part: Tensor, images: int) -> Tensor:
+    """As `bank_similarity`, with the images of all processes: [B, E], [g, Q, E] -> [B, G].
+
+    Each process compares the queries of all with its own part, and sends each query's numbers to
+    the process that asked. So no process needs another one's part. All of them must call it, with
+    as many queries each. Gradients flow back the same way.
+
+    Args:
+        query: [B, E], of this process.
+        part: [g, Q, E], the images `own_part(images)`.
+        images: G.
+    """
+    if processes.count() == 1:
+        return bank_similarity(query, part)
+    found = bank_similarity(torch.cat(all_gather(query)), part)  # [W * B, g]
+    found = F.pad(found, (0, _width(images) - len(part)))
+    found = all_to_all_single(torch.empty_like(found), found)  # this process's rows, by part
+    return found.unflatten(0, (processes.count(), -1)).transpose(0, 1).flatten(1)[:, :images]
+
+
+def whole_bank(part: Tensor, images: int, device: torch.device) -> Tensor:
+    """The parts of all processes together, on all of them: [g, Q, E] -> [G, Q, E] on the CPU.
+
+    Args:
+        part: [g, Q, E], the images `own_part(images)`.
+        images: G.
+        device: where processes can exchange tensors.
+    """
+    if processes.count() == 1:
+        return part
+    full = F.pad(part.to(device), (0, 0, 0, 0, 0, _width(images) - len(part)))
+    parts = []
+    for number in range(processes.count()):
+        sent = full.clone()
+        dist.broadcast(sent, number)
+        parts.append(sent.cpu())
+    return torch.cat(parts)[:images]
+
+
 def _blocks(query: Tensor, bank: Tensor, entries: int) -> list[slice]:
     """Slices of the bank's images."""
     width = max(1, entries // (len(query) * bank.shape[1]))
@@ -97,6 +156,8 @@ def make_store(shape: tuple[int, ...], *, device: torch.device, folder: Path) ->
         UserError: the folder has no room for it.
     """
     size = 2 * prod(shape)
+    if not size:  # of which no file can be mapped
+        return torch.zeros(shape, dtype=torch.float16)
     if device.type == "cuda" and size < _SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
         return torch.zeros(shape, dtype=torch.float16, device=device)
     with room_for(folder, size=size), tempfile.TemporaryFile(dir=folder) as file:

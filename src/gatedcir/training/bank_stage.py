@@ -4,8 +4,8 @@ The features of the images stay as they are. Only what encodes queries is traine
 sees all training images as negatives, not only those of its batch.
 
 Source: SPN4CIR (Feng et al., ACM MM 2024).
-Shapes: B triplets of a batch, b of a part of it, G images of the bank, Q query tokens, D Q-Former
-width, E embedding width.
+Shapes: B triplets of a batch, b of a part of it, G images of the bank, g of this process's part,
+Q query tokens, D Q-Former width, E embedding width.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from torch.utils.data import default_collate
 from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokens
 from gatedcir.progress import bar
-from gatedcir.training.bank import bank_similarity, make_store
+from gatedcir.training.bank import make_store, own_part, similarity_to_all, whole_bank
 from gatedcir.training.later_step import AT_ONCE, LaterStep, LaterTriplets
 from gatedcir.training.losses import weighted
 from gatedcir.visual import Visual, move, take
@@ -77,7 +77,7 @@ class Queries(nn.Module):
 class BankStep(LaterStep):
     """A step against the whole bank."""
 
-    bank: Tensor | None = None  # [G, Q, E]
+    bank: Tensor | None = None  # [g, Q, E], this process's part
     prompts: Tensor | None = None  # [triplets, Q, D], the first pass' outputs
     texts: list[str] = field(default_factory=list)  # of the triplets, as `prompts` has read them
 
@@ -88,8 +88,10 @@ class BankStep(LaterStep):
         return super().chance(min(hardest + 1, images) if hardest else images)
 
     def encoded(self) -> dict[str, Tensor]:
-        """The bank, if the weights that make it are trained."""
-        return {} if self.bank is None or not self._changes else {"bank": self.bank}
+        """The bank of all processes, if the weights that make it are trained."""
+        if self.bank is None or not self._changes:
+            return {}
+        return {"bank": whole_bank(self.bank, len(self.dataset.images), self.device)}
 
     @property
     def _changes(self) -> bool:
@@ -98,10 +100,13 @@ class BankStep(LaterStep):
 
     def encode(self, encoded: Mapping[str, Tensor]) -> None:
         """The bank, and the first pass of the triplets whose text is another one in this epoch."""
+        images = self.dataset.images
+        part = own_part(len(images))
         if "bank" in encoded:
-            self.bank = self.new_store().copy_(encoded["bank"])
+            own = encoded["bank"][part]
+            self.bank = self.new_store(len(own)).copy_(own)
         elif self.bank is None or self._changes:
-            self.bank = self.encode_images(self.bank)
+            self.bank = self.encode_images(images[part], self.bank)
         if self.dataset.only_numbers:
             self._encode_prompts()
 
@@ -131,7 +136,8 @@ class BankStep(LaterStep):
             query = self.wrapped(
                 self._shown(batch, part), text, are_prompts=self.prompts is not None
             )
-        logits = bank_similarity(query.float(), self.bank) / self.model.temp  # [b, G]
+        images = len(self.dataset.images)
+        logits = similarity_to_all(query.float(), self.bank, images) / self.model.temp  # [b, G]
         right = batch.right[part].to(self.device)
         logits, own = without_other_right(logits, right), right[:, 0]
         if hardest := self.config.recipe.bank_hardest:

@@ -81,16 +81,16 @@ class LaterStep(TrainingStep, ABC):
     def part_loss(self, batch: Any, part: Tensor, text: Tokens) -> Tensor:
         """The mean loss of some triplets of a batch, whose places are [b]."""
 
-    def new_store(self) -> Tensor:
-        """Room for the features of all training images: [G, Q, E]."""
+    def new_store(self, images: int) -> Tensor:
+        """Room for the features of so many images: [G, Q, E]."""
         tokens = self.model.backbone.num_query_tokens
-        shape = (len(self.dataset.images), tokens, self.model.embedding_width)
+        shape = (images, tokens, self.model.embedding_width)
         return make_store(shape, device=self.device, folder=self.folder)
 
-    def encode_images(self, store: Tensor | None = None) -> Tensor:
-        """The features of all training images: [G, Q, E], in the store if there is one."""
-        names, source = self.dataset.images, self.dataset.source
-        store = self.new_store() if store is None else store
+    def encode_images(self, names: Sequence[str], store: Tensor | None = None) -> Tensor:
+        """The features of some training images: [G, Q, E], in the store if there is one."""
+        source = self.dataset.source
+        store = self.new_store(len(names)) if store is None else store
         workers = self.config.data.num_workers
         stream = batches(source, names, batch_size=AT_ONCE, num_workers=workers)
         starts = bar(range(0, len(names), AT_ONCE), desc="bank", leave=False)

@@ -90,7 +90,7 @@ class RerankStep(LaterStep):
         if len(data.hardest):
             return
         now, data.epoch = data.epoch, 0  # a run that goes on later finds the same ones
-        bank, hardest = self.encode_images(), []
+        bank, hardest = self.encode_images(data.images), []
         most = bank.shape[0] - data.most_right
         count = min(max(self.config.recipe.rerank, data.negatives), most)
         for start in bar(range(0, len(data), AT_ONCE), desc="hardest", leave=False):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from gatedcir.errors import UserError
 from gatedcir.files import whole_file
+from gatedcir.outputs import check_own
 
 FORMATS = ("png", "svg", "pdf")
 # Okabe and Ito (2008): colour-blind eyes can tell these apart too. Black is for the baseline.
@@ -35,10 +36,11 @@ def save(figure: Figure, path: Path) -> None:
     """Write a figure whole or not at all. The ending says the format: png, svg or pdf.
 
     Raises:
-        UserError: another ending.
+        UserError: another ending, or a picture of others is there.
     """
     if path.suffix.lower()[1:] not in FORMATS:
         raise UserError(f"{path} is to be a picture; let its name end with .png, .svg or .pdf.")
+    check_own(path, "picture")
     with whole_file(path) as unfinished, mpl.rc_context(_FILES), _laid_out_undrawn(figure):
         figure.savefig(unfinished, dpi=_DOTS)
 

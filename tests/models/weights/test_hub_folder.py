@@ -163,6 +163,20 @@ def test_an_incomplete_folder(spoiled, name):
             load(str(spoiled))
 
 
+def test_a_changed_bit_is_told_and_a_folder_of_an_earlier_version_is_read(spoiled):
+    for name in ("model.safetensors", "tokenizer.json"):
+        good = (spoiled / name).read_bytes()
+        for at in (len(good) // 2, len(good) - 9):
+            (spoiled / name).write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+            with pytest.raises(UserError, match=f"{name} has another checksum.*; copy or download"):
+                hub_folder.read(spoiled)
+        (spoiled / name).write_bytes(good)
+    config = json.loads((spoiled / "config.json").read_text())
+    del config["gatedcir"]["crc32"]
+    (spoiled / "config.json").write_text(json.dumps(config))
+    assert hub_folder.read(spoiled).weights
+
+
 def test_weights_that_do_not_fit_the_options(cirr_run, tmp_path):
     run = whole_checkpoint(cirr_run)
     weights = {name: w for name, w in run.weights.items() if name != "prompt_tokens"}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer as WordPieces
 
 from gatedcir.errors import UserError, check_new_folder, reason_of
-from gatedcir.files import check_was_read, whole_folder
+from gatedcir.files import check_sums, check_was_read, sums_of, whole_folder
 from gatedcir.models.weights.model_card import model_card
 from gatedcir.models.weights.names import ADDED, BACKBONE
 from gatedcir.models.weights.vocabulary import wordpieces_from_json
@@ -47,6 +47,7 @@ def write(run: Checkpoint, folder: Path) -> None:
         save_file(weights, unfinished / SAFETENSORS_SINGLE_FILE, metadata={"format": "pt"})
         wordpieces_from_json(run.tokenizer).save_pretrained(unfinished)
         config = _config(run)
+        config[_KEY]["crc32"] = sums_of(unfinished, SAFETENSORS_SINGLE_FILE, _TOKENIZER)
         (unfinished / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         model_card(config[_KEY], name=folder.name).save(unfinished / "README.md")
 
@@ -93,6 +94,8 @@ def read(folder: Path) -> Checkpoint:
                 raise ValueError(f"there is no file {name}")
         config = json.loads((folder / CONFIG_NAME).read_bytes())
         own = config.pop(_KEY)
+        noted = own.get("crc32", {})  # folders of earlier versions have none
+        check_sums(folder, noted, SAFETENSORS_SINGLE_FILE, _TOKENIZER)
         weights = load_file(folder / SAFETENSORS_SINGLE_FILE)
         content = {
             "weights": {n if n.startswith(_OWN) else BACKBONE + n: w for n, w in weights.items()},
