@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
 from gatedcir.models import qformer as passes
@@ -123,19 +124,37 @@ def test_queries_alone(qformer, tokens):
 
 
 def test_half_precision_costs_what_it_costs_transformers(qformer):
+    """In the outputs that count, and in the gradients."""
     sequence, image, mask = inputs(LENGTHS["ragged"])
-    exact = theirs(qformer, sequence, image, mask)
-    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
-        ours = qformer_pass(qformer, sequence, queries=QUERIES, mask=mask, image=image)
-        others = theirs(qformer, sequence, image, mask)
-    counts = mask == 1
-    mine, right = ((found - exact)[counts].norm() for found in (ours, others))
-    assert 0 < mine < 2 * right
+
+    def wanted(run):
+        return lambda *inputs: run(*inputs) * mask[..., None]
+
+    def own(sequence, image):
+        with torch.autocast("cpu", torch.bfloat16):
+            return qformer_pass(qformer, sequence, queries=QUERIES, mask=mask, image=image)
+
+    def other(sequence, image):
+        with torch.autocast("cpu", torch.bfloat16):
+            return theirs(qformer, sequence, image, mask)
+
+    runs = (lambda *inputs: theirs(qformer, *inputs, mask), own, other)
+    exact, ours, others = (in_one(results(qformer, sequence, image, wanted(run))) for run in runs)
+    for right, mine, its in zip(exact, ours, others, strict=True):
+        assert 0 < (mine - right).norm() < 2 * (its - right).norm()
 
 
-def test_attention_drops_what_transformers_drops():
+def in_one(found):
+    """Outputs, and all gradients as one vector."""
+    output, gradients = found
+    known = [torch.zeros(0) if g is None else g.flatten() for g in gradients]
+    return output.flatten(), torch.cat(known)
+
+
+def test_attention_drops_what_transformers_drops(monkeypatch):
     """From the same random numbers; in eager mode, where both draw for the same weights."""
     qformer = random_qformer("eager")
+    monkeypatch.setattr(passes, "dropout", lambda x, p, *, training: F.dropout(x, p, training))
     for module in qformer.modules():
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.5
@@ -145,6 +164,30 @@ def test_attention_drops_what_transformers_drops():
     torch.manual_seed(0)
     torch.testing.assert_close(found, theirs(qformer, sequence, image, mask), atol=5e-6, rtol=1e-5)
     assert not torch.allclose(found, theirs(qformer.eval(), sequence, image, mask), atol=0.1)
+
+
+def test_a_pass_draws_nothing_by_torch_itself(monkeypatch):
+    qformer = random_qformer("eager").train()
+    for module in qformer.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    sequence, image, mask = inputs(LENGTHS["ragged"])
+    shares = []
+
+    def counted(x, p, *, training):
+        assert training
+        shares.append(p)
+        return x
+
+    monkeypatch.setattr(passes, "dropout", counted)
+    found = qformer_pass(qformer, sequence, queries=QUERIES, mask=mask, image=image)
+    qformer.eval()
+    monkeypatch.undo()
+    expected = qformer_pass(qformer, sequence, queries=QUERIES, mask=mask, image=image)
+    assert torch.equal(found, expected)
+    assert shares and set(shares) == {0.5}
 
 
 def test_compiled_passes_keep_the_shapes_of_padded_texts(qformer, monkeypatch):

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gatedcir.models.dropout import dropout
+
 
 def qformer_pass(
     qformer: Any,  # a Blip2QFormerModel
@@ -49,9 +51,9 @@ def qformer_pass(
             encoder_hidden_states=image,
         )
         return found.last_hidden_state[:, kept]
-    hidden = qformer.dropout(qformer.layernorm(sequence))
+    hidden = _drop(qformer.dropout, qformer.layernorm(sequence))
     if image is not None:
-        image = image.to(hidden.dtype)
+        image = _for_products(image.to(hidden.dtype))
     layout = _Layout.of(hidden, queries, mask)
     rows = layout.rows_of(hidden)
     *layers, last = qformer.encoder.layer
@@ -77,7 +79,7 @@ class _Layout:
     batch: int
     queries: int
     words: int
-    mask: Tensor | None  # [B, 1, 1, S], true where a token counts
+    mask: Tensor | None  # [B, 1, 1, S], added to scores: hugely negative where no token counts
     index: Tensor | None = None  # the words that count among all B * T; None for all of them
 
     @classmethod
@@ -89,7 +91,8 @@ class _Layout:
         index = None
         if not torch.compiler.is_compiling():  # it would compile again for each count of rows
             index = mask[:, queries:].flatten().nonzero()[:, 0]
-        return cls(batch, queries, length - queries, mask[:, None, None].bool(), index)
+        added = (1 - mask[:, None, None]).float() * torch.finfo(torch.float32).min
+        return cls(batch, queries, length - queries, added, index)
 
     def part(self, kept: slice, count: int) -> "_Layout":
         """The layout of `count` queries or words of each sequence, all of which count."""
@@ -136,9 +139,11 @@ def _layer(
 ) -> Tensor:
     """The output of one layer for the `asked` ones among rows [N, D]. `part` is their layout."""
     attention = layer.attention.attention
-    key, value = (layout.spread(linear(rows)) for linear in (attention.key, attention.value))
-    found = _attend(attention, part.spread(attention.query(asked)), key, value, layout.mask)
-    asked = layer.attention.output(part.rows_of(found), asked)
+    seen = _for_products(rows)
+    key, value = (layout.spread(linear(seen)) for linear in (attention.key, attention.value))
+    query = part.spread(attention.query(seen if asked is rows else asked))
+    found = _attend(attention, query, key, value, layout.mask)
+    asked = _add(layer.attention.output, part.rows_of(found), asked)
     queries, words = part.split(asked)
     outputs = []
     if part.queries:
@@ -146,9 +151,9 @@ def _layer(
             assert image is not None
             queries = queries.unflatten(0, (part.batch, part.queries))
             queries = _look(layer.crossattention, queries, image).flatten(0, 1)
-        outputs.append(layer.feed_forward_chunk_query(queries))
+        outputs.append(_add(layer.output_query, layer.intermediate_query(queries), queries))
     if part.words:
-        outputs.append(layer.feed_forward_chunk(words))
+        outputs.append(_add(layer.output, layer.intermediate(words), words))
     return torch.cat(outputs) if len(outputs) > 1 else outputs[0]
 
 
@@ -176,16 +181,16 @@ def _look(
     shift = (query * attention.key.bias.unflatten(0, (heads, -1))).sum(-1, keepdim=True)
     query = query.permute(2, 0, 1, 3).flatten(1, 2) @ key  # [H, B * Q, Dv]
     query = query.unflatten(1, (batch, count)).transpose(0, 1).flatten(1, 2)  # [B, H * Q, Dv]
-    scores = query @ image.transpose(1, 2) + shift.transpose(1, 2).flatten(1, 2)  # [B, H * Q, L]
+    scores = _Scores.apply(query, image) + shift.transpose(1, 2).flatten(1, 2)  # [B, H * Q, L]
     weights = (scores * attention.scaling).softmax(-1)
-    weights = F.dropout(weights, attention.attention_dropout if attention.training else 0.0)
+    weights = dropout(weights, attention.attention_dropout, training=attention.training)
     found = (weights @ image).unflatten(1, (heads, count)).transpose(0, 1)  # [H, B, Q, Dv]
     found = found.flatten(1, 2) @ value.transpose(1, 2)  # [H, B * Q, D / H]
     found = found.unflatten(1, (batch, count)).permute(1, 2, 0, 3)  # [B, Q, H, D / H]
     # After dropout the sum of the weights is no longer 1.
     sums = weights.sum(-1).unflatten(1, (heads, count)).transpose(1, 2)[..., None]
     found = found + sums * attention.value.bias.unflatten(0, (heads, -1))
-    return cross.output(found.flatten(2), queries)
+    return _add(cross.output, found.flatten(2), queries)
 
 
 def _attend(
@@ -198,15 +203,56 @@ def _attend(
     """Scaled dot-product attention of [B, K, D] to [B, S, D], of which [B, 1, 1, S] counts."""
     heads = (x.unflatten(-1, (attention.num_attention_heads, -1)) for x in (query, key, value))
     query, key, value = (x.transpose(1, 2) for x in heads)  # [B, heads, K or S, _]
-    dropout = attention.attention_dropout if attention.training else 0.0
+    share, training = attention.attention_dropout, attention.training
     if attention.config._attn_implementation == "sdpa":
-        found = F.scaled_dot_product_attention(query, key, value, mask, dropout)
+        dropped = share if training else 0.0
+        found = F.scaled_dot_product_attention(query, key, value, mask, dropped)
     else:
-        scores = query @ key.transpose(2, 3) * attention.scaling
-        if mask is not None:
-            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        found = F.dropout(scores.softmax(-1), dropout) @ value
+        # In float32, where rows of odd length take a fraction of the time.
+        scores = (query @ key.transpose(2, 3)).float()
+        none = scores.new_zeros(()) if mask is None else mask
+        weights = torch.add(none, scores, alpha=attention.scaling).softmax(-1).to(value.dtype)
+        found = dropout(weights, share, training=training) @ value
     return found.transpose(1, 2).flatten(2)
+
+
+def _drop(module: nn.Dropout, hidden: Tensor) -> Tensor:
+    """What a dropout of transformers' does, from fewer random numbers."""
+    return dropout(hidden, module.p, training=module.training)
+
+
+def _add(
+    part: Any,  # a Blip2QFormerSelfOutput or Blip2QFormerOutput
+    hidden: Tensor,
+    residual: Tensor,
+) -> Tensor:
+    """The last part of an attention or feed-forward half: project, drop, add, normalise."""
+    return part.LayerNorm(_drop(part.dropout, part.dense(hidden)) + residual)
+
+
+def _for_products(x: Tensor) -> Tensor:
+    """A tensor in autocast's precision, for several products that would each cast it."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+class _Scores(torch.autograd.Function):
+    """Products of queries [B, N, Dv] and an image [B, L, Dv]: [B, N, L].
+
+    torch gives the image's gradient transposed, and adding it to others is slow.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, image: Tensor) -> Tensor:
+        """The products."""
+        ctx.save_for_backward(query, image)
+        return query @ image.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients in the layout of their tensors."""
+        query, image = ctx.saved_tensors
+        return gradient @ image, gradient.transpose(1, 2) @ query
 
 
 class _Take(torch.autograd.Function):
