@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import blip_fine_tune_2
@@ -17,6 +18,7 @@ from gatedcir.data.transforms import make_transform
 from gatedcir.features.folder import FeatureFolder
 from gatedcir.gallery.gallery import Gallery
 from gatedcir.gallery.retriever import Retriever
+from gatedcir.models import qformer
 from gatedcir.pretrained import TrainedRetriever
 from gatedcir.search import large
 from gatedcir.synthetic.layouts import write_cirr
@@ -63,7 +65,9 @@ def test_metrics_are_those_of_the_release(release, scenes):
     assert next(metrics) == pytest.approx(next(metrics))
 
 
-def test_a_run_of_the_release_goes_on(release, scenes):
+def test_a_run_of_the_release_goes_on(release, scenes, monkeypatch):
+    # Releases drew the numbers of dropout by torch alone. A CPU takes fewer of them since.
+    monkeypatch.setattr(qformer, "dropout", lambda x, p, *, training: F.dropout(x, p, training))
     before = pd.read_csv("run/train_metrics.csv")
     blip_fine_tune_2.main(["--resume", "run", "--data-path", str(scenes)])
     pd.testing.assert_frame_equal(pd.read_csv("run/train_metrics.csv")[:1][before.columns], before)
