@@ -194,14 +194,15 @@ def test_a_demo_replaces_nothing_of_others(tmp_path, monkeypatch):
 def test_the_file_tree_names_what_is_there():
     page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     tree = page[page.index("```\nsrc/") :]
+    for name in re.findall(r"^\s+(\w+\.py)\s", tree, re.MULTILINE):
+        assert list(ROOT.glob(f"src/**/{name}")), name
     package = ROOT / "src" / "gatedcir"
     room = package
     for indent, name in re.findall(r"^( {4}| {6})(\w[\w/]*/|\w+\.py)\s", tree, re.MULTILINE):
+        place = (package if len(indent) == 4 else room) / name
+        assert place.exists(), place
         if len(indent) == 4:
-            room = package / name if name.endswith("/") else package
-        assert (room / name).exists() or (len(indent) == 4 and room.is_dir()), (
-            f"{room} has no {name}"
-        )
+            room = place
     rooms = re.findall(r"^\s{4}(\w+)(?:/\w+)?/ ", tree, re.MULTILINE)
     assert len(rooms) > 10
     assert set(rooms) == {p.name for p in (ROOT / "src" / "gatedcir").iterdir() if p.is_dir()} - {

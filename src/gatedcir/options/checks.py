@@ -12,7 +12,7 @@ from gatedcir.multiscale.scale_sizes import check_scales
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import BackboneConfig, Config, DataConfig, LossConfig, RunConfig
 from gatedcir.options.model_config import ModelConfig
-from gatedcir.options.parsing import check_numbers, to_dict
+from gatedcir.options.parsing import check_numbers, several, to_dict
 from gatedcir.options.recipe_checks import check_recipe
 from gatedcir.plugins import is_path
 
@@ -62,7 +62,7 @@ def check_scale_warmup(config: Config) -> None:
 
 def check_scales_alone(options: LossConfig, scales: tuple[float, ...]) -> None:
     """Refuse losses of each scale alone where there is one scale, or weights of other scales."""
-    weights = _several(options.loss_scale)
+    weights = several(options.loss_scale)
     given = f"--loss-scale {' '.join(map(str, weights))}"
     if len(weights) > 1 and len(weights) != len(scales):
         raise UserError(
@@ -76,10 +76,6 @@ def check_scales_alone(options: LossConfig, scales: tuple[float, ...]) -> None:
             f"{given} has one scale only, which the other losses contrast already; name two or "
             "more with --model.visual-scales."
         )
-
-
-def _several(value: Any) -> tuple[Any, ...]:
-    return value if isinstance(value, tuple) else (value,)
 
 
 def check_teaching(config: Config) -> None:

@@ -128,10 +128,15 @@ def _parse(options: type[Options], words: Sequence[str], *, file: Path | None = 
 def check_numbers(options: Any) -> None:
     """UserError if a number of a dataclass of options is outside of the range of its field."""
     for option in options_of(type(options), above=options):
-        allowed, value = option.range, option.default
-        for number in value if isinstance(value, tuple) else (value,):
+        allowed = option.range
+        for number in several(option.default):
             if allowed is not None and number is not None and not allowed.holds(number):
                 raise UserError(f"{option.flag} {number} is out of range; give a number {allowed}.")
+
+
+def several(value: Any) -> tuple[Any, ...]:
+    """The values of an option that takes one or several."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _check_resume(run: Path, flags: set[str]) -> None:
