@@ -8,12 +8,15 @@ import torch
 from accelerate import Accelerator
 from bench import GIGA, limits, operations, seconds
 from step_profile import profiled
+from torch import Tensor
 
 from gatedcir.assemble.evaluator import place
 from gatedcir.assemble.model import build
 from gatedcir.data.batches import Batch
 from gatedcir.evaluation.report import table
 from gatedcir.features.cache import stored_dtype
+from gatedcir.models.backbone import Backbone
+from gatedcir.models.passes import text_features
 from gatedcir.models.qformer import saves_arithmetic
 from gatedcir.models.text import Tokenizer
 from gatedcir.options.checks import check_ranges
@@ -50,7 +53,8 @@ def report(options: "Options") -> None:
             title = "cached, all rows of the Q-Former"
             found[title] = measure(own, options.repeats, accelerator, published=False)
         title = "uncached, as published"
-        found[title] = measure(published, options.repeats, accelerator, published=True)
+        with patch("gatedcir.models.retriever.features_of_both", one_by_one):
+            found[title] = measure(published, options.repeats, accelerator, published=True)
     slowest = max(one.seconds for one in found.values())
     head = ["step", "s", "triplets/s", "ratio", "GFLOP", "GFLOP/s", "of the limit", "peak GiB"]
     rows = [
@@ -73,6 +77,13 @@ def report(options: "Options") -> None:
         run = ready(own, options.repeats, accelerator, published=False)
         run()
         print(profiled(run, seconds=seconds(run, repeats=options.repeats), device=run.step.device))
+
+
+def one_by_one(
+    backbone: Backbone, one: Tensor, other: Tensor, text_mask: Tensor
+) -> tuple[Tensor, Tensor]:
+    """In place of `features_of_both`: a pass for each, as published."""
+    return text_features(backbone, one, text_mask), text_features(backbone, other, text_mask)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,15 @@ from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
 from gatedcir.models.image_reader import ImageReader
 from gatedcir.models.matcher import Matcher
-from gatedcir.models.qformer import project, with_queries
+from gatedcir.models.passes import (
+    features_of_both,
+    fusion_and_target_pass,
+    fusion_pass,
+    prompted,
+    target_pass,
+    text_features,
+)
+from gatedcir.models.qformer import project
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.scale_towers import ScaleTowers
 from gatedcir.models.text import Tokens
@@ -137,9 +145,7 @@ class ComposedRetriever(ImageReader):
 
     def _targets(self, tokens: Tensor) -> Tensor:
         """[B, L, Dv] -> [B, Q, E]."""
-        queries = self.backbone.query_tokens.expand(tokens.shape[0], -1, -1)
-        hidden = self.backbone.query_pass(queries, image=tokens)  # [B, Q, D]
-        return project(self.backbone.vision_projection, hidden)
+        return project(self.backbone.vision_projection, target_pass(self.backbone, tokens))
 
     def _query(
         self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
@@ -154,20 +160,27 @@ class ComposedRetriever(ImageReader):
         self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
     ) -> tuple[Tensor, Aux]:
         """The fusion pass over words at their positions: [B, Q, D], and aux, with them too."""
+        image, aux = self._fused(tokens, words, text_mask, keep)
+        prompts = self._first_pass(image, words, text_mask)
+        return prompts, {**aux, "prompts": prompts, "fused": image}
+
+    def _fused(
+        self, tokens: Tensor, words: Tensor, text_mask: Tensor, keep: Tensor | None = None
+    ) -> tuple[Tensor, Aux]:
+        """Tokens [B, L, Dv] after the fusion with words at their positions, and its aux."""
         text = self._read(words, text_mask)
         image, aux = tokens_and_aux(self.fusion, tokens, text, text_mask)
         if keep is not None and keep.dtype == torch.bool:
             image = torch.where(keep[..., None], image, tokens)
         elif keep is not None:
             image = tokens + keep[..., None].to(tokens.dtype) * (image - tokens)
-        queries = self.backbone.query_tokens.expand(words.shape[0], -1, -1)  # [B, Q, D]
-        count = queries.shape[1]
-        mask = with_queries(text_mask, count)
-        both = torch.cat([queries, words], 1)
+        return image, aux
+
+    def _first_pass(self, fused: Tensor, words: Tensor, text_mask: Tensor) -> Tensor:
+        """Fused tokens [B, L, Dv] and words at their positions [B, T, D] -> [B, Q, D]."""
         branch = self.query_branch
         reader = self.backbone if branch is None or not branch.first else branch
-        prompts = reader.query_pass(both, image=image, mask=mask, kept=slice(0, count))
-        return prompts, {**aux, "prompts": prompts, "fused": image}
+        return fusion_pass(reader, self.backbone.query_tokens, words, text_mask, image=fused)
 
     def encode_prompts(self, visual: Visual, text: Tokens) -> Tensor:
         """The outputs of the fusion pass, from which `query_of` makes the query: [B, Q, D]."""
@@ -198,13 +211,8 @@ class ComposedRetriever(ImageReader):
 
     def _second_pass(self, prompts: Tensor, words: Tensor, text_mask: Tensor) -> Tensor:
         """Prompts [B, Q, D], words at their positions [B, T, D] and their mask -> [B, E]."""
-        reader = self.backbone if self.query_branch is None else self.query_branch
-        count = prompts.shape[1]
-        # The text's [CLS] comes after the Q prompts.
-        mask = with_queries(text_mask, count)
-        second = torch.cat([prompts, words], 1)
-        cls = reader.text_pass(second, mask=mask, kept=slice(count, count + 1))
-        return project(reader.text_projection, cls[:, 0])
+        reader = self.query_branch or self.backbone
+        return text_features(reader, torch.cat([prompts, words], 1), text_mask)
 
     def _read(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """What the fusion reads of the words at their positions: [B, T, D] -> [B, T, D]."""
@@ -221,19 +229,12 @@ class ComposedRetriever(ImageReader):
         words = self.backbone.embed_words(text.input_ids)
         if prompted:
             return self._text(words, text.attention_mask)
-        words = self.backbone.at_positions(words)
-        hidden = self.backbone.text_pass(words, mask=text.attention_mask, kept=slice(0, 1))
-        return project(self.backbone.text_projection, hidden[:, 0])
+        return text_features(self.backbone, self.backbone.at_positions(words), text.attention_mask)
 
     def _text(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """Word embeddings [B, T, D] and their mask [B, T] -> [B, E]."""
-        prompts = self.prompt_tokens.expand(words.shape[0], -1, -1)  # [B, Q, D]
-        # The prompts come after the [CLS].
-        sequence = torch.cat([words[:, :1], prompts, words[:, 1:]], 1)  # [B, Q + T, D]
-        sequence = self.backbone.at_positions(sequence)
-        mask = with_queries(text_mask, prompts.shape[1])
-        hidden = self.backbone.text_pass(sequence, mask=mask, kept=slice(0, 1))
-        return project(self.backbone.text_projection, hidden[:, 0])
+        sequence = prompted(self.backbone, self.prompt_tokens, words)
+        return text_features(self.backbone, sequence, text_mask)
 
     def forward(self, images: Visual, references: Tensor, targets: Tensor, text: Tokens) -> Encoded:
         """All features of a batch of triplets.
@@ -250,8 +251,11 @@ class ComposedRetriever(ImageReader):
         # One lookup only, because each lookup has a gradient of the vocabulary's size.
         words = self.backbone.embed_words(text.input_ids)
         shown = tokens.index_select(0, references)
-        query, more = self._query(shown, words, text.attention_mask)
-        fused = more.pop("fused")
+        placed = self.backbone.at_positions(words)
+        fused, more = self._fused(shown, placed, text.attention_mask)
+        prompts, query, of_text, found = self._passes(
+            fused, tokens.index_select(0, targets), words, placed, text.attention_mask
+        )
         by_scale = {}
         if self.each_scale:
             by_scale = self._by_scale(levels, references, targets, words, text.attention_mask)
@@ -264,15 +268,42 @@ class ComposedRetriever(ImageReader):
             wanted = gate_target(teachers, references, targets, cut=self.survival.cut)
         return Encoded(
             query=query,
-            text=self._text(words, text.attention_mask),
-            targets=self._targets(tokens.index_select(0, targets)),
-            fusion_mean=more.pop("prompts").float().mean(1),
+            text=of_text,
+            targets=found,
+            fusion_mean=prompts.float().mean(1),
             prompt_mean=self.prompt_tokens.detach().mean((0, 1)),
             aux=aux | more,
             by_scale=by_scale,
             gate=gate,
             gate_target=wanted,
         )
+
+    def _passes(
+        self, fused: Tensor, targets: Tensor, words: Tensor, placed: Tensor, text_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What B triplets give, two passes in one where they have the same weights.
+
+        Args:
+            fused: [B, L, Dv], the references after the fusion.
+            targets: [B, L, Dv].
+            words: [B, T, D] without positions.
+            placed: [B, T, D], the same words at their positions.
+            text_mask: [B, T].
+
+        Returns:
+            Prompts [B, Q, D], queries [B, E], texts [B, E] and targets [B, Q, E].
+        """
+        if self.query_branch is not None:
+            prompts = self._first_pass(fused, placed, text_mask)
+            query = self._second_pass(prompts, placed, text_mask)
+            return prompts, query, self._text(words, text_mask), self._targets(targets)
+        prompts, hidden = fusion_and_target_pass(
+            self.backbone, placed, text_mask, image=fused, targets=targets
+        )
+        second = torch.cat([prompts, placed], 1)
+        alone = prompted(self.backbone, self.prompt_tokens, words)
+        query, text = features_of_both(self.backbone, second, alone, text_mask)
+        return prompts, query, text, project(self.backbone.vision_projection, hidden)
 
     def _by_scale(
         self,

@@ -1,0 +1,75 @@
+"""Two passes as one give what they give one after the other, gradients included."""
+
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from gatedcir.assemble.model import build
+from gatedcir.data.batches import Batch
+from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.options.config import Config, DataConfig
+from gatedcir.options.model_config import GatedFusionConfig, ModelConfig
+from gatedcir.training.losses import losses_of
+from gatedcir.training.random_data import random_images
+
+TEXTS = ["is red", "has a small blue dot and no stripes", "moves"]
+COUNT = len(TEXTS)
+
+
+@pytest.fixture
+def parts():
+    torch.manual_seed(0)
+    fusion = GatedFusionConfig(strategy="grounded")
+    return build(Config(data=DataConfig("CIRR"), model=ModelConfig(gated_fusion=fusion)))
+
+
+def encoded(model, tokenizer):
+    """Features of three triplets, and the gradients of a loss that has all of them."""
+    images = random_images(model, 2 * COUNT, dtype=None)
+    batch = Batch.all_different(images, TEXTS)
+    model.zero_grad()
+    found = model(batch.images, batch.references, batch.targets, tokenizer(TEXTS))
+    losses = losses_of(found, batch.target_ids, model.temp)
+    sum(losses.values()).backward()
+    features = (found.query, found.text, found.targets, found.fusion_mean)
+    return features, {name: p.grad for name, p in model.named_parameters()}
+
+
+def test_joined_passes_equal_single_ones(parts):
+    model, tokenizer = parts
+    torch.manual_seed(1)
+    features, gradients = encoded(model, tokenizer)
+    torch.manual_seed(1)
+
+    def one_by_one(self, fused, targets, words, placed, mask):
+        prompts = self._first_pass(fused, placed, mask)
+        query = self._second_pass(prompts, placed, mask)
+        return prompts, query, self._text(words, mask), self._targets(targets)
+
+    with patch.object(ComposedRetriever, "_passes", one_by_one):
+        expected, wanted = encoded(model, tokenizer)
+    for one, other in zip(features, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-5)
+    assert gradients.keys() == wanted.keys()
+    for name, gradient in gradients.items():
+        assert (gradient is None) == (wanted[name] is None), name
+        if gradient is not None:
+            bound = 1e-5 * max(1.0, wanted[name].abs().max().item())
+            torch.testing.assert_close(gradient, wanted[name], atol=bound, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("on_gpu", "passes"), [(False, 2), (True, 3)])
+def test_targets_join_where_padding_costs_nothing(parts, on_gpu, passes):
+    model, tokenizer = parts
+    count = 0
+
+    def counted(module, args, output):
+        nonlocal count
+        count += 1
+
+    first = model.backbone.qformer.encoder.layer[0]
+    first.attention.attention.query.register_forward_hook(counted)
+    with patch("gatedcir.models.qformer.saves_arithmetic", lambda device: not on_gpu):
+        encoded(model, tokenizer)
+    assert count == passes
