@@ -1,6 +1,8 @@
 """All figures of a gate: planted maps are found where the data says, and each query has its own."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from gatedcir.data.changes import known_changes
 from gatedcir.evaluation import gate_measures, interventions
 from gatedcir.evaluation.gate_maps import Maps, lost_maps, maps_of
 from gatedcir.evaluation.gate_measures import in_training, measure_gate
+from gatedcir.models.gated_fusion.survival import lost_in_target
 from gatedcir.options.config import DataConfig
 
 FOLDERS = {"CIRR": "cirr_dataset", "FashionIQ": "fashionIQ_dataset"}
@@ -52,6 +55,19 @@ def test_what_is_lost_is_nothing_in_the_image_itself(home, cirr_run):
     assert same.shape == (len(names), SIDE * SIDE)
     assert np.abs(same).max() < 1e-5
     assert lost_maps(evaluator, names, [triplet.target for triplet in split.triplets]).max() > 0.1
+
+
+def test_what_is_lost_is_measured_where_the_lesson_compares():
+    names, targets = ["a", "b"], ["c", "d"]
+    levels = {name: list(torch.randn(3, 1, 1 + 4, 6)) for name in names + targets}
+    evaluator = SimpleNamespace(
+        runs_on=SimpleNamespace(autocast=nullcontext),
+        batches=lambda each, title: enumerate(each),
+        model=SimpleNamespace(levels=levels.__getitem__, taught_by=[0, 2]),
+    )
+    for row, one, other in zip(lost_maps(evaluator, names, targets), names, targets, strict=True):
+        maps = [lost_in_target(levels[one][n][:, 1:], levels[other][n][:, 1:]) for n in (0, 2)]
+        np.testing.assert_allclose(row, (maps[0] + maps[1])[0] / 2, atol=1e-6)
 
 
 def cells(values):

@@ -38,6 +38,14 @@ def test_a_fusion_reports_only_the_figures_that_it_has():
     assert fusion_figures({}) == {}
 
 
+def test_a_lesson_reports_where_it_is_full():
+    found = fusion_figures({"gate_target": torch.tensor([[1.0, 0.5], [1.0, 0.0]])})
+    assert {name: value.item() for name, value in found.items()} == {
+        "lesson_mean": 0.625,
+        "lesson_full": 0.5,
+    }
+
+
 def test_a_run_writes_its_steps(home, tmp_path):
     run = tmp_path / "run"
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT, "--no-save"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from gatedcir.errors import UserError
 from gatedcir.evaluation.evaluator import Evaluator
 from gatedcir.evaluation.localisation import Floats
-from gatedcir.models.gated_fusion.survival import lost_in_target
+from gatedcir.models.gated_fusion.survival import lost_from_levels
 from gatedcir.visual import take
 
 
@@ -58,15 +58,17 @@ def maps_of(evaluator: Evaluator, references: Sequence[str], texts: Sequence[str
 def lost_maps(evaluator: Evaluator, references: Sequence[str], targets: Sequence[str]) -> Floats:
     """What of M references is not found again in their targets, without any labels: [M, P].
 
-    It is read off the tower's outputs at the first layer that the model reads, in full size.
+    It is read off the tower's outputs in full size: at the layers of the gate's lesson, without one
+    at the first layer that the model reads.
     """
-    found = []
+    found, model = [], evaluator.model
     with evaluator.runs_on.autocast():
         for (_, one), (_, other) in zip(
             evaluator.batches(list(references), "references"),
             evaluator.batches(list(targets), "targets"),
             strict=True,
         ):
-            before, after = (evaluator.model.levels(each)[0].float() for each in (one, other))
-            found.append(lost_in_target(before[:, 1:], after[:, 1:]).float().cpu())
+            levels = (model.levels(each) for each in (one, other))
+            pair = ([of_one[place] for place in model.taught_by] for of_one in levels)
+            found.append(lost_from_levels(*pair).cpu())
     return torch.cat(found).numpy()

@@ -87,7 +87,8 @@ class ComposedRetriever(ImageReader):
         self.fusion = NoFusion() if fusion is None else fusion
         self.reads, self.survival, self.each_scale = reads, survival, each_scale
         self.query_branch, self.matcher = query_branch, matcher
-        self._taught_by = self.places_of(taught_by) if taught_by else []
+        self.taught_by = self.places_of(taught_by or layers[:1])
+        """The outputs of `levels` that the lesson compares. Without one: of the first layer."""
         std = backbone.config.qformer_config.initializer_range
         self.prompt_tokens = nn.Parameter(torch.randn_like(backbone.query_tokens) * std)
         self.temp = nn.Parameter(torch.tensor(0.07))
@@ -264,8 +265,9 @@ class ComposedRetriever(ImageReader):
             gate = over_channels(more)
             if self.survival.taught == "change":
                 gate = relative((fused - shown)[:, 1:].float().abs().mean(-1))
-            teachers = [read[place] for place in self._taught_by]
+            teachers = [read[place] for place in self.taught_by]
             wanted = gate_target(teachers, references, targets, cut=self.survival.cut)
+            more["gate_target"] = wanted
         return Encoded(
             query=query,
             text=of_text,

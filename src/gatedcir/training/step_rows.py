@@ -10,11 +10,17 @@ Row = dict[str, float]
 
 
 def fusion_figures(aux: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The fusions' logged figures: how far gates open, alpha, the image's change, residual gain."""
+    """The fusions' logged figures: how far gates open, alpha, the image's change, residual gain.
+
+    Of a taught gate also the lesson's mean, and at which share of the places it says all changes.
+    """
     figures = {}
     if "gate" in aux:
         gate = aux["gate"].detach().float()
         figures = {"gate_mean": gate.mean(), "gate_std": gate.std()}
+    if "gate_target" in aux:
+        lesson = aux["gate_target"].float()
+        figures |= {"lesson_mean": lesson.mean(), "lesson_full": (lesson == 1).float().mean()}
     names = {"alpha": "alpha", "change": "fusion_change", "fusion_gain": "visual_fusion_gain"}
     names["scales_used"] = "scales_used"
     return figures | {title: aux[name] for name, title in names.items() if name in aux}

@@ -67,11 +67,19 @@ def gate_target(
         targets: [B], the same for each triplet's target.
         cut: see `Survival`.
     """
-    lost = [
-        lost_in_target(*(level[:, 1:].index_select(0, places) for places in (references, targets)))
-        for level in levels
+    pairs = [
+        [level.index_select(0, places) for level in levels] for places in (references, targets)
     ]
-    return (torch.stack(lost).mean(0) / cut).clamp(0, 1)
+    return (lost_from_levels(*pairs) / cut).clamp(0, 1)
+
+
+def lost_from_levels(references: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """`lost_in_target` of the patches of several levels [B, 1 + L, Dv], averaged: [B, L]."""
+    lost = [
+        lost_in_target(one[:, 1:], other[:, 1:])
+        for one, other in zip(references, targets, strict=True)
+    ]
+    return torch.stack(lost).mean(0)
 
 
 def over_channels(aux: Aux) -> Tensor:
