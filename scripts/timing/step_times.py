@@ -53,7 +53,7 @@ def report(options: "Options") -> None:
             title = "cached, all rows of the Q-Former"
             found[title] = measure(own, options.repeats, accelerator, published=False)
         title = "uncached, as published"
-        with patch("gatedcir.models.retriever.features_of_both", one_by_one):
+        with patch("gatedcir.models.passes.features_of_both", one_by_one):
             found[title] = measure(published, options.repeats, accelerator, published=True)
     slowest = max(one.seconds for one in found.values())
     head = ["step", "s", "triplets/s", "ratio", "GFLOP", "GFLOP/s", "of the limit", "peak GiB"]

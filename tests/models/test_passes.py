@@ -7,7 +7,8 @@ import torch
 
 from gatedcir.assemble.model import build
 from gatedcir.data.batches import Batch
-from gatedcir.models.retriever import ComposedRetriever
+from gatedcir.models import passes
+from gatedcir.models.passes import first_pass, target_pass, text_features
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.options.model_config import GatedFusionConfig, ModelConfig
 from gatedcir.training.losses import losses_of
@@ -42,12 +43,14 @@ def test_joined_passes_equal_single_ones(parts):
     features, gradients = encoded(model, tokenizer)
     torch.manual_seed(1)
 
-    def one_by_one(self, fused, targets, words, placed, mask):
-        prompts = self._first_pass(fused, placed, mask)
-        query = self._second_pass(prompts, placed, mask)
-        return prompts, query, self._text(words, mask), self._targets(targets)
+    def first_ones(backbone, words, mask, *, image, targets):
+        prompts = first_pass(backbone, None, words, mask, image=image)
+        return prompts, target_pass(backbone, targets)
 
-    with patch.object(ComposedRetriever, "_passes", one_by_one):
+    def second_ones(backbone, one, other, mask):
+        return text_features(backbone, one, mask), text_features(backbone, other, mask)
+
+    with patch.multiple(passes, fusion_and_target_pass=first_ones, features_of_both=second_ones):
         expected, wanted = encoded(model, tokenizer)
     for one, other in zip(features, expected, strict=True):
         torch.testing.assert_close(one, other, atol=2e-6, rtol=1e-5)
@@ -59,17 +62,17 @@ def test_joined_passes_equal_single_ones(parts):
             torch.testing.assert_close(gradient, wanted[name], atol=bound, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("on_gpu", "passes"), [(False, 2), (True, 3)])
-def test_targets_join_where_padding_costs_nothing(parts, on_gpu, passes):
+@pytest.mark.parametrize(("on_gpu", "count"), [(False, 2), (True, 3)])
+def test_targets_join_where_padding_costs_nothing(parts, on_gpu, count):
     model, tokenizer = parts
-    count = 0
+    done = 0
 
     def counted(module, args, output):
-        nonlocal count
-        count += 1
+        nonlocal done
+        done += 1
 
     first = model.backbone.qformer.encoder.layer[0]
     first.attention.attention.query.register_forward_hook(counted)
     with patch("gatedcir.models.qformer.saves_arithmetic", lambda device: not on_gpu):
         encoded(model, tokenizer)
-    assert count == passes
+    assert done == count

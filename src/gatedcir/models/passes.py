@@ -7,6 +7,8 @@ Legend of shapes: B batch, Q query tokens, T text tokens, L visual tokens, D Q-F
 Dv vision width, E embedding width.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,67 @@ from gatedcir.models.qformer import project, with_queries
 from gatedcir.models.query_branch import QueryBranch
 
 Reader = Backbone | QueryBranch
+
+
+class Passed(NamedTuple):
+    """What B triplets give."""
+
+    prompts: Tensor
+    """[B, Q, D], the outputs of the fusion pass at its queries."""
+    query: Tensor
+    """[B, E] of norm 1."""
+    text: Tensor
+    """[B, E] of norm 1, of the text alone."""
+    targets: Tensor
+    """[B, Q, E], each of norm 1."""
+
+
+def four_passes(
+    backbone: Backbone,
+    branch: QueryBranch | None,
+    words: Tensor,
+    text_mask: Tensor,
+    *,
+    alone: Tensor,
+    image: Tensor,
+    targets: Tensor,
+) -> Passed:
+    """The passes of a training step. Two with the same weights run as one.
+
+    Args:
+        backbone: encodes.
+        branch: encodes the queries in its place, if there is one.
+        words: [B, T, D] at their positions.
+        text_mask: [B, T], 1 where a word counts.
+        alone: [B, Q + T, D], the text with the learned prompts, of `prompted`.
+        image: [B, L, Dv], the references after the fusion.
+        targets: [B, L, Dv].
+    """
+    if branch is None:
+        prompts, hidden = fusion_and_target_pass(
+            backbone, words, text_mask, image=image, targets=targets
+        )
+        second = torch.cat([prompts, words], 1)
+        query, text = features_of_both(backbone, second, alone, text_mask)
+    else:
+        prompts = first_pass(backbone, branch, words, text_mask, image=image)
+        hidden = target_pass(backbone, targets)
+        query = text_features(branch, torch.cat([prompts, words], 1), text_mask)
+        text = text_features(backbone, alone, text_mask)
+    return Passed(prompts, query, text, project(backbone.vision_projection, hidden))
+
+
+def first_pass(
+    backbone: Backbone,
+    branch: QueryBranch | None,
+    words: Tensor,
+    text_mask: Tensor,
+    *,
+    image: Tensor,
+) -> Tensor:
+    """The fusion pass of the backbone's queries. The branch reads, if it is made for it."""
+    reader = branch if branch is not None and branch.first else backbone
+    return fusion_pass(reader, backbone.query_tokens, words, text_mask, image=image)
 
 
 def fusion_pass(

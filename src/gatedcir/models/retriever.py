@@ -17,14 +17,7 @@ from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
 from gatedcir.models.image_reader import ImageReader
 from gatedcir.models.matcher import Matcher
-from gatedcir.models.passes import (
-    features_of_both,
-    fusion_and_target_pass,
-    fusion_pass,
-    prompted,
-    target_pass,
-    text_features,
-)
+from gatedcir.models.passes import first_pass, four_passes, prompted, target_pass, text_features
 from gatedcir.models.qformer import project
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.scale_towers import ScaleTowers
@@ -162,7 +155,7 @@ class ComposedRetriever(ImageReader):
     ) -> tuple[Tensor, Aux]:
         """The fusion pass over words at their positions: [B, Q, D], and aux, with them too."""
         image, aux = self._fused(tokens, words, text_mask, keep)
-        prompts = self._first_pass(image, words, text_mask)
+        prompts = first_pass(self.backbone, self.query_branch, words, text_mask, image=image)
         return prompts, {**aux, "prompts": prompts, "fused": image}
 
     def _fused(
@@ -176,12 +169,6 @@ class ComposedRetriever(ImageReader):
         elif keep is not None:
             image = tokens + keep[..., None].to(tokens.dtype) * (image - tokens)
         return image, aux
-
-    def _first_pass(self, fused: Tensor, words: Tensor, text_mask: Tensor) -> Tensor:
-        """Fused tokens [B, L, Dv] and words at their positions [B, T, D] -> [B, Q, D]."""
-        branch = self.query_branch
-        reader = self.backbone if branch is None or not branch.first else branch
-        return fusion_pass(reader, self.backbone.query_tokens, words, text_mask, image=fused)
 
     def encode_prompts(self, visual: Visual, text: Tokens) -> Tensor:
         """The outputs of the fusion pass, from which `query_of` makes the query: [B, Q, D]."""
@@ -254,8 +241,14 @@ class ComposedRetriever(ImageReader):
         shown = tokens.index_select(0, references)
         placed = self.backbone.at_positions(words)
         fused, more = self._fused(shown, placed, text.attention_mask)
-        prompts, query, of_text, found = self._passes(
-            fused, tokens.index_select(0, targets), words, placed, text.attention_mask
+        passed = four_passes(
+            self.backbone,
+            self.query_branch,
+            placed,
+            text.attention_mask,
+            alone=prompted(self.backbone, self.prompt_tokens, words),
+            image=fused,
+            targets=tokens.index_select(0, targets),
         )
         by_scale = {}
         if self.each_scale:
@@ -269,43 +262,16 @@ class ComposedRetriever(ImageReader):
             wanted = gate_target(teachers, references, targets, cut=self.survival.cut)
             more["gate_target"] = wanted
         return Encoded(
-            query=query,
-            text=of_text,
-            targets=found,
-            fusion_mean=prompts.float().mean(1),
+            query=passed.query,
+            text=passed.text,
+            targets=passed.targets,
+            fusion_mean=passed.prompts.float().mean(1),
             prompt_mean=self.prompt_tokens.detach().mean((0, 1)),
             aux=aux | more,
             by_scale=by_scale,
             gate=gate,
             gate_target=wanted,
         )
-
-    def _passes(
-        self, fused: Tensor, targets: Tensor, words: Tensor, placed: Tensor, text_mask: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What B triplets give, two passes in one where they have the same weights.
-
-        Args:
-            fused: [B, L, Dv], the references after the fusion.
-            targets: [B, L, Dv].
-            words: [B, T, D] without positions.
-            placed: [B, T, D], the same words at their positions.
-            text_mask: [B, T].
-
-        Returns:
-            Prompts [B, Q, D], queries [B, E], texts [B, E] and targets [B, Q, E].
-        """
-        if self.query_branch is not None:
-            prompts = self._first_pass(fused, placed, text_mask)
-            query = self._second_pass(prompts, placed, text_mask)
-            return prompts, query, self._text(words, text_mask), self._targets(targets)
-        prompts, hidden = fusion_and_target_pass(
-            self.backbone, placed, text_mask, image=fused, targets=targets
-        )
-        second = torch.cat([prompts, placed], 1)
-        alone = prompted(self.backbone, self.prompt_tokens, words)
-        query, text = features_of_both(self.backbone, second, alone, text_mask)
-        return prompts, query, text, project(self.backbone.vision_projection, hidden)
 
     def _by_scale(
         self,
