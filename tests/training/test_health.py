@@ -4,10 +4,18 @@ import math
 
 import pytest
 import torch
+from conftest import SHORT
 from torch import nn
 
+import blip_fine_tune_2
 from gatedcir.errors import UserError
-from gatedcir.training.health import StepLosses, check_progress, check_weights
+from gatedcir.training.health import (
+    MOST_FULL,
+    StepLosses,
+    check_progress,
+    check_weights,
+    remark_on_lesson,
+)
 
 
 def progress(now, first, compared=16):
@@ -63,3 +71,16 @@ def test_weights_that_are_not_finite_are_named():
     with pytest.raises(UserError, match=r"\(1\.bias\) are not finite in epoch 4"):
         check_weights(model, epoch=4)
     check_weights(model.requires_grad_(False), epoch=4)  # what is frozen is as it was read
+
+
+def test_a_lesson_that_is_full_at_more_than_a_third_of_the_places_is_remarked_on():
+    assert remark_on_lesson({"lesson_full": MOST_FULL}) is None
+    assert "all changes at 34% of the places" in remark_on_lesson({"lesson_full": 0.341})
+
+
+@pytest.mark.parametrize("cut", ["0.3", "0.000001"])
+def test_a_run_says_after_its_first_epoch_that_its_lesson_is_full(home, tmp_path, capsys, cut):
+    flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT, "--no-save"]
+    flags += ["--loss-gate", 1, "--gate-target-cut", cut, "--num-epochs", 2]
+    blip_fine_tune_2.main([*map(str, flags), "--output", str(tmp_path / "run")])
+    assert capsys.readouterr().out.count("raise --gate-target-cut") == (cut != "0.3")

@@ -1,6 +1,7 @@
-"""Checks of losses and weights that stop a training which has failed."""
+"""Checks of an epoch: what stops a training which has failed, and what its user should know."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from gatedcir.errors import UserError
 
+MOST_FULL = 1 / 3  # of the places. More of them leave a gate little to tell apart.
 _NEAR = 0.98  # share of chance's loss. Equal images of a batch are left out, which lowers it.
 WAY_OUT = "lower --learning-rate or pass --mixed-precision fp32"
 
@@ -69,3 +71,18 @@ def check_weights(model: nn.Module, *, epoch: int) -> None:
             raise UserError(
                 f"the weights ({name}) are not finite in epoch {epoch} and are not kept; {WAY_OUT}."
             )
+
+
+def remark_on_lesson(figures: Mapping[str, float]) -> str | None:
+    """What to change if the gate's lesson says of many places that all changes.
+
+    >>> remark_on_lesson({"lesson_full": 0.2}), remark_on_lesson({})
+    (None, None)
+    """
+    full = figures.get("lesson_full", 0.0)
+    if full <= MOST_FULL:
+        return None
+    return (
+        f"the lesson of the gate says that all changes at {100 * full:.0f}% of the places; raise "
+        "--gate-target-cut, or compare earlier layers (--gate-target-layers 0 1 2)."
+    )

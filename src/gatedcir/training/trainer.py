@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from gatedcir.assemble import recipes
 from gatedcir.assemble.data import (
@@ -34,7 +35,7 @@ from gatedcir.progress import bar
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.provenance import RECIPES, provenance
-from gatedcir.training.health import StepLosses, check_progress, check_weights
+from gatedcir.training.health import StepLosses, check_progress, check_weights, remark_on_lesson
 from gatedcir.training.loss_watch import LossWatch
 from gatedcir.training.resume import check_same_data, remarks, told_of
 from gatedcir.training.saving import Saving
@@ -133,6 +134,9 @@ class Trainer:
         }
         if config.run.on_nan == "skip":
             row["skipped_steps"] = found.skipped
+        remark = remark_on_lesson(row) if epoch == 0 and self.accelerator.is_main_process else None
+        if remark is not None:
+            tqdm.write(remark)
         return row, rows.read(self.accelerator)
 
     def take(self, epochs: int, *, within: bool = False) -> Checkpoint:
