@@ -4,6 +4,8 @@ BIN := $(VENV)/bin
 # salesforce-lavis needs a transformers that has no wheels for newer versions of Python.
 LAVIS_PYTHON ?= python3.11
 LAVIS := .venv-lavis
+GARMENTS := --dataset FashionIQ --data-path garments --cache-features garments_features
+RECIPES := --grid configs/ablations/recipes.yaml --config configs/tiny.yaml --num-epochs 4 --seeds 3
 
 .PHONY: help demo test recall recipes test-lavis check docs format clean
 
@@ -19,10 +21,13 @@ test: $(VENV)/.dev ## Run all tests
 recall: $(VENV)/.runtime ## Train one small run; fail if its recall leaves its band
 	OMP_NUM_THREADS=1 $(BIN)/python scripts/check_recall.py
 
-recipes: $(VENV)/.runtime ## Measure the recipes of docs/recipes.md on scenes (days on two cores)
+recipes: $(VENV)/.runtime ## Measure the recipes of docs/recipes.md on scenes and garments (days on two cores)
 	test -e scenes || $(BIN)/python -m gatedcir synthetic --layout cirr --output scenes --seed 20 --train 28000 --val 4000 --test 50
+	test -e garments || $(BIN)/python -m gatedcir synthetic --layout fashioniq --output garments --seed 20 --train 12000 --val 3000 --test 20
 	PYTHON=$(BIN)/python sh scripts/recipes.sh
-	$(BIN)/python -m gatedcir ablate --grid configs/ablations/recipes.yaml --config configs/tiny.yaml --dataset CIRR --data-path scenes --cache-features features --num-epochs 4 --seeds 3 --output runs/recipes-grid
+	PYTHON=$(BIN)/python DATA="$(GARMENTS)" OUTPUT=runs/recipes-garments sh scripts/recipes.sh
+	$(BIN)/python -m gatedcir ablate $(RECIPES) --dataset CIRR --data-path scenes --cache-features features --output runs/recipes-grid
+	$(BIN)/python -m gatedcir ablate $(RECIPES) $(GARMENTS) --output runs/recipes-garments-grid
 
 test-lavis: $(VENV)/.runtime $(LAVIS)/.installed ## Compare with salesforce-lavis itself (docs/lavis.md)
 	rm -rf build/lavis
