@@ -29,7 +29,7 @@ _STRATEGY = "--model.gated-fusion.strategy"
 RUNS = {
     "gated": (_STRATEGY, "gated"),
     "none": (_STRATEGY, "none"),
-    "taught": (_STRATEGY, "grounded", "--loss-gate", "1"),
+    "taught": (_STRATEGY, "grounded", "--loss-gate", "10"),
 }
 """What tells the trainings apart, by the last part of their folders' names."""
 
