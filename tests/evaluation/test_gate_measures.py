@@ -63,7 +63,7 @@ def test_what_is_lost_is_measured_where_the_lesson_compares():
     evaluator = SimpleNamespace(
         runs_on=SimpleNamespace(autocast=nullcontext),
         batches=lambda each, title: enumerate(each),
-        model=SimpleNamespace(levels=levels.__getitem__, taught_by=[0, 2]),
+        model=SimpleNamespace(levels=levels.__getitem__, lesson_places=[0, 2]),
     )
     for row, one, other in zip(lost_maps(evaluator, names, targets), names, targets, strict=True):
         maps = [lost_in_target(levels[one][n][:, 1:], levels[other][n][:, 1:]) for n in (0, 2)]

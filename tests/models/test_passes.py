@@ -62,8 +62,10 @@ def test_joined_passes_equal_single_ones(parts):
             torch.testing.assert_close(gradient, wanted[name], atol=bound, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("on_gpu", "count"), [(False, 2), (True, 3)])
-def test_targets_join_where_padding_costs_nothing(parts, on_gpu, count):
+@pytest.mark.parametrize(
+    ("on_gpu", "compiling", "count"), [(False, False, 2), (True, False, 3), (False, True, 3)]
+)
+def test_targets_join_where_padding_costs_nothing(parts, on_gpu, compiling, count):
     model, tokenizer = parts
     done = 0
 
@@ -73,6 +75,26 @@ def test_targets_join_where_padding_costs_nothing(parts, on_gpu, count):
 
     first = model.backbone.qformer.encoder.layer[0]
     first.attention.attention.query.register_forward_hook(counted)
-    with patch("gatedcir.models.qformer.saves_arithmetic", lambda device: not on_gpu):
+    with (
+        patch("gatedcir.models.qformer.saves_arithmetic", lambda device: not on_gpu),
+        patch("torch.compiler.is_compiling", lambda: compiling),
+    ):
         encoded(model, tokenizer)
     assert done == count
+
+
+@pytest.mark.parametrize("branch", ["none", "second", "both"])
+@torch.no_grad()
+def test_a_step_encodes_what_single_calls_encode(branch):
+    torch.manual_seed(0)
+    config = Config(data=DataConfig("CIRR"), model=ModelConfig(query_branch=branch))
+    model, tokenizer = build(config)
+    for parameter in () if model.query_branch is None else model.query_branch.parameters():
+        parameter.mul_(1.1)  # else it is a copy of the model's own
+    images, words = random_images(model, 2 * COUNT, dtype=None), tokenizer(TEXTS)
+    references, targets = torch.arange(2 * COUNT).chunk(2)
+    found = model.eval()(images, references, targets, words)
+    shown, wanted = images.tensor_split(2)
+    torch.testing.assert_close(found.query, model.encode_query(shown, words)[0])
+    torch.testing.assert_close(found.targets, model.encode_target(wanted))
+    torch.testing.assert_close(found.text, model.encode_text(words))

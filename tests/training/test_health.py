@@ -75,7 +75,7 @@ def test_weights_that_are_not_finite_are_named():
 
 def test_a_lesson_that_is_full_at_more_than_a_third_of_the_places_is_remarked_on():
     assert remark_on_lesson({"lesson_full": MOST_FULL}) is None
-    assert "all changes at 34% of the places" in remark_on_lesson({"lesson_full": 0.341})
+    assert "a full change at 34% of the places" in remark_on_lesson({"lesson_full": 0.341})
 
 
 @pytest.mark.parametrize("cut", ["0.3", "0.000001"])
@@ -83,4 +83,4 @@ def test_a_run_says_after_its_first_epoch_that_its_lesson_is_full(home, tmp_path
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT, "--no-save"]
     flags += ["--loss-gate", 1, "--gate-target-cut", cut, "--num-epochs", 2]
     blip_fine_tune_2.main([*map(str, flags), "--output", str(tmp_path / "run")])
-    assert capsys.readouterr().out.count("raise --gate-target-cut") == (cut != "0.3")
+    assert capsys.readouterr().out.count("compare earlier layers") == (cut != "0.3")

@@ -58,8 +58,8 @@ def maps_of(evaluator: Evaluator, references: Sequence[str], texts: Sequence[str
 def lost_maps(evaluator: Evaluator, references: Sequence[str], targets: Sequence[str]) -> Floats:
     """What of M references is not found again in their targets, without any labels: [M, P].
 
-    It is read off the tower's outputs in full size: at the layers of the gate's lesson, without one
-    at the first layer that the model reads.
+    It is read off the tower's outputs in full size, at the layers of the gate's lesson. Without a
+    lesson these are the layers that the model reads.
     """
     found, model = [], evaluator.model
     with evaluator.runs_on.autocast():
@@ -69,6 +69,6 @@ def lost_maps(evaluator: Evaluator, references: Sequence[str], targets: Sequence
             strict=True,
         ):
             levels = (model.levels(each) for each in (one, other))
-            pair = ([of_one[place] for place in model.taught_by] for of_one in levels)
+            pair = ([of_one[place] for place in model.lesson_places] for of_one in levels)
             found.append(lost_from_levels(*pair).cpu())
     return torch.cat(found).numpy()

@@ -18,7 +18,7 @@ class Encoded(NamedTuple):
     targets: Tensor  # [B, Q, E]
     fusion_mean: Tensor  # [B, D], mean of the fusion pass' outputs
     prompt_mean: Tensor  # [D], mean of the prompts, detached
-    aux: Aux  # the fusions' gates, weights and figures
+    aux: Aux  # the fusions' gates, weights and figures, and the gate's lesson to be logged
     by_scale: dict[float, tuple[Tensor, Tensor]]  # query and targets from each scale alone
     gate: Tensor | None = None  # [B, L - 1], the gate's mean over channels at every patch, or the
     # change's size there, whichever is taught

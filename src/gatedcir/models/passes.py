@@ -1,7 +1,7 @@
 """The passes of the Q-Former that make features, alone and two as one.
 
 A training step has four passes. The fusion pass and that of the targets have the same weights, and
-so have the second pass and that of the text alone. Neither of the two waits for the other. As one
+so have the second pass and that of the text alone. No pass of a pair waits for the other. As one
 pass of twice as many sequences they take half as many kernels and sums of gradients.
 Legend of shapes: B batch, Q query tokens, T text tokens, L visual tokens, D Q-Former width,
 Dv vision width, E embedding width.
@@ -50,20 +50,22 @@ def four_passes(
         branch: encodes the queries in its place, if there is one.
         words: [B, T, D] at their positions.
         text_mask: [B, T], 1 where a word counts.
-        alone: [B, Q + T, D], the text with the learned prompts, of `prompted`.
+        alone: [B, Q + T, D], the text with the learned prompts, of `with_prompts`.
         image: [B, L, Dv], the references after the fusion.
         targets: [B, L, Dv].
     """
-    if branch is None:
+    if branch is not None and branch.first:
+        prompts = first_pass(backbone, branch, words, text_mask, image=image)
+        hidden = target_pass(backbone, targets)
+    else:
         prompts, hidden = fusion_and_target_pass(
             backbone, words, text_mask, image=image, targets=targets
         )
-        second = torch.cat([prompts, words], 1)
+    second = torch.cat([prompts, words], 1)
+    if branch is None:
         query, text = features_of_both(backbone, second, alone, text_mask)
     else:
-        prompts = first_pass(backbone, branch, words, text_mask, image=image)
-        hidden = target_pass(backbone, targets)
-        query = text_features(branch, torch.cat([prompts, words], 1), text_mask)
+        query = text_features(branch, second, text_mask)
         text = text_features(backbone, alone, text_mask)
     return Passed(prompts, query, text, project(backbone.vision_projection, hidden))
 
@@ -110,8 +112,8 @@ def fusion_and_target_pass(
 ) -> tuple[Tensor, Tensor]:
     """`fusion_pass`, and `target_pass` of targets [B, L, Dv]: [B, Q, D] each.
 
-    As one pass, the targets have words of which none counts. Such words cost nothing where they
-    have no rows. Elsewhere there are two passes.
+    As one pass, the targets have words of which none counts. Such words cost almost nothing where
+    they have no rows. Elsewhere there are two passes.
     """
     queries = backbone.query_tokens
     if not qformer.saves_arithmetic(words.device) or torch.compiler.is_compiling():
@@ -147,7 +149,7 @@ def features_of_both(
     return first, second
 
 
-def prompted(backbone: Backbone, prompts: Tensor, words: Tensor) -> Tensor:
+def with_prompts(backbone: Backbone, prompts: Tensor, words: Tensor) -> Tensor:
     """Prompts and words at their positions: [B, Q + T, D].
 
     Args:

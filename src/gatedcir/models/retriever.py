@@ -17,7 +17,7 @@ from gatedcir.models.gated_fusion.gated import NoFusion, tokens_and_aux
 from gatedcir.models.gated_fusion.survival import Survival, gate_target, over_channels, relative
 from gatedcir.models.image_reader import ImageReader
 from gatedcir.models.matcher import Matcher
-from gatedcir.models.passes import first_pass, four_passes, prompted, target_pass, text_features
+from gatedcir.models.passes import first_pass, four_passes, target_pass, text_features, with_prompts
 from gatedcir.models.qformer import project
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.models.scale_towers import ScaleTowers
@@ -80,8 +80,8 @@ class ComposedRetriever(ImageReader):
         self.fusion = NoFusion() if fusion is None else fusion
         self.reads, self.survival, self.each_scale = reads, survival, each_scale
         self.query_branch, self.matcher = query_branch, matcher
-        self.taught_by = self.places_of(taught_by or layers[:1])
-        """The outputs of `levels` that the lesson compares. Without one: of the first layer."""
+        self.lesson_places = self.places_of(taught_by or layers)
+        """The outputs of `levels` that the lesson compares, or would compare."""
         std = backbone.config.qformer_config.initializer_range
         self.prompt_tokens = nn.Parameter(torch.randn_like(backbone.query_tokens) * std)
         self.temp = nn.Parameter(torch.tensor(0.07))
@@ -168,7 +168,7 @@ class ComposedRetriever(ImageReader):
             image = torch.where(keep[..., None], image, tokens)
         elif keep is not None:
             image = tokens + keep[..., None].to(tokens.dtype) * (image - tokens)
-        return image, aux
+        return image, dict(aux)
 
     def encode_prompts(self, visual: Visual, text: Tokens) -> Tensor:
         """The outputs of the fusion pass, from which `query_of` makes the query: [B, Q, D]."""
@@ -221,7 +221,7 @@ class ComposedRetriever(ImageReader):
 
     def _text(self, words: Tensor, text_mask: Tensor) -> Tensor:
         """Word embeddings [B, T, D] and their mask [B, T] -> [B, E]."""
-        sequence = prompted(self.backbone, self.prompt_tokens, words)
+        sequence = with_prompts(self.backbone, self.prompt_tokens, words)
         return text_features(self.backbone, sequence, text_mask)
 
     def forward(self, images: Visual, references: Tensor, targets: Tensor, text: Tokens) -> Encoded:
@@ -246,7 +246,7 @@ class ComposedRetriever(ImageReader):
             self.query_branch,
             placed,
             text.attention_mask,
-            alone=prompted(self.backbone, self.prompt_tokens, words),
+            alone=with_prompts(self.backbone, self.prompt_tokens, words),
             image=fused,
             targets=tokens.index_select(0, targets),
         )
@@ -258,16 +258,15 @@ class ComposedRetriever(ImageReader):
             gate = over_channels(more)
             if self.survival.taught == "change":
                 gate = relative((fused - shown)[:, 1:].float().abs().mean(-1))
-            teachers = [read[place] for place in self.taught_by]
+            teachers = [read[place] for place in self.lesson_places]
             wanted = gate_target(teachers, references, targets, cut=self.survival.cut)
-            more["gate_target"] = wanted
         return Encoded(
             query=passed.query,
             text=passed.text,
             targets=passed.targets,
             fusion_mean=passed.prompts.float().mean(1),
             prompt_mean=self.prompt_tokens.detach().mean((0, 1)),
-            aux=aux | more,
+            aux=aux | more | ({} if wanted is None else {"gate_target": wanted}),
             by_scale=by_scale,
             gate=gate,
             gate_target=wanted,

@@ -74,7 +74,7 @@ def check_weights(model: nn.Module, *, epoch: int) -> None:
 
 
 def remark_on_lesson(figures: Mapping[str, float]) -> str | None:
-    """What to change if the gate's lesson says of many places that all changes.
+    """What to change if the gate's lesson asks for a full change at many places.
 
     >>> remark_on_lesson({"lesson_full": 0.2}), remark_on_lesson({})
     (None, None)
@@ -83,6 +83,7 @@ def remark_on_lesson(figures: Mapping[str, float]) -> str | None:
     if full <= MOST_FULL:
         return None
     return (
-        f"the lesson of the gate says that all changes at {100 * full:.0f}% of the places; raise "
-        "--gate-target-cut, or compare earlier layers (--gate-target-layers 0 1 2)."
+        f"the gate's lesson asks for a full change at {100 * full:.0f}% of the places, which "
+        "leaves little to tell apart; compare earlier layers (--gate-target-layers 0 1 2), or "
+        "raise --gate-target-cut."
     )

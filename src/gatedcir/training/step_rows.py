@@ -12,7 +12,7 @@ Row = dict[str, float]
 def fusion_figures(aux: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The fusions' logged figures: how far gates open, alpha, the image's change, residual gain.
 
-    Of a taught gate also the lesson's mean, and at which share of the places it says all changes.
+    Of a taught gate also the lesson's mean, and the share of places where it is 1.
     """
     figures = {}
     if "gate" in aux:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import MappingProxyType
 
 import pandas as pd
 import pytest
@@ -84,6 +85,32 @@ def test_scales_are_compared_at_the_size_that_the_fusion_sees():
     found = encoded(model, text, levels)
     torch.testing.assert_close(found.gate_target, expected)
     assert found.gate.shape == expected.shape
+
+
+def test_an_untaught_model_would_compare_the_layers_that_it_reads():
+    flags = "--model.visual-layers -1 -2 --model.layer-fusion mean".split()
+    flags += "--model.visual-scales 0.5 1.0 --model.scale-fusion mean".split()
+    plain, _ = built(*flags, "--loss-gate", "0")
+    taught, _ = built(*flags)
+    levels = plain.levels(images())
+    expected = plain.backbone.vision_levels(images(), [-1, -2])
+    for place, level in zip(plain.lesson_places, expected, strict=True):
+        torch.testing.assert_close(levels[place], level)
+    assert plain.lesson_places == taught.lesson_places
+
+
+def test_what_a_fusion_of_ones_own_reports_is_not_written_to(published):
+    class Own(NoFusion):
+        aux = MappingProxyType({"gate": torch.full((4, 1 + 16, 1), 0.5)})
+
+        def forward(self, image, text, text_mask):
+            return image, self.aux
+
+    model, shown, targets, text = published
+    model = ComposedRetriever(model.backbone, fusion=Own(), survival=Survival())
+    found = model(torch.cat([shown, targets]), torch.arange(4), torch.arange(4, 8), text)
+    assert torch.equal(found.aux["gate_target"], found.gate_target)
+    assert list(Own.aux) == ["gate"]
 
 
 def test_a_taught_model_encodes_as_one_that_is_not():
