@@ -43,7 +43,7 @@ PUBLISHED = {
     "make_synthetic": "synthetic",
 }
 TOOLS = (  # scripts that are no commands
-    *("bench_step", "bench_cache", "bench_reading", "bench_evaluation"),
+    *("bench_step", "bench_cache", "bench_reading", "bench_evaluation", "bench_recipes"),
     *("bench_multiscale", "bench_search", "pretrain_tiny", "check_recall", "compare_runs"),
     *("mutate_inputs", "fuzz_inputs", "chaos"),
 )

@@ -18,8 +18,8 @@ TRAINING = {"--config", *flag_names(Config)}
 # They use parts of the package, or start other commands: only their own messages count.
 TOOLS = (
     "demo bench_cache bench_evaluation bench_multiscale bench_page bench_query bench_reading "
-    "bench_report bench_search compare_with_lavis pretrain_tiny check_recall compare_runs "
-    "mutate_inputs fuzz_inputs chaos compare report"
+    "bench_recipes bench_report bench_search compare_with_lavis pretrain_tiny check_recall "
+    "compare_runs mutate_inputs fuzz_inputs chaos compare report"
 ).split()
 # Modules that commands without these flags reach too, and why these cannot print what names them.
 ONLY_TRAINING = {
