@@ -12,13 +12,15 @@ import blip_fine_tune_2
 import blip_validate
 from gatedcir.assemble.evaluator import open_evaluator
 from gatedcir.assemble.model import restore
+from gatedcir.commands import report
 from gatedcir.data.triplets import Split, Triplet
 from gatedcir.evaluation.ranking import Ranking
 from gatedcir.evaluation.reranking import (
     Asked,
     Candidate,
+    Gain,
     MatchReranker,
-    format_reranked,
+    format_gain,
     reranked,
 )
 from gatedcir.models import qformer as passes
@@ -91,8 +93,10 @@ def test_the_table_names_gain_and_ceiling():
     def metrics(parts):
         return {"recall_at1": float(100 * np.mean([part.target_ranks == 0 for part in parts]))}
 
-    text = format_reranked([judged(ByName(), 3)], metrics, top=2)
-    assert "recall_at1    0.00  100.00" in text and "0.00% among its first 2" in text
+    gain = Gain.of([judged(ByName(), 3)], metrics, top=2)
+    assert gain.ceiling == 0 and gain.before == {"recall_at1": 0} and gain.milliseconds > 0
+    text = format_gain(gain)
+    assert "recall_at1    0.00  100.00  +100.00" in text and "0.00% among its first 2" in text
 
 
 def flags_of(cirr_run, output, *more):
@@ -136,11 +140,23 @@ def test_evaluation_reranks_and_names_the_ceiling(cirr_run, rerank_run, home, tm
     blip_validate.main([*here, "--rerank", "3", "--output", str(files[2])])
     out = capsys.readouterr().out
     assert "reranked: the first 3 of each query" in out and "which no reranking exceeds" in out
-    first, same, third = (json.loads(file.read_text())["metrics"] for file in files)
-    assert first == same
+    first, same, third = (json.loads(file.read_text()) for file in files)
+    assert first["metrics"] == same["metrics"] == third["reranked"]["before"]
+    assert third["metrics"] != first["metrics"] and third["reranked"]["top"] == 3
     # Reranking three images moves no target into or out of the first five.
-    assert third["recall_at5"] == first["recall_at5"]
-    assert "metrics_without_gate" not in json.loads(files[2].read_text())
+    assert third["metrics"]["recall_at5"] == first["metrics"]["recall_at5"]
+    # The halves of a query are searched and compared with the search, as without a judge.
+    assert third["composition"] == same["composition"]
+    assert third["single_inputs"] == same["single_inputs"]
+    assert "| search |" in " ".join(out.split()) and "search on the rest" in out
+    assert "metrics_without_gate" not in third and "reranked" not in same
+
+
+def test_a_page_shows_the_halves_of_a_query_next_to_the_search(rerank_run, tmp_path):
+    report.main([str(rerank_run), "--output", str(tmp_path / "report.html"), "--num", "1"])
+    assert f"{rerank_run.name}, its search alone, recall_at1" in (
+        tmp_path / "report.html"
+    ).read_text(encoding="utf-8")
 
 
 def test_the_matcher_judges_each_pair_by_itself(rerank_run, home):

@@ -135,14 +135,13 @@ def _print(evaluator: "Evaluator", examined: "Examined", *, title: str) -> None:
     import torch
 
     from gatedcir.evaluation.report import format_composition, format_report, format_scales
-    from gatedcir.evaluation.reranking import format_reranked
+    from gatedcir.evaluation.reranking import format_gain
     from gatedcir.evaluation.scale_times import time_scales
 
     metrics, splits = examined.measured.metrics, [one.split for one in examined.rankings]
     print(format_report(metrics, splits, title=title, intervals=examined.intervals))
-    if evaluator.reranked:
-        measure = evaluator.benchmark.measure
-        print(format_reranked(evaluator.reranked, measure, top=evaluator.rerank))
+    if examined.gain is not None:
+        print(format_gain(examined.gain))
     if evaluator.needed:
         model = evaluator.model
         lengths = [model.level_shape(scale)[0] for scale in model.scales]
@@ -153,4 +152,5 @@ def _print(evaluator: "Evaluator", examined: "Examined", *, title: str) -> None:
         headline = evaluator.benchmark.headline
         print(f"recall without the gate: {examined.without_gate[headline]:.2f} ({headline})")
     if examined.composition is not None:
-        print(format_composition(examined.composition))
+        whole = "model" if examined.gain is None else "search"
+        print(format_composition(examined.composition, whole=whole))

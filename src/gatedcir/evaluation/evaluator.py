@@ -220,13 +220,18 @@ def validate_each(
 def rank_each(
     evaluator: Evaluator, splits: list[Split], encoders: Sequence[QueryEncoder]
 ) -> list[list[Ranking]]:
-    """What each encoder of queries retrieves, split by split."""
+    """What each encoder of queries retrieves, split by split.
+
+    Only what the first one finds is reranked. A judge reads the whole query, so it would hide what
+    the others find.
+    """
     rankings: list[list[Ranking]] = [[] for _ in encoders]
     evaluator.needed.clear()
     evaluator.reranked.clear()
     with evaluator.measuring():
         for split in splits:
             index, encoded = evaluator.encode_each(split, encoders)
-            for found, queries in zip(rankings, encoded, strict=True):
-                found.append(evaluator.order(split, index, queries))
+            rankings[0].append(evaluator.order(split, index, encoded[0]))
+            for found, queries in zip(rankings[1:], encoded[1:], strict=True):
+                found.append(rank(split, index, queries))
     return rankings

@@ -33,9 +33,9 @@ def format_report(
     return "\n".join(lines)
 
 
-def format_composition(gap: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the model finds against what one half of the query finds alone."""
-    headings = ["", "model", IMAGE, TEXT, "gap", "one half solves", "model on the rest"]
+def format_composition(gap: Mapping[str, Mapping[str, Any]], *, whole: str = "model") -> str:
+    """What the model finds against what one half of the query finds alone. `whole` is its name."""
+    headings = ["", whole, IMAGE, TEXT, "gap", "one half solves", f"{whole} on the rest"]
     rows = []
     for name, found in gap.items():
         rest = "" if found["remainder"] is None else f"{found['remainder']:.2f}"

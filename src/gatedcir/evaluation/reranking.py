@@ -142,23 +142,54 @@ def reranked(
     return Reranked(ranking, after, time.perf_counter() - start)
 
 
-def format_reranked(
-    parts: Sequence[Reranked], metrics: Callable[[list[Ranking]], dict[str, float]], *, top: int
-) -> str:
-    """Gain, cost and ceiling: the metrics before and after, and recall at `top` before."""
-    before = metrics([part.first for part in parts])
-    after = metrics([part.ranking for part in parts])
-    width = max(map(len, before))
-    lines = [f"  {'':<{width}}   first  rerank"]
-    lines += [f"  {n:<{width}}  {v:6.2f}  {after[n]:6.2f}" for n, v in before.items()]
-    ranks = np.concatenate([part.first.target_ranks for part in parts])
-    seconds = sum(part.seconds for part in parts)
+@dataclass(frozen=True)
+class Gain:
+    """What reranking changed, and what it cost."""
+
+    top: int
+    """How many of the first images were judged."""
+    before: dict[str, float]
+    """Metrics of the search alone, in percent."""
+    after: dict[str, float]
+    """The same, reranked."""
+    ceiling: float
+    """The percentage of the queries whose target the search finds among those images."""
+    milliseconds: float
+    """Of a query, beyond the search."""
+
+    @classmethod
+    def of(
+        cls,
+        parts: Sequence[Reranked],
+        metrics: Callable[[list[Ranking]], dict[str, float]],
+        *,
+        top: int,
+    ) -> "Gain":
+        """That of the parts of a split."""
+        ranks = np.concatenate([part.first.target_ranks for part in parts])
+        return cls(
+            top=top,
+            before=metrics([part.first for part in parts]),
+            after=metrics([part.ranking for part in parts]),
+            ceiling=100 * float(np.mean(ranks < top)),
+            milliseconds=1000 * sum(part.seconds for part in parts) / len(ranks),
+        )
+
+
+def format_gain(gain: Gain) -> str:
+    """Gain, cost and ceiling as a table and two lines."""
+    width = max(map(len, gain.before))
+    rows = [
+        f"  {name:<{width}}  {before:6.2f}  {after:6.2f}  {after - before:+6.2f}"
+        for name, before, after in ((n, v, gain.after[n]) for n, v in gain.before.items())
+    ]
     return "\n".join(
         [
-            f"reranked: the first {top} of each query",
-            *lines,
-            f"  the first stage finds {100 * np.mean(ranks < top):.2f}% among its first {top}, "
+            f"reranked: the first {gain.top} of each query",
+            f"  {'':<{width}}   first  rerank    gain",
+            *rows,
+            f"  the first stage finds {gain.ceiling:.2f}% among its first {gain.top}, "
             "which no reranking exceeds",
-            f"  {1000 * seconds / len(ranks):.1f} ms a query",
+            f"  {gain.milliseconds:.1f} ms a query",
         ]
     )

@@ -1,8 +1,9 @@
 """What one half of a query finds alone, and how much better the whole query is.
 
 Many queries of published data sets are answered by their text alone (Baldrati et al., CIRCO, ICCV
-2023, and Liu et al., CIRR, ICCV 2021, look at this). A model that uses both halves has to be better
-than the better half.
+2023, and Liu et al., CIRR, ICCV 2021, look at this). One half solves 32 to 84% of them (CIRCUS,
+2026). A model that uses both halves has to be better than the better half. The difference is the
+Composition Gap of CIRCUS.
 """
 
 from collections.abc import Sequence

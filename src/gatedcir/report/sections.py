@@ -178,12 +178,13 @@ def _composition(found: Found) -> list[Block]:
     rows = []
     for name, each in found.items():
         assert each.examined.composition is not None
+        shown = name if each.examined.gain is None else f"{name}, its search alone"
         for metric, one in each.examined.composition.items():
             low, high = one["solved_alone_interval"]
             rest = "" if one["remainder"] is None else f"{one['remainder']:.2f}"
             rows.append(
                 [
-                    f"{name}, {metric}",
+                    f"{shown}, {metric}",
                     *(f"{one[key]:.2f}" for key in ("model", IMAGE, TEXT)),
                     f"{one['gap']:+.2f}",
                     f"{one['solved_alone']:.1f}% [{low:.1f}, {high:.1f}]",
