@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 LAVIS_PYTHON ?= python3.11
 LAVIS := .venv-lavis
 GARMENTS := --dataset FashionIQ --data-path garments --cache-features garments_features
-RECIPES := --grid configs/ablations/recipes.yaml --config configs/tiny.yaml --num-epochs 4 --seeds 3
+RECIPES := --grid configs/ablations/recipes.yaml --config configs/tiny.yaml --num-epochs 4 --batch-size 256 \
+	--learning-rate 2e-3 --model.gated-fusion.strategy none --no-save-best --no-save-training --seeds 5
 
 .PHONY: help demo test recall recipes test-lavis check docs format clean
 
@@ -24,10 +25,8 @@ recall: $(VENV)/.runtime ## Train one small run; fail if its recall leaves its b
 recipes: $(VENV)/.runtime ## Measure the recipes of docs/recipes.md on scenes and garments (days on two cores)
 	test -e scenes || $(BIN)/python -m gatedcir synthetic --layout cirr --output scenes --seed 20 --train 28000 --val 4000 --test 50
 	test -e garments || $(BIN)/python -m gatedcir synthetic --layout fashioniq --output garments --seed 20 --train 12000 --val 3000 --test 20
-	PYTHON=$(BIN)/python sh scripts/recipes.sh
-	PYTHON=$(BIN)/python DATA="$(GARMENTS)" OUTPUT=runs/recipes-garments sh scripts/recipes.sh
-	$(BIN)/python -m gatedcir ablate $(RECIPES) --dataset CIRR --data-path scenes --cache-features features --output runs/recipes-grid
-	$(BIN)/python -m gatedcir ablate $(RECIPES) $(GARMENTS) --output runs/recipes-garments-grid
+	$(BIN)/python -m gatedcir ablate $(RECIPES) --dataset CIRR --data-path scenes --cache-features features --output runs/recipes
+	$(BIN)/python -m gatedcir ablate $(RECIPES) $(GARMENTS) --output runs/recipes-garments
 
 test-lavis: $(VENV)/.runtime $(LAVIS)/.installed ## Compare with salesforce-lavis itself (docs/lavis.md)
 	rm -rf build/lavis

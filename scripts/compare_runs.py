@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parse(Options, argv, description="Compare the kept runs of an ablation again.")
     if options.output is not None:
         check_file_to_write(options.output, "--output", "comparison")
-    from gatedcir.ablation.again import by_epoch, evaluated, format_values, kept_runs
+    from gatedcir.ablation.again import by_epoch, evaluated, format_values, kept_runs, sources_of
     from gatedcir.benchmarks.registry import benchmark
     from gatedcir.files import write_text
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             by_texts=options.by == "text",
             device=options.device,
         )
-    found = format_values(values, options.baseline)
+    found = format_values(values, options.baseline, sources_of(runs))
     page = "\n\n".join(filter(None, [f"{headline}, %", protocol, found])) + "\n"
     print(page)
     if options.output is not None:

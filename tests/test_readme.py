@@ -147,7 +147,7 @@ def test_yaml_blocks_are_grids_and_configs(page, tmp_path):
         file.write_text(text)
         if "cells" in yaml.safe_load(text):
             shared = parse(Config, ["--dataset", "CIRR"], description="")
-            assert len(read_grid(file, shared, seeds=5).cells) == 3
+            assert len(read_grid(file, shared, seeds=5).cells) >= 3
         else:
             parse(Config, ["--config", str(file)], description="")
 

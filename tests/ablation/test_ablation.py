@@ -178,10 +178,7 @@ def test_the_command_means_the_config(tmp_path):
         ({"none": {"learning-rate": {"peak": 3}}}, r"no option --learning-rate\.peak"),
         ({"none": {"batch-size": 0}}, "cell none .*--batch-size 0 is out of range"),
         ({"none": {"validation-frequency": 0}}, "--validation-frequency 0, but cells are compared"),
-        (
-            {"none": {"stage": "bank", "from-run": "a", "backbone": "a"}},
-            "--stage bank, whose options come from another run",
-        ),
+        ({"none": {"from-run": "a"}}, r"--from-run is one run for all seeds; name a cell .* from:"),
         ({"none": {"seed": 3}}, "--seed is the same for all cells"),
         ({"none": {"dataset": "FashionIQ"}}, "--dataset is the same for all cells"),
         ({"none": {"data-path": "x"}}, "--data-path is the same for all cells"),

@@ -79,6 +79,7 @@ def test_a_table_pairs_the_seeds():
     assert first == ["all", "none", "2", "15.00", "[10.00, 20.00]"]
     cells = [cell.strip() for cell in gated.split("|")[1:-1]]
     # t = 2 / (sqrt(2) / sqrt(2)) with one degree of freedom: p = 1 - 2 atan(2) / pi
+    assert "| gated (from none) |" in format_values(values, "none", {"gated": "none"})
     assert cells[:3] == ["all", "gated", "3"] and cells[5:] == ["+2.00", "[+1.00, +3.00]", "0.295"]
 
 

@@ -45,15 +45,21 @@ def cluster(tmp_path, monkeypatch):
 
 def test_runs_end_as_they_do_as_processes(cluster, tmp_path):
     cells = {name: {"batch-size": 8 + place} for place, name in enumerate(("gated", "none"))}
+    cells |= {"later": {"from": "none", "ema": 0.5}, "never": {"from": "gated", "ema": 0.5}}
     runs = runs_of(grid_of(tmp_path, cells, seeds=1), tmp_path)
     options = ("partition=gpu", "time=720")
     engine = ENGINES["slurm"](tmp_path, options=options, jobs=2)
     execute(runs, jobs=2, engine=engine)
     assert cluster.asked == {"partition": "gpu", "time": 720}
-    assert [run.failure() for run in runs] == ["error: no luck", None]
-    assert [run.is_finished() for run in runs] == [False, True]
+    assert [run.failure() for run in runs] == [
+        "error: no luck",
+        None,
+        None,
+        "it starts from gated, seed 0, which failed: error: no luck",
+    ]
+    assert [run.is_finished() for run in runs] == [False, True, True, False]
     numbers = json.loads((tmp_path / "slurm" / "jobs.json").read_text())
-    assert list(numbers) == ["gated 0", "none 0"]
+    assert list(numbers) == ["gated 0", "none 0", "later 0"]
     ENGINES["slurm"](tmp_path, options=(), jobs=1)  # jobs that a killed ablation left behind
     assert cluster.cancelled == list(numbers.values())
     (tmp_path / "slurm" / "jobs.json").write_text("[")

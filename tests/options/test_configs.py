@@ -67,9 +67,11 @@ def test_every_option_of_a_grid_arrives_whatever_it_is_run_with(path, config):
     shared = read(CONFIGS / config, *(["--dataset", "CIRR"] if config == "tiny.yaml" else []))
     grid = read_grid(path, shared, seeds=3)
     assert [cell.name for cell in grid.cells] == list(read_yaml(path)["cells"])
-    own = set()
+    own = {"save-best"}  # of what others start from
     for cell in grid.cells:
         arrived, given = dict(pairs(to_dict(cell.config))), dict(pairs(cell.overrides))
+        if given.pop("from", None):
+            own |= {"from-run", "backbone", "model.query-branch", "model.matcher"}
         assert given
         assert {name: arrived[name] for name in given} == given
         assert [type(arrived[name]) for name in given] == [type(v) for v in given.values()]
@@ -205,6 +207,11 @@ def test_the_recipes_grid_holds_each_recipe_of_one_run_on_good_and_bad_triplets(
     grid = read_grid(CONFIGS / "ablations" / "recipes.yaml", read(CONFIGS / "cirr.yaml"), seeds=3)
     found = {cell.name: cell.config.recipe for cell in grid.cells}
     assert found[grid.baseline] == RecipeConfig()
+    later = {cell.name: cell.source for cell in grid.cells if cell.source is not None}
+    assert later.pop("bank-rerank") == "bank" and set(later.values()) == {grid.baseline}
+    assert {found[name].stage for name in later} == {"whole", "bank", "rerank"}
+    branches = {c.config.model.query_branch for c in grid.cells if c.config.recipe.stage == "bank"}
+    assert branches == {"second", "both", "none"}
     one_by_one = {(r.loss, r.ema) for r in found.values() if r.noise == 0}
     assert one_by_one == {("itc", 0), ("rcl", 0), ("itc", 0.999), ("rcl", 0.999)}
     noisy = {(r.loss, r.noise) for r in found.values() if r.noise > 0}

@@ -11,7 +11,9 @@ from gatedcir.evaluation.evaluator import rank_each
 from gatedcir.evaluation.report import table
 from gatedcir.evaluation.statistics import Estimate, compare, estimate
 from gatedcir.evaluation.text_complexity import by_text
+from gatedcir.files import CONFIG_FILE
 from gatedcir.options.config import DataConfig
+from gatedcir.options.parsing import read_yaml
 from gatedcir.run_folder.checkpoint import CHECKPOINTS, LAST
 from gatedcir.run_folder.folder import VALIDATION, read_table
 
@@ -37,6 +39,16 @@ def kept_runs(folder: Path, baseline: str) -> Runs:
             "ablation, or another --baseline."
         )
     return {baseline: found[baseline], **found}
+
+
+def sources_of(runs: Runs) -> dict[str, str]:
+    """Each cell that starts from another one -> that one. UserError if a config is damaged."""
+    found = {}
+    for cell, _, path in _each(runs):
+        start = read_yaml(path / CONFIG_FILE).get("from-run")
+        if start is not None:
+            found[cell] = Path(start).parent.name
+    return found
 
 
 def by_epoch(runs: Runs, metric: str) -> Values:
@@ -78,13 +90,21 @@ def evaluated(
     return values, protocol
 
 
-def format_values(values: Values, baseline: str) -> str:
-    """A Markdown table with a row for each part and cell, and differences from the baseline."""
+def format_values(values: Values, baseline: str, sources: Mapping[str, str] | None = None) -> str:
+    """A Markdown table with a row for each part and cell, and differences from the baseline.
+
+    Args:
+        values: of the cells.
+        baseline: the cell that the others are compared with.
+        sources: the cell that a cell starts from, where it does. Its row names it.
+    """
+    sources = sources or {}
     headings = ["queries", "cell", "seeds", "mean", "95% interval", f"minus {baseline}"]
     rows = []
     for part, cells in values.items():
         for cell, by_seed in cells.items():
-            row = [part, cell, str(len(by_seed)), *_figures(estimate(list(by_seed.values())))]
+            name = f"{cell} (from {sources[cell]})" if cell in sources else cell
+            row = [part, name, str(len(by_seed)), *_figures(estimate(list(by_seed.values())))]
             pairs = sorted(by_seed.keys() & cells[baseline].keys())
             if cell != baseline and pairs:
                 found = compare(

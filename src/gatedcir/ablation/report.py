@@ -37,6 +37,11 @@ class Compared:
     """How many validation queries there are, if that is known."""
 
     @property
+    def chained(self) -> bool:
+        """Whether a cell starts from another one."""
+        return any(cell.source for cell in self.grid.cells)
+
+    @property
     def failed(self) -> pd.DataFrame:
         """Rows of the failed runs."""
         return self.runs[self.runs["status"] == FAILED]
@@ -117,6 +122,7 @@ def _headline(found: Compared) -> Rows:
     baseline, metric = found.grid.baseline, found.headline
     headings = ["cell", "seeds", "mean", "95% interval"]
     headings += [f"minus {baseline}", "95% interval", "pairs", "p"]
+    headings += ["starts from"] * found.chained
     rows = []
     for row in found.cells.to_dict("records"):
         rows.append(
@@ -129,6 +135,7 @@ def _headline(found: Compared) -> Rows:
                 _ends(row[f"{metric}_difference_low"], row[f"{metric}_difference_high"]),
                 str(row["pairs"] or ""),
                 _number(row[f"{metric}_p"], ".3g"),
+                *[row["from"]] * found.chained,
             ]
         )
     return headings, rows
@@ -184,6 +191,11 @@ def _reading(found: Compared) -> list[str]:
         "work on the machine is part of it: compare times only of runs that had it to themselves. "
         "Peak memory: the GPU's own, else all of the process', the most of all seeds.",
     ]
+    if found.chained:
+        lines.append(
+            "A cell that starts from another one goes on with that cell's best weights of the same "
+            "seed. Its costs are those of its own epochs."
+        )
     if cells > 2:
         lines.insert(
             3,

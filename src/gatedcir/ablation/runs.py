@@ -10,14 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from gatedcir.ablation.cells import Grid, chosen
+from gatedcir.ablation.cells import Cell, Grid, chosen
 from gatedcir.children import start
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE, write_text
@@ -46,6 +46,8 @@ class Run:
     cell: str
     seed: int
     config: Config
+    source: "Run | None" = None
+    """The run that it starts from."""
 
     @property
     def path(self) -> Path:
@@ -81,20 +83,28 @@ class Run:
 
 def runs_of(grid: Grid, output: Path) -> list[Run]:
     """All runs, one seed of all cells after the other, so that a stopped ablation has pairs."""
-    most = max(cell.seeds for cell in grid.cells)
-    runs = []
-    for number in range(most):
-        for cell in grid.cells:
-            if number < cell.seeds:
-                seed = cell.config.optim.seed + number
-                path = output / RUNS / cell.name / f"seed{seed}"
-                config = replace(
-                    cell.config,
-                    optim=replace(cell.config.optim, seed=seed),
-                    run=replace(cell.config.run, output=path),
-                )
-                runs.append(Run(cell.name, seed, config))
-    return runs
+    cells = {cell.name: cell for cell in grid.cells}
+
+    def run_of(cell: Cell, number: int) -> Run:
+        seed = cell.config.optim.seed + number
+        path = output / RUNS / cell.name / f"seed{seed}"
+        config = replace(
+            cell.config,
+            optim=replace(cell.config.optim, seed=seed),
+            run=replace(cell.config.run, output=path),
+        )
+        if cell.source is None:
+            return Run(cell.name, seed, config)
+        source = run_of(cells[cell.source], number)
+        config = replace(
+            config,
+            backbone=replace(config.backbone, backbone=str(source.path)),
+            recipe=replace(config.recipe, from_run=source.path),
+        )
+        return Run(cell.name, seed, config, source)
+
+    numbers = range(max(cell.seeds for cell in grid.cells))
+    return [run_of(cell, n) for n in numbers for cell in grid.cells if n < cell.seeds]
 
 
 def check_folders(runs: Sequence[Run]) -> None:
@@ -103,7 +113,7 @@ def check_folders(runs: Sequence[Run]) -> None:
     for run in runs:
         if not (run.path / CONFIG_FILE).is_file():
             continue
-        before, now = read_yaml(run.path / CONFIG_FILE), to_dict(run.config)
+        before, now = map(_start_named, (read_yaml(run.path / CONFIG_FILE), to_dict(run.config)))
         # A resumed run may change these options, but runs that are compared may not.
         also = [
             name
@@ -117,6 +127,14 @@ def check_folders(runs: Sequence[Run]) -> None:
             )
 
 
+def _start_named(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with the name of the run that it starts from. The ablation's folder may be moved."""
+    if options.get("from-run") is None:
+        return options
+    name = "/".join(Path(options["from-run"]).parts[-3:])
+    return {**options, "from-run": name, "backbone": name}
+
+
 def check_are_runs(runs: Sequence[Run]) -> None:
     """UserError if a run's folder holds something that is no run. `execute` would remove it."""
     for run in runs:
@@ -126,9 +144,9 @@ def check_are_runs(runs: Sequence[Run]) -> None:
             raise UserError(f"{run.path} is no run; remove it or name another --output.")
 
 
-def command_of(config: Config) -> list[str]:
-    """The training command with these options. It names only those that are not defaults."""
-    return [*TRAINER, *flags_of(chosen(config))]
+def command_of(config: Config, source: Config | None = None) -> list[str]:
+    """The training command with these options. It names only those that `chosen` gives."""
+    return [*TRAINER, *flags_of(chosen(config, source))]
 
 
 class Started(Protocol):
@@ -181,22 +199,26 @@ def execute(runs: Sequence[Run], *, jobs: int, engine: Engine | None = None) -> 
     """Run all, `jobs` at a time. A failed run leaves the reason in its folder, and others go on.
 
     Unfinished runs go on from the state that they saved. The files of others are removed first.
-    Without an engine, they are processes of this machine.
+    A run waits for the one that it starts from, and fails with it. Without an engine, they are
+    processes of this machine.
 
     Raises:
         UserError: a folder is in use by another process, before anything is removed.
     """
     check_free(runs)
     starts: Engine = Processes(Path(), jobs=jobs) if engine is None else engine
-    waiting, active = list(reversed(runs)), dict[Run, Started]()
+    waiting, active = list(runs), dict[Run, Started]()
     # No smoothing: the drawings between two ends would count as waiting for a run.
     settings: dict[str, Any] = {"mininterval": _REFRESH, "miniters": 0, "smoothing": 0}
     with bar(total=len(runs), desc="runs", unit="run", **settings) as shown:
         try:
             while waiting or active:
-                while waiting and len(active) < jobs:
-                    run = waiting.pop()
-                    active[run] = starts.start(run)
+                while len(active) < jobs and (run := _next(waiting, active)) is not None:
+                    waiting.remove(run)
+                    if _can_start(run):
+                        active[run] = starts.start(run)
+                    else:
+                        shown.update()
                 time.sleep(_PAUSE)
                 for run, process in list(active.items()):
                     if process.poll() is not None:
@@ -212,6 +234,22 @@ def execute(runs: Sequence[Run], *, jobs: int, engine: Engine | None = None) -> 
                 process.wait()
 
 
+def _next(waiting: Sequence[Run], active: Collection[Run]) -> Run | None:
+    """The first run that waits for no other."""
+    return next((run for run in waiting if run.source not in {*waiting, *active}), None)
+
+
+def _can_start(run: Run) -> bool:
+    """Whether the run that it starts from is finished. Else the reason is written down."""
+    source = run.source
+    if source is None or source.is_finished():
+        return True
+    run.path.mkdir(parents=True, exist_ok=True)
+    reason = f"it starts from {source.cell}, seed {source.seed}, which failed: {source.failure()}"
+    write_text(run.path / FAILURE, reason + "\n")
+    return False
+
+
 def start_run(run: Run, environment: dict[str, str]) -> subprocess.Popen:
     """Start the process of a run, which goes on where it has saved its state."""
     if goes_on(run.path):
@@ -220,7 +258,7 @@ def start_run(run: Run, environment: dict[str, str]) -> subprocess.Popen:
     else:
         shutil.rmtree(run.path, ignore_errors=True)
         run.path.mkdir(parents=True)
-        command = command_of(run.config)
+        command = command_of(run.config, None if run.source is None else run.source.config)
     with (run.path / OUTPUT).open("wb") as output, (run.path / ERRORS).open("wb") as errors:
         return start(command, environment, stdout=output, stderr=errors)
 

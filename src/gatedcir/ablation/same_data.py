@@ -1,6 +1,7 @@
 """Check the data of runs before they start, and that runs saw the same before they are compared."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from gatedcir.ablation.runs import Run
 from gatedcir.ablation.tables import provenance_of
@@ -9,6 +10,7 @@ from gatedcir.data.fingerprint import KEY, changed_split, fingerprints
 from gatedcir.errors import UserError
 from gatedcir.models.weights.locations import locate
 from gatedcir.options.checks import check_batch
+from gatedcir.run_folder.checkpoint import find
 
 
 def check_data(runs: Sequence[Run], waiting: Sequence[Run] = ()) -> None:
@@ -20,7 +22,8 @@ def check_data(runs: Sequence[Run], waiting: Sequence[Run] = ()) -> None:
 
     Raises:
         UserError: the data differ, cannot be read, or are too few for a batch; the weights of a
-            waiting run are not there; a run's provenance is damaged.
+            waiting run are not there, or the finished run that it starts from kept none; a run's
+            provenance is damaged.
     """
     seen = {
         str(run.path): found
@@ -48,5 +51,18 @@ def _check_starts(runs: Sequence[Run], triplets: int) -> None:
             check_batch(run.config.optim.batch_size, triplets, 1)
         except UserError as error:
             raise UserError(f"cell {run.cell}: {error}") from None
-    for name in dict.fromkeys(run.config.backbone.backbone for run in runs):
+        if run.source is not None and run.source.is_finished():
+            _check_kept(run.source.path, run.cell)
+    for name in dict.fromkeys(run.config.backbone.backbone for run in runs if run.source is None):
         locate(name)
+
+
+def _check_kept(run: Path, cell: str) -> None:
+    """UserError if a finished run, from which a cell starts, kept no weights."""
+    try:
+        find(run)
+    except UserError:
+        raise UserError(
+            f"cell {cell} starts from {run}, which kept no weights; remove that folder to train "
+            "it again."
+        ) from None

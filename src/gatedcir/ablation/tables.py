@@ -25,7 +25,7 @@ PARAMETERS = ("trainable_parameters", "parameters")
 TIMES = ("seconds_per_step", "seconds_per_step_least", "seconds_per_step_most")
 COSTS = (*PARAMETERS, *TIMES, "peak_memory_gib")
 _NOTHING = Estimate(math.nan, None, None, 0)
-_ABOUT = ("cell", "seed", "status", "reason", "git", "device")
+_ABOUT = ("cell", "from", "seed", "status", "reason", "git", "device")
 
 
 def table_of_runs(runs: Sequence[Run]) -> pd.DataFrame:
@@ -54,7 +54,12 @@ def table_of_cells(runs: pd.DataFrame, grid: Grid, headline: str) -> pd.DataFram
         pairs: list[int] = []
         if baseline is not None and cell.name != grid.baseline:
             pairs = [seed for seed in table.index if seed in baseline.index]
-        row: dict[str, Any] = {"cell": cell.name, "seeds": len(table), "pairs": len(pairs)}
+        row: dict[str, Any] = {
+            "cell": cell.name,
+            "from": cell.source or "",
+            "seeds": len(table),
+            "pairs": len(pairs),
+        }
         for metric in metrics:
             if table[metric].isna().any():  # a fusion without a gate has no figures of it
                 continue
@@ -87,7 +92,8 @@ def curves_of(runs: Sequence[Run], metric: str) -> dict[str, dict[int, dict[int,
 
 def _row(run: Run) -> dict[str, Any]:
     headline = benchmark(run.config.data.dataset).headline
-    row: dict[str, Any] = {"cell": run.cell, "seed": run.seed}
+    source = "" if run.source is None else run.source.cell
+    row: dict[str, Any] = {"cell": run.cell, "from": source, "seed": run.seed}
     if not run.is_finished():
         return row | {"status": FAILED, "reason": run.failure()}
     provenance = provenance_of(run)

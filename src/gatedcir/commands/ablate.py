@@ -26,7 +26,8 @@ class Options:
     """Which cells, how often, and where to."""
 
     grid: Path
-    """YAML file with the cells. Each cell is a set of options that win over the shared ones."""
+    """YAML file with the cells. Each cell is a set of options that win over the shared ones. With
+    from: NAME, it starts from the runs of another cell."""
     training: Annotated[Config, tyro.conf.arg(name="")] = SHARED
     """Options that all cells share. --output is the folder for all runs and the report."""
     cells: tuple[str, ...] = ()
@@ -87,6 +88,8 @@ def _check(options: Options) -> None:
         if value < 1:
             raise UserError(f"--{flag} {value} is out of range; give a number of 1 or more.")
     run = options.training.run
+    if options.training.recipe.from_run is not None:
+        raise UserError("--from is for one run; name a cell of the grid with from: in another one.")
     for flag, given in (("resume", run.resume is not None), ("dry-run", run.dry_run)):
         if given:
             raise UserError(

@@ -1,6 +1,6 @@
 """The options that a later stage of training takes from the run that it goes on with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,19 @@ def below_flags(words: Sequence[str]) -> dict[str, Any]:
     run = Path(expand(named[0]))
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"there is no run at {run} to start from; name a run's folder.")
-    found = {name: v for name, v in read_yaml(run / CONFIG_FILE).items() if name in _TAKEN}
-    found = {name: value for name, value in found.items() if value is not None}
     [stage] = given.get("--stage") or ["whole"]
+    return taken(read_yaml(run / CONFIG_FILE), run, stage=stage)
+
+
+def taken(options: Mapping[str, Any], run: Path, *, stage: str) -> dict[str, Any]:
+    """What a training with `--from` takes from a run: data, transform, model and weights.
+
+    Args:
+        options: those of the run, nested as in its file.
+        run: its folder, which has the weights.
+        stage: of the training. The parts of the model that it trains are added.
+    """
+    found = {n: value for n, value in options.items() if n in _TAKEN and value is not None}
     model = found.get("model", {})
     for name, value in _NEEDS.get(stage, {}).items():
         if model.get(name, "none") == "none":
