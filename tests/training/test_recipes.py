@@ -147,6 +147,11 @@ def test_a_further_caption_that_is_no_sentence_is_refused(caption, words, home, 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("stage", ["bank", "rerank"])
+def test_a_later_stage_alone_asks_for_its_run(stage):
+    bad(blip_fine_tune_2, ["--stage", stage], f"--stage {stage} goes on", "--from RUN")
+
+
 def test_a_weight_without_captions_is_refused():
     refusal = ["--dataset", "CIRR", "--extra-weight", "2"]
     bad(blip_fine_tune_2, refusal, "no triplets to weigh", "--extra-captions")

@@ -16,22 +16,30 @@ _NEEDS = {"bank": {"query-branch": "second"}, "rerank": {"matcher": "itm"}}
 """The parts of the model that a stage trains."""
 
 
+_OTHER_WAYS = {"--dataset", "--config", "--resume", "--help", "--help-all", "-h"}
+"""Flags that say where the options of a later stage come from, or only ask for help."""
+
+
 def below_flags(words: Sequence[str]) -> dict[str, Any]:
     """Options of the run that `--from` names, as `parse` takes them below the flags.
 
     Raises:
-        UserError: there is no such run.
+        UserError: there is no such run, or a later stage names none.
     """
     given = {one.flag: one.values for one in split(words)}
     named = given.get("--from") or given.get("--from-run")
+    stage = (given.get("--stage") or ("whole",))[0]
     if not named:
+        if stage in _NEEDS and not given.keys() & _OTHER_WAYS:
+            raise UserError(
+                f"--stage {stage} goes on with a trained model; name its run with --from RUN."
+            )
         return {}
     run = Path(expand(named[0]))
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"there is no run at {run} to start from; name a run's folder.")
     found = {name: v for name, v in read_yaml(run / CONFIG_FILE).items() if name in _TAKEN}
     found = {name: value for name, value in found.items() if value is not None}
-    [stage] = given.get("--stage") or ["whole"]
     model = found.get("model", {})
     for name, value in _NEEDS.get(stage, {}).items():
         if model.get(name, "none") == "none":
