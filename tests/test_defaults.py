@@ -220,6 +220,8 @@ ARGUMENTS = {
     "RunFolder": {"trackers": ("tensorboard",)},
     "Rules": {"length": 1},
     "MatchReranker": {"runs_on": CPU, "search": 1.0},
+    "format_composition": {"whole": "model"},
+    "compare": {"trained_on": (None, None)},
     "complementary": {"reduction": "mean"},
     "bank_similarity": {"entries": 1 << 22},
     "composed_losses": {"contrast": "itc"},

@@ -510,7 +510,11 @@ def check_page(folder, baseline):
 
 def test_the_page_the_tables_and_the_charts(scored, tmp_path):
     grid, runs = scored
+    file = runs[0].path / "provenance.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"recipes": ["--loss rcl", "x < y"]}))
     assert write_all(tmp_path, grid, runs, title="Ablation") == tmp_path / "report.md"
+    assert "--loss rcl; x < y" in (tmp_path / "report.md").read_text()
+    assert "--loss rcl; x &lt; y" in (tmp_path / "report.html").read_text(encoding="utf-8")
     page = re.sub(" +", " ", check_page(tmp_path, "none"))
     assert "8 of 9 runs finished, 1 failed." in page and "- CIRR val: all of it" in page
     assert "| lost | 0 | out \\| of memory |" in page

@@ -70,14 +70,18 @@ def test_the_mean_of_runs_is_that_of_their_weights(cirr_run, tmp_path, capsys):
     first = checkpoint.load(cirr_run / "checkpoints" / "best.pt")
     other = tmp_path / "other.pt"
     doubled = {n: 3 * w if w.is_floating_point() else w for n, w in first.weights.items()}
-    checkpoint.save(other, replace(first, weights=doubled))
+    said = {**first.provenance, "recipes": ["--loss rcl"]}
+    checkpoint.save(other, replace(first, weights=doubled, provenance=said))
     average.main([str(cirr_run), str(other), "--output", str(tmp_path / "mean")])
     assert f"run: {tmp_path / 'mean'}" in capsys.readouterr().out
     found = checkpoint.load(tmp_path / "mean")
     for name, weight in first.weights.items():
         expected = 2 * weight if weight.is_floating_point() else weight
         torch.testing.assert_close(found.weights[name], expected)
-    assert found.provenance["recipes"] == [f"the mean of {cirr_run}, {other}"]
+    assert found.provenance["recipes"] == [
+        f"the mean of {cirr_run}, {other}",
+        f"of {other}: --loss rcl",
+    ]
 
 
 def test_the_mean_holds_a_tower_that_not_all_runs_name(cirr_run, tmp_path):

@@ -1,6 +1,8 @@
 """The recipes, by small runs: they do what they say, and say so in every report."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +10,13 @@ from conftest import SHORT, bad
 
 import blip_fine_tune_2
 import blip_validate
+from gatedcir.commands import compare
+from gatedcir.commands import report as make_report
 from gatedcir.data.extra import read_extra
 from gatedcir.data.noise import shuffled, shuffled_count
 from gatedcir.data.triplets import Triplet
 from gatedcir.errors import UserError
+from gatedcir.run_folder import checkpoint
 from gatedcir.training.losses import CONTRASTS, weighted
 
 
@@ -43,6 +48,27 @@ def test_reports_name_the_loss_and_the_noise_of_a_run(home, tmp_path, capsys):
     blip_validate.main(["--model-path", str(run), "--output", str(report)])
     assert noise in capsys.readouterr().out
     assert noise in json.loads(report.read_text())["trained_on"]
+    page, files = tmp_path / "page.html", [tmp_path / "c.json", tmp_path / "c.html"]
+    make_report.main([str(run), "--output", str(page), "--no-evaluate"])
+    assert f"--loss rcl; the targets of {noise}" in page.read_text(encoding="utf-8")
+    to = ["--json", str(files[0]), "--html", str(files[1]), "--num", "0", "--num-workers", "0"]
+    compare.main(["tiny", str(run), *to])
+    assert noise in json.loads(files[0].read_text())["trained_on"]["b"]
+    assert noise in files[1].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("flags", [["--stage", "bank", "--from"], ["--loss", "itc", "--backbone"]])
+def test_a_run_names_the_recipes_of_the_run_that_it_started_from(flags, cirr_run, home, tmp_path):
+    first, run = tmp_path / "first", tmp_path / "run"
+    found = checkpoint.load(cirr_run)
+    made_by = {**found.provenance, "recipes": ["--loss rcl", "of older: --ema 0.9"]}
+    shutil.copytree(cirr_run, first)
+    checkpoint.save(first / "checkpoints" / "best.pt", replace(found, provenance=made_by))
+    data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT[2:]]
+    more = ["--num-epochs", "1", "--validation-frequency", "0", "--output", str(run)]
+    blip_fine_tune_2.main([*flags, str(first), *data, *more])
+    said = json.loads((run / "provenance.json").read_text())["recipes"]
+    assert said[-2:] == [f"of {first}: --loss rcl", f"of {first}: of older: --ema 0.9"]
 
 
 CIRR_FORM = {"pairid": 7, "reference": "a", "target_hard": "b", "caption": "is red"}
@@ -70,6 +96,7 @@ def test_further_captions_are_read_in_both_published_forms(tmp_path):
     ("content", "words"),
     [
         ([{**CIRR_FORM, "caption": " "}], "needs a caption"),
+        ([1, 2], r"entry 0 of .* must be an object with the key 'candidate'"),
         ([{"candidate": "a", "captions": ["is red"]}], "lacks the key 'target'"),
         ([{**CIRR_FORM, "reference": "far"}], "no triplet of images that training shows"),
         ({}, "must hold a list"),
@@ -78,6 +105,11 @@ def test_further_captions_are_read_in_both_published_forms(tmp_path):
 def test_a_wrong_file_of_captions_is_refused(tmp_path, content, words):
     with pytest.raises(UserError, match=words):
         read_extra([written(tmp_path, content)], "abc")
+
+
+def test_a_file_of_captions_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"--extra-captions .*gone\.json is no file"):
+        read_extra([tmp_path / "gone.json"], "abc")
 
 
 def test_a_weight_counts_like_repetition_and_zero_like_absence():
@@ -113,6 +145,11 @@ def test_a_further_caption_that_is_no_sentence_is_refused(caption, words, home, 
     flags = ["--dataset", "CIRR", "--data-path", home / "cirr_dataset", *SHORT]
     bad(blip_fine_tune_2, [*flags, "--extra-captions", file, "--output", tmp_path / "run"], words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stage", ["bank", "rerank"])
+def test_a_later_stage_alone_asks_for_its_run(stage):
+    bad(blip_fine_tune_2, ["--stage", stage], f"--stage {stage} goes on", "--from RUN")
 
 
 def test_a_weight_without_captions_is_refused():

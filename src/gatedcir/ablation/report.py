@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 import yaml
@@ -35,6 +35,8 @@ class Compared:
     """Split -> how it is evaluated."""
     queries: int | None
     """How many validation queries there are, if that is known."""
+    recipes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Cell -> what its runs say about their recipes, if they used some."""
 
     @property
     def chained(self) -> bool:
@@ -62,6 +64,8 @@ def format_page(found: Compared, *, title: str, pictures: Sequence[str]) -> str:
         parts += [f"## {found.headline}", table(*_headline(found))]
         parts += [f"![{name.removesuffix('.png')}]({name})" for name in pictures]
         parts += ["## All recalls", table(*_recalls(found)), "## Costs", table(*_costs(found))]
+    if found.recipes:
+        parts += ["## Recipes", table(*_recipes(found))]
     if len(found.failed):
         parts += ["## Failed runs", table(*_failures(found))]
     parts += ["## Options", f"```yaml\n{_options(found)}```"]
@@ -86,6 +90,8 @@ def page_sections(found: Compared, charts: Sequence[Chart]) -> list[Section]:
             Section("All recalls", [Table(*_recalls(found))]),
             Section("Costs", [Table(*_costs(found))]),
         ]
+    if found.recipes:
+        sections.append(Section("Recipes", [Table(*_recipes(found), words=True)]))
     if len(found.failed):
         sections.append(Section("Failed runs", [Table(*_failures(found), words=True)]))
     sections.append(Section("Options", [Text(_options(found), "code")]))
@@ -105,6 +111,10 @@ def _summary(found: Compared) -> list[str]:
         weight = f"one is {100 / found.queries:.2f} points of a recall"
         lines.append(f"{found.queries} validation queries: {weight}.")
     return lines
+
+
+def _recipes(found: Compared) -> Rows:
+    return ["cell", "recipes"], [[cell, "; ".join(said)] for cell, said in found.recipes.items()]
 
 
 def _failures(found: Compared) -> Rows:

@@ -19,6 +19,7 @@ from gatedcir.errors import UserError, reason_of
 from gatedcir.evaluation.statistics import Estimate, compare, estimate
 from gatedcir.files import check_was_read, parse_json, write_text
 from gatedcir.run_folder.folder import TRAIN, VALIDATION, read_table
+from gatedcir.run_folder.provenance import recipes_of
 
 FINISHED, FAILED = "finished", "failed"
 PARAMETERS = ("trainable_parameters", "parameters")
@@ -134,6 +135,16 @@ def queries_of(run: Run) -> int | None:
     """How many validation queries a run has. None for one of an earlier version."""
     found = provenance_of(run).get("queries")
     return sum(found.values()) if found else None
+
+
+def recipes_in(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Cell -> each line on a recipe of its finished runs, once. Cells without one are left out."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        for line in recipes_of(provenance_of(run)) if run.is_finished() else ():
+            if line not in (said := found.setdefault(run.cell, [])):
+                said.append(line)
+    return found
 
 
 def _interval(name: str, found: Estimate) -> dict[str, float]:

@@ -19,6 +19,7 @@ from gatedcir.ablation.tables import (
     curves_of,
     metrics_of,
     queries_of,
+    recipes_in,
     table_of_cells,
     table_of_runs,
     write_csv,
@@ -80,7 +81,7 @@ def write_all(folder: Path, grid: Grid, runs: Sequence[Run], *, title: str) -> P
             )
             style.save(charts_of[name], folder / name)
     columns = measured.columns(metrics_of(table))
-    found = Compared(table, cells, grid, metric, columns, protocol, queries)
+    found = Compared(table, cells, grid, metric, columns, protocol, queries, recipes_in(runs))
     drawn = [Chart.of(figure, name) for name, figure in charts_of.items()]
     text, html = (folder / name for name in _PAGES)
     write_page(html, title, page_sections(found, drawn))

@@ -27,7 +27,7 @@ from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights.sources import Pretrained, load
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.run_folder.checkpoint import Checkpoint
-from gatedcir.run_folder.provenance import RECIPES
+from gatedcir.run_folder.provenance import recipes_of
 
 LARGEST_BATCH = max(Evaluator.batch_size, ENCODE_BATCH)
 """The most images of a batch outside of training."""
@@ -113,7 +113,7 @@ def open_evaluator(
     trained_on = _dataset_of(found.run)
     if trained_on not in (None, data_title(data)):
         print(f"{path} was trained on {trained_on}, and is evaluated on {data_title(data)}")
-    for line in [] if found.run is None else found.run.provenance.get(RECIPES, []):
+    for line in [] if found.run is None else recipes_of(found.run.provenance):
         print(f"{path} was trained with a recipe: {line}")
         trained_on = f"{trained_on}; {line}"
     config = with_workers_that_fit(replace(config, data=data), model, LARGEST_BATCH)

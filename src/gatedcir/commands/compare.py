@@ -63,16 +63,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         which = 0 if trained else 1
         below = data_of((first, second)[which], options.models[which], Options)
         options = parse(Options, words, description=description, below=below)
-    rankings = []
+    rankings, trained_on = [], []
     for path, found in zip(options.models, (first, second), strict=True):
         evaluator, splits = open_evaluator(
             path, options.data, options.split, device=options.device, found=found
         )
         check_targets(splits)
+        trained_on.append(evaluator.trained_on)
         rankings += rank_each(evaluator, splits, [evaluator.encode_query])
     names = (str(options.models[0]), str(options.models[1]))
     benchmark = evaluator.benchmark
-    found_all = compare(benchmark, names, (rankings[0], rankings[1]), most=options.num)
+    found_all = compare(
+        benchmark,
+        names,
+        (rankings[0], rankings[1]),
+        most=options.num,
+        trained_on=(trained_on[0], trained_on[1]),
+    )
     print(format_comparison(found_all))
     if options.json is not None:
         write_json(options.json, found_all.content)

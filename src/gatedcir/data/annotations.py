@@ -41,6 +41,8 @@ def field(entry: object, key: str, kind: type[Value], *, where: str) -> Value:
     'is red'
     """
     if not isinstance(entry, dict) or key not in entry:
+        if not isinstance(entry, dict):
+            raise UserError(f"The {where} must be an object with the key '{key}'; {CORRECT}.")
         raise UserError(f"The {where} lacks the key '{key}'; {CORRECT}.")
     value = entry[key]
     if not isinstance(value, kind):

@@ -39,6 +39,8 @@ def read_extra(files: Sequence[Path], images: Collection[str]) -> Extra:
     entries, left_out = 0, 0
     known = set(images)
     for file in files:
+        if not file.is_file():
+            raise UserError(f"--extra-captions {file} is no file; name one that exists.")
         content = read_json(file, list, layout="a JSON list")
         before = len(found)
         for number, entry in enumerate(content):

@@ -40,6 +40,7 @@ class Backbone(VisionTower):
     def __init__(self, blip2: Blip2ForImageTextRetrieval) -> None:
         super().__init__(blip2.vision_model, blip2.config.vision_config)
         self.config: Blip2Config = blip2.config
+        self.recipes: tuple[str, ...] = ()  # lines on those of the run that the weights are of
         self.embeddings = blip2.embeddings
         self.qformer = blip2.qformer
         self.query_tokens = blip2.query_tokens  # [1, Q, D]

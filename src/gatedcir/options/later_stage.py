@@ -14,22 +14,28 @@ from gatedcir.options.paths import expand
 _TAKEN = {"model", *to_dict(DataConfig("CIRR")), *to_dict(TransformConfig())}
 _NEEDS = {"bank": {"query-branch": "second"}, "rerank": {"matcher": "itm"}}
 """The parts of the model that a stage trains."""
+_OTHER_WAYS = {"--dataset", "--config", "--resume", "--help", "--help-all", "-h"}
+"""Flags that say where the options of a later stage come from, or only ask for help."""
 
 
 def below_flags(words: Sequence[str]) -> dict[str, Any]:
     """Options of the run that `--from` names, as `parse` takes them below the flags.
 
     Raises:
-        UserError: there is no such run.
+        UserError: there is no such run, or a later stage names none.
     """
     given = {one.flag: one.values for one in split(words)}
     named = given.get("--from") or given.get("--from-run")
+    stage = (given.get("--stage") or ("whole",))[0]
     if not named:
+        if stage in _NEEDS and not given.keys() & _OTHER_WAYS:
+            raise UserError(
+                f"--stage {stage} goes on with a trained model; name its run with --from RUN."
+            )
         return {}
     run = Path(expand(named[0]))
     if not (run / CONFIG_FILE).is_file():
         raise UserError(f"there is no run at {run} to start from; name a run's folder.")
-    [stage] = given.get("--stage") or ["whole"]
     return taken(read_yaml(run / CONFIG_FILE), run, stage=stage)
 
 

@@ -39,6 +39,8 @@ class Comparison:
     names: tuple[str, str]
     rankings: tuple[list[Ranking], list[Ranking]]
     differences: dict[str, Difference]
+    trained_on: tuple[str | None, str | None]
+    """The data and the recipes of each. None without training."""
     changes: list[Change]
     """The queries with the largest changes of rank, the largest first."""
 
@@ -49,6 +51,7 @@ class Comparison:
         return {
             "a": self.names[0],
             "b": self.names[1],
+            "trained_on": dict(zip("ab", self.trained_on, strict=True)),
             "protocol": {split.name: split.protocol for split in splits},
             "metrics": {
                 name: {
@@ -80,6 +83,7 @@ def compare(
     rankings: tuple[list[Ranking], list[Ranking]],
     *,
     most: int,
+    trained_on: tuple[str | None, str | None] = (None, None),
 ) -> Comparison:
     """Compare two models on the same queries, and find the `most` largest changes of rank.
 
@@ -94,7 +98,7 @@ def compare(
             if a != b:
                 changes.append(Change(part, query, int(a), int(b)))
     changes.sort(key=lambda change: -abs(np.log(change.one / change.other)))
-    return Comparison(names, rankings, found, changes[:most])
+    return Comparison(names, rankings, found, trained_on, changes[:most])
 
 
 def format_comparison(found: Comparison) -> str:
@@ -107,6 +111,11 @@ def format_comparison(found: Comparison) -> str:
 def comparison_sections(benchmark: Benchmark, found: Comparison) -> list[Section]:
     """The sections of a page."""
     about = [[f"{letter}", name] for letter, name in zip("AB", found.names, strict=True)]
+    about += [
+        [f"{letter} was trained on", text]
+        for letter, text in zip("AB", found.trained_on, strict=True)
+        if text is not None
+    ]
     about += [[ranking.split.name, ranking.split.protocol] for ranking in found.rankings[0]]
     sections = [
         Section("What is compared", [Table(["", ""], about, words=True)]),

@@ -11,6 +11,7 @@ from gatedcir.report.blocks import Block, Card, Cards, Chart, Charts, Section, T
 from gatedcir.report.findings import KIND_CUTOFF, Findings
 from gatedcir.report.queries import gate_tile
 from gatedcir.report.runs import RunFiles
+from gatedcir.run_folder.provenance import recipes_of
 from gatedcir.visualize.curves import Curve, curve_chart
 
 _COSTS = ("triplets_per_second", "peak_memory_gib")
@@ -84,7 +85,7 @@ def _what_was_run(runs: Sequence[RunFiles], defaults: Mapping[str, Any]) -> list
             rows.append([name + different, _said(usual.get(name)), *map(_said, values)])
     headings = [run.name for run in runs]
     caption = "Options that differ from their default. * marks those in which the runs differ."
-    about = []
+    about = [["recipes", *("; ".join(recipes_of(run.provenance)) for run in runs)]]
     for title, key in (
         ("revision", "git"),
         ("data set", "dataset"),
@@ -220,9 +221,7 @@ def _kinds(found: Found) -> list[Block]:
     if not rows:
         return []
     sources = " and ".join(dict.fromkeys(each.kinds[0] for each in found.values()))
-    caption = (
-        f"recall_at{KIND_CUTOFF} by kind, from {sources}. A query counts in each of its kinds."
-    )
+    caption = f"recall_at{KIND_CUTOFF} by kind, from {sources}. A query is in each of its kinds."
     return [Table(["kind", "queries", *found], rows, caption)]
 
 

@@ -15,7 +15,7 @@ from gatedcir.files import CONFIG_FILE, whole_folder, write_json, write_text
 from gatedcir.resources import tensor_bytes
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import BEST, Checkpoint
-from gatedcir.run_folder.provenance import RECIPES, provenance
+from gatedcir.run_folder.provenance import RECIPES, provenance, recipes_before, recipes_of
 
 
 def mean_of(
@@ -46,7 +46,9 @@ def mean_of(
         else weight
         for key, weight in first.weights.items()
     }
-    recipes = [f"the mean of {', '.join(map(str, names))}", *first.provenance.get(RECIPES, [])]
+    recipes = [f"the mean of {', '.join(map(str, names))}"]
+    for run, name in zip(runs, names, strict=True):
+        recipes += recipes_before(name, recipes_of(run.provenance))
     made_by = {**first.provenance, **provenance(), RECIPES: recipes}
     return replace(first, weights=weights, provenance=made_by, metrics={}, trainer=None)
 

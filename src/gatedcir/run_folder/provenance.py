@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,20 @@ from typing import Any
 import torch
 
 RECIPES = "recipes"  # the key of lines on the recipes that a run used
+
+
+def recipes_of(made_by: Mapping[str, Any]) -> list[str]:
+    """Lines on the recipes of a run, and of the runs that it started from. Maybe none."""
+    return list(made_by.get(RECIPES, []))
+
+
+def recipes_before(name: object, lines: Iterable[str]) -> list[str]:
+    """The lines of a run whose weights went into another, marked with its name.
+
+    >>> recipes_before("runs/first", ["--loss rcl"])
+    ['of runs/first: --loss rcl']
+    """
+    return [f"of {name}: {line}" for line in lines]
 
 
 def provenance() -> dict[str, Any]:

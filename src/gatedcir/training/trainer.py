@@ -34,7 +34,7 @@ from gatedcir.options.config import Config
 from gatedcir.progress import bar
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder.checkpoint import Checkpoint
-from gatedcir.run_folder.provenance import RECIPES, provenance
+from gatedcir.run_folder.provenance import RECIPES, provenance, recipes_before
 from gatedcir.training.health import StepLosses, check_progress, check_weights, remark_on_lesson
 from gatedcir.training.loss_watch import LossWatch
 from gatedcir.training.resume import check_same_data, remarks, told_of
@@ -200,6 +200,9 @@ def prepare(
     triplets = prepared.triplets
     check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
+    before = recipes_before(config.backbone.backbone, model.backbone.recipes)
+    if accelerator.is_main_process:
+        print("\n".join(before), end="\n" * bool(before))
     weights = None if resumed is None else with_own_towers(resumed, model)
     place(model, accelerator.device, config)
     if weights is not None:
@@ -243,7 +246,7 @@ def prepare(
             "triplets": len(triplets),
             "queries": {split.name: len(split.triplets) for split in splits},
             FINGERPRINTS: found,
-            RECIPES: prepared.remarks,
+            RECIPES: [*prepared.remarks, *before],
         },
         resumed=resumed,
         towers=towers,

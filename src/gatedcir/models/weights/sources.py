@@ -37,6 +37,7 @@ from gatedcir.models.weights.vocabulary import (
 )
 from gatedcir.run_folder import checkpoint
 from gatedcir.run_folder.checkpoint import Checkpoint
+from gatedcir.run_folder.provenance import recipes_of
 
 SPRC_MODEL = "Blip2QformerCirAlignPrompt"
 LINK = "tower"  # the name of a tower's weights next to a checkpoint
@@ -184,6 +185,7 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
         raise UserError(f"the weights of {file} do not fit its own sizes: {wrong}; copy it again.")
     backbone = empty.around(weights)
     backbone.sources = sources.get(f"{BACKBONE}vision_model.", ())
+    backbone.recipes = tuple(recipes_of(run.provenance))
     return Pretrained(
         backbone,
         wordpieces_from_json(run.tokenizer),
