@@ -210,7 +210,7 @@ ARGUMENTS = {
         "read_answers": plain,
         "rules": ANY,
     },
-    "Choice": {"protocol": "original", "gallery": "split", "images": True},
+    "Choice": {"protocol": "original", "gallery": "split", "images": True, "also": frozenset()},
     "Picture": {"kind": "other"},
     "Tile": {"kind": "other"},
     "tile_of": {"kind": "other"},

@@ -94,7 +94,7 @@ def test_cells_of_other_data_are_not_compared(tmp_path, monkeypatch):
     with_data(none, train="a", val="b")
     there = {"train": "a", "val": "b"}
     splits = [[SimpleNamespace(triplets=range(64))], []]
-    monkeypatch.setattr(same_data, "load_data", lambda *_, **__: splits)
+    monkeypatch.setattr(same_data, "load_training", lambda *_, **__: splits)
     monkeypatch.setattr(same_data, "fingerprints", lambda _: there)
     check_data([none, gated], [gated])
     there["val"] = "c"

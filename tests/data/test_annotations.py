@@ -27,7 +27,8 @@ def test_read_json_names_the_file(tmp_path, content, message):
 
 
 @pytest.mark.parametrize(
-    ("entry", "message"), [({}, "lacks"), ("text", "lacks"), ({"k": None}, "must hold a str")]
+    ("entry", "message"),
+    [({}, "lacks"), ("text", "must be an object"), ({"k": None}, "must hold a str")],
 )
 def test_field_names_key_and_place(entry, message):
     with pytest.raises(UserError, match=r"'k'.*entry 3|entry 3.*'k'") as raised:

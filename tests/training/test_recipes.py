@@ -136,6 +136,24 @@ def test_further_captions_are_trained_on_and_counted(home, tmp_path, capsys):
     assert len(steps) == 1 + 3  # 12 triplets in batches of 4
 
 
+@pytest.mark.parametrize("stage", ["whole", "bank"])
+def test_further_captions_may_show_images_that_no_triplet_shows(
+    stage, home, cirr_run, tmp_path, capsys
+):
+    """Of the split's images, the first four triplets show few. The others are in the file."""
+    captions = json.loads((home / "cirr_dataset/cirr/captions/cap.rc2.train.json").read_text())
+    elsewhere = {"reference": "nowhere", "target_hard": "nowhere", "caption": "is red"}
+    file = written(tmp_path, [*captions[4:8], elsewhere], "more.json")
+    start = {"whole": ["--dataset", "CIRR"], "bank": ["--stage", "bank", "--from", str(cirr_run)]}
+    flags = [*start[stage], "--data-path", str(home / "cirr_dataset"), *SHORT[2:]]
+    flags += ["--limit", "4", "--batch-size", "4", "--num-epochs", "1", "--extra-captions"]
+    blip_fine_tune_2.main([*flags, str(file), "--output", str(tmp_path / "run")])
+    out = capsys.readouterr().out
+    assert "4 further triplets with the weight 1.0 from more.json, 1 with other images" in out
+    shown = {one[key] for one in captions[:4] for key in ("reference", "target_hard")}
+    assert f"CIRR train: 4 triplets of {len(shown)} images" in out  # as without the file
+
+
 @pytest.mark.parametrize(
     ("caption", "words"), [("is " * 400, "400 words; shorten it"), ("is \ud800", "half of a char")]
 )

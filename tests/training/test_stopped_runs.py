@@ -42,7 +42,7 @@ def half_done(cirr_run, folder):
 
 
 def test_a_folder_in_use_is_told_before_anything_is_read(home, cirr_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "load_data", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr(trainer, "load_training", lambda *_: pytest.fail("data were read"))
     monkeypatch.setattr(trainer, "build", lambda *_: pytest.fail("weights were read"))
     for folder, flags in (
         (tmp_path / "run", flags_of(home, tmp_path / "run")),
@@ -107,7 +107,7 @@ def test_a_stopped_run_says_what_is_kept(home, tmp_path, monkeypatch, capsys):
 
 def test_a_finished_run_says_that_nothing_is_to_do(cirr_run, monkeypatch, capsys):
     monkeypatch.setattr(trainer, "build", lambda *_: pytest.fail("weights were read"))
-    monkeypatch.setattr(trainer, "load_data", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr(trainer, "load_training", lambda *_: pytest.fail("data were read"))
     blip_fine_tune_2.main(["--resume", str(cirr_run)])
     printed = capsys.readouterr().out
     assert "all 2 epochs are done" in printed and f"--backbone {cirr_run}" in printed

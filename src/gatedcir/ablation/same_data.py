@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gatedcir.ablation.runs import Run
 from gatedcir.ablation.tables import provenance_of
-from gatedcir.assemble.data import features_folder, load_data
+from gatedcir.assemble.data import features_folder, load_training
 from gatedcir.data.fingerprint import KEY, changed_split, fingerprints
 from gatedcir.errors import UserError
 from gatedcir.models.weights.locations import locate
@@ -33,7 +33,7 @@ def check_data(runs: Sequence[Run], waiting: Sequence[Run] = ()) -> None:
     first, expected = next(iter(seen.items()), ("", {}))
     if waiting:
         now = waiting[0].config
-        train, val = load_data(now.data, "train", "val", folder=features_folder(now))
+        train, val = load_training(now, "train", "val", folder=features_folder(now))
         _check_starts(waiting, sum(len(part.triplets) for part in train))
         first, expected = f"what {now.data.folder} holds now", fingerprints([*train, *val])
     for run, found in seen.items():

@@ -1,5 +1,6 @@
 """Config -> splits, images, batches."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from gatedcir.children import outlive_signals
 from gatedcir.data import transforms
 from gatedcir.data.batches import TripletDataset
 from gatedcir.data.changes import MARK
+from gatedcir.data.extra import images_of
 from gatedcir.data.order import TripletBatches
 from gatedcir.data.readable import refuse_unreadable
 from gatedcir.data.sources import PixelSource, Source
@@ -31,13 +33,18 @@ _AHEAD = 2  # batches that each loading process makes before they are asked for
 
 
 def load_data(
-    options: DataConfig, *names: str, folder: Path | None = None, ranked: bool = False
+    options: DataConfig,
+    *names: str,
+    folder: Path | None = None,
+    ranked: bool = False,
+    also: Collection[str] = (),
 ) -> list[list[Split]]:
     """The parts of each named split, with their files checked.
 
     Their protocol says if the data is synthetic, and if only the first triplets are used. The list
     of images that are left out is written to `folder`, with a note of the images that were read.
-    `ranked` says that a training split is to be ranked. Its gallery is then whole.
+    `ranked` says that a training split is to be ranked. Its gallery is then whole. `also` names
+    images of a training split whose files are kept without a triplet.
     """
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit {options.limit} is out of range; give a number of 1 or more.")
@@ -46,7 +53,11 @@ def load_data(
         options.folder,
         names,
         choice=Choice(
-            options.fashioniq_protocol, options.fashioniq_categories, str(options.gallery), ranked
+            options.fashioniq_protocol,
+            options.fashioniq_categories,
+            str(options.gallery),
+            ranked,
+            also=frozenset(also),
         ),
         skip_unreadable=options.skip_unreadable,
         num_workers=options.num_workers,
@@ -54,8 +65,8 @@ def load_data(
     )
     if options.limit is not None:
         found = [
-            [first(part, options.limit, train=name == "train" and not ranked) for part in parts]
-            for name, parts in zip(names, found, strict=True)
+            [first(part, options.limit, train=train and not ranked, also=also) for part in parts]
+            for train, parts in zip((name == "train" for name in names), found, strict=True)
         ]
     if not is_synthetic(options):
         return found
@@ -63,6 +74,16 @@ def load_data(
         [replace(part, protocol=f"{part.protocol}, synthetic data") for part in parts]
         for parts in found
     ]
+
+
+def load_training(config: Config, *names: str, folder: Path | None) -> list[list[Split]]:
+    """As `load_data`. A training split also keeps the images of the config's further captions.
+
+    Raises:
+        UserError: a file of further captions is missing or no JSON list.
+    """
+    also = images_of(config.recipe.extra_captions)
+    return load_data(config.data, *names, folder=folder, also=also)
 
 
 def is_synthetic(options: DataConfig) -> bool:

@@ -32,6 +32,7 @@ class Choice:
             also a folder, or a file that lists images.
         ranked: whether a training split is ranked too. Its gallery is then whole.
         images: whether images are needed. Without them a reader may leave out what only they need.
+        also: images of a training split that are kept without a triplet.
     """
 
     protocol: str = "original"
@@ -39,6 +40,7 @@ class Choice:
     gallery: str = "split"
     ranked: bool = False
     images: bool = True
+    also: frozenset[str] = frozenset()
 
 
 WHOLE = Choice()

@@ -109,7 +109,7 @@ def _parse(
             )
         if choice.images or part.gallery:
             check_split(part, ranked=not train)
-    parsed = [only_used(part) for part in parsed] if train else parsed
+    parsed = [only_used(part, choice.also) for part in parsed] if train else parsed
     return [replace(p, protocol=f"{p.protocol}{p.note}{_without_text(p)}") for p in parsed]
 
 

@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("there is no folder to write to; pass --cache-features FOLDER.")
     if config.backbone.train_vision:
         raise UserError("--train-vision leaves nothing to cache; leave it out.")
-    from gatedcir.assemble.data import keeping, load_data, make_pixels, with_workers_that_fit
+    from gatedcir.assemble.data import keeping, load_training, make_pixels, with_workers_that_fit
     from gatedcir.assemble.evaluator import LARGEST_BATCH, place
     from gatedcir.assemble.model import build
     from gatedcir.device import Device
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_ranges(config)
     accelerator = make_accelerator(config.run.device)
     names = ["train", "val"] if config.run.validates else ["train"]
-    found = load_data(config.data, *names, folder=config.run.cache_features)
+    found = load_training(config, *names, folder=config.run.cache_features)
     splits = [split for parts in found for split in parts]
     model, _ = build(config)
     place(model, accelerator.device, config)

@@ -40,9 +40,9 @@ def field(entry: object, key: str, kind: type[Value], *, where: str) -> Value:
     >>> field({"caption": "is red"}, "caption", str, where="entry 0 of cap.json")
     'is red'
     """
-    if not isinstance(entry, dict) or key not in entry:
-        if not isinstance(entry, dict):
-            raise UserError(f"The {where} must be an object with the key '{key}'; {CORRECT}.")
+    if not isinstance(entry, dict):
+        raise UserError(f"The {where} must be an object with the key '{key}'; {CORRECT}.")
+    if key not in entry:
         raise UserError(f"The {where} lacks the key '{key}'; {CORRECT}.")
     value = entry[key]
     if not isinstance(value, kind):

@@ -6,7 +6,7 @@ Each file is a JSON list. An entry has `reference`, `target_hard` and `caption` 
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gatedcir.data.annotations import CORRECT, field, read_json
 from gatedcir.data.triplets import Triplet
@@ -21,7 +21,7 @@ class Extra(NamedTuple):
     """Each triplet's share of its entry: 1, or 1/k of an entry with k captions."""
     entries: int
     left_out: int
-    """Entries that name an image which no triplet of the data set shows."""
+    """Entries that name an image which the training split does not have."""
 
 
 def read_extra(files: Sequence[Path], images: Collection[str]) -> Extra:
@@ -39,9 +39,7 @@ def read_extra(files: Sequence[Path], images: Collection[str]) -> Extra:
     entries, left_out = 0, 0
     known = set(images)
     for file in files:
-        if not file.is_file():
-            raise UserError(f"--extra-captions {file} is no file; name one that exists.")
-        content = read_json(file, list, layout="a JSON list")
+        content = _entries(file)
         before = len(found)
         for number, entry in enumerate(content):
             where = f"entry {number} of {file}"
@@ -63,6 +61,24 @@ def read_extra(files: Sequence[Path], images: Collection[str]) -> Extra:
                 "set with --extra-captions."
             )
     return Extra(found, shares, entries, left_out)
+
+
+def images_of(files: Sequence[Path]) -> set[str]:
+    """The names of all images in some files, whether a data set has them or not.
+
+    Raises:
+        UserError: a file is missing or no JSON list.
+    """
+    keys = ("reference", "target_hard", "candidate", "target")
+    entries = [entry for file in files for entry in _entries(file) if isinstance(entry, dict)]
+    values = (entry.get(key) for entry in entries for key in keys)
+    return {value for value in values if isinstance(value, str)}
+
+
+def _entries(file: Path) -> list[Any]:
+    if not file.is_file():
+        raise UserError(f"--extra-captions {file} is no file; name one that exists.")
+    return read_json(file, list, layout="a JSON list")
 
 
 def _captions(entry: dict, *, where: str) -> list[str]:

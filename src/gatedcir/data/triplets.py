@@ -1,7 +1,7 @@
 """The common form of every dataset: triplets, a gallery in ranking order, and image files."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,29 +93,31 @@ TrainingText = Callable[[tuple[str, ...], random.Random], str]
 """Captions and a generator -> the text of a query in training."""
 
 
-def only_used(split: Split) -> Split:
+def only_used(split: Split, also: Collection[str] = ()) -> Split:
     """A training split with only the parts that training uses. Training needs no ranking.
 
-    Each triplet keeps its reference and its targets.
+    Each triplet keeps its reference and its targets. `also` names images that keep their paths
+    without a triplet of the split: those of further captions.
     """
     used = {name for t in split.triplets for name in (t.reference, *t.targets)}
     gallery = tuple(name for name in split.gallery if name in used)
-    paths = {name: path for name, path in split.paths.items() if name in used}
-    protocol = f"{len(split.triplets)} triplets of {len(paths)} images"
+    count = sum(name in used for name in split.paths)
+    paths = {name: p for name, p in split.paths.items() if name in used or name in also}
+    protocol = f"{len(split.triplets)} triplets of {count} images"
     triplets = tuple(replace(t, group=()) for t in split.triplets)
     return replace(split, triplets=triplets, gallery=gallery, paths=paths, protocol=protocol)
 
 
-def first(split: Split, limit: int, *, train: bool) -> Split:
+def first(split: Split, limit: int, *, train: bool, also: Collection[str] = ()) -> Split:
     """A split with only its first triplets, as its protocol says. The gallery stays whole.
 
-    A training split keeps only the images that these triplets use.
+    A training split keeps only the images that these triplets use, and the paths of `also`.
     """
     if limit >= len(split.triplets):
         return split
     note = f", only the first {limit} of {len(split.triplets)}"
     found = replace(split, triplets=split.triplets[:limit])
-    found = only_used(found) if train else found
+    found = only_used(found, also) if train else found
     return replace(found, protocol=found.protocol + note)
 
 

@@ -16,7 +16,7 @@ from gatedcir.assemble import recipes
 from gatedcir.assemble.data import (
     data_title,
     features_folder,
-    load_data,
+    load_training,
     make_source,
     with_workers_that_fit,
 )
@@ -186,7 +186,7 @@ def prepare(
         UserError: as `fit`.
     """
     names = ["train", "val"] if config.run.validates else ["train"]
-    train_splits, *others = load_data(config.data, *names, folder=features_folder(config))
+    train_splits, *others = load_training(config, *names, folder=features_folder(config))
     splits = [split for parts in others for split in parts]
     prepared = recipes.prepare(config, train_splits)
     found = fingerprints([*train_splits, *splits]) | prepared.fingerprints
@@ -212,7 +212,8 @@ def prepare(
     towers = towers_left_out(config, model)
     here = with_workers_that_fit(config, model, max(2 * config.optim.batch_size, LARGEST_BATCH))
     source = make_source(here, model, [*train_splits, *splits])
-    images = list(dict.fromkeys(name for split in train_splits for name in split.gallery))
+    shown = (name for triplet in triplets for name in (triplet.reference, *triplet.targets))
+    images = list(dict.fromkeys([*(n for split in train_splits for n in split.gallery), *shown]))
     parts = Parts(
         here,
         accelerator,
