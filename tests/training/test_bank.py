@@ -13,6 +13,7 @@ import blip_fine_tune_2
 from gatedcir.assemble.model import restore
 from gatedcir.data.triplets import Triplet
 from gatedcir.errors import UserError
+from gatedcir.models.gated_fusion.strategies import STRATEGIES, make_fusion
 from gatedcir.models.query_branch import QueryBranch
 from gatedcir.run_folder import checkpoint
 from gatedcir.training import bank_stage
@@ -133,6 +134,32 @@ def test_its_checkpoint_opens_again_and_encodes_by_its_own_branch(bank_run):
         assert (model.encode_query(levels, text)[0] - query).abs().max() > 1e-4
         assert torch.equal(model.encode_target(levels), targets)
     assert not branch.first
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_first_pass_of_every_fusion_can_be_kept(bank_run, name):
+    """The query of kept outputs is that of the whole model. Other outputs give another query."""
+    model, tokenizer, _ = restore(checkpoint.load(bank_run / "checkpoints" / "last.pt"))
+    vision, width = model.backbone.vision_width, model.backbone.width
+    torch.manual_seed(0)
+    model.fusion = make_fusion(
+        name, vision, width, alpha_init=0.5, dropout=0.1, start="seed", blocks=1
+    )
+    model.eval()
+    images, text = torch.randn(2, 3, 64, 64), tokenizer(["is red", "has two dogs"])
+    with torch.no_grad():
+        prompts = model.encode_prompts(images, text)
+        query, aux = model.encode_query(images, text)
+        torch.testing.assert_close(model.query_of(prompts, text), query)
+        assert torch.equal(aux["prompts"], prompts)
+        assert (model.query_of(prompts.flip(0), text) - query).abs().max() > 1e-4
+
+
+def test_a_batch_of_one_triplet_has_all_other_images_to_learn_from(cirr_run, tmp_path):
+    few = ["--limit", "2", "--batch-size", "1", "--validation-frequency", "0"]
+    run = stage(cirr_run, tmp_path / "run", *few)
+    steps = pd.read_csv(run / "train_steps.csv")
+    assert len(steps) == 2 and (steps.loss_itc > 0).all()
 
 
 @pytest.mark.parametrize("first", [False, True])

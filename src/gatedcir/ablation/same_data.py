@@ -48,7 +48,7 @@ def _check_starts(runs: Sequence[Run], triplets: int) -> None:
     """UserError if the triplets are too few for a run, or its weights are not there."""
     for run in runs:
         try:
-            check_batch(run.config.optim.batch_size, triplets, 1)
+            check_batch(run.config, triplets, 1)
         except UserError as error:
             raise UserError(f"cell {run.cell}: {error}") from None
         if run.source is not None and run.source.is_finished():

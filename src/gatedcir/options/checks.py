@@ -239,9 +239,14 @@ _FREE = {option.flag.removeprefix("--") for option in _OPTIONS.values() if optio
 _DEFAULTS = dict(_flat(to_dict(Config(DataConfig("CIRR")))))
 
 
-def check_batch(batch_size: int, triplets: int, processes: int) -> None:
-    """UserError where a batch of all processes has no negatives, or is more than there is."""
-    check_negatives(batch_size, processes)
+def check_batch(config: Config, triplets: int, processes: int) -> None:
+    """UserError where a batch of all processes has no negatives, or is more than there is.
+
+    A later stage compares with images of all training triplets, so its batches need none.
+    """
+    batch_size = config.optim.batch_size
+    if config.recipe.stage == "whole":
+        check_negatives(batch_size, processes)
     if triplets < batch_size * processes:
         raise UserError(
             f"the training split has {triplets} triplets, fewer than one batch of "

@@ -198,7 +198,7 @@ def prepare(
         for line in (*remarks(config), *prepared.remarks):
             print(line)
     triplets = prepared.triplets
-    check_batch(config.optim.batch_size, len(triplets), accelerator.num_processes)
+    check_batch(config, len(triplets), accelerator.num_processes)
     model, tokenizer = build(config)
     before = recipes_before(config.backbone.backbone, model.backbone.recipes)
     if accelerator.is_main_process:
