@@ -30,6 +30,7 @@ ONLY_TRAINING = {
     "src/gatedcir/benchmarks/fashioniq.py": "they know its name, and read it with its flags alone",
     "src/gatedcir/assemble/towers.py": "they restore what was built",
     "src/gatedcir/assemble/data.py": "they read no images, or have the flag",
+    "src/gatedcir/data/extra.py": "they take no further captions",
     "src/gatedcir/options/parsing.py": "--resume is read where a command has it",
     "src/gatedcir/options/refusals.py": "advice counts where a command has the flags that it names",
 }
