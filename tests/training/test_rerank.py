@@ -170,7 +170,7 @@ def test_the_matcher_judges_each_pair_by_itself(rerank_run, home):
     np.testing.assert_allclose(together, alone, atol=1e-3)
     assert len({round(float(score), 4) for score in together}) == 4
     raised = judge.rerank(query, [candidates[0]._replace(similarity=0.6)])
-    assert raised[0] - alone[0] == pytest.approx(0.1 / evaluator.model.temp.item(), rel=0.01)
+    assert raised[0] - alone[0] == pytest.approx(0.2 / evaluator.model.temp.item(), rel=0.01)
 
 
 def test_every_weight_of_the_matcher_is_used(rerank_run):
@@ -200,3 +200,29 @@ def test_the_matcher_is_the_same_with_the_pass_of_gpus(rerank_run, monkeypatch):
 def test_a_stage_without_a_matcher_is_refused(home, cirr_run):
     flags = ["--dataset", "CIRR", "--backbone", cirr_run, "--stage", "rerank"]
     bad(blip_fine_tune_2, flags, "no matcher to train", "--from RUN")
+
+
+@pytest.mark.parametrize(("negatives", "easy"), [(2, 0), (2, 3), (9, 9)])
+def test_wrong_images_are_of_the_first_ones_and_of_all(negatives, easy):
+    """Of eight images, two are right and three are the hardest. None of the drawn ones is right."""
+    names = list("abcdefgh")
+    data = rerank_stage.JudgedTriplets(
+        [Triplet("0", "a", ("b", "c"), ("is red",))],
+        {name: torch.tensor(row) for row, name in enumerate(names)},
+        seed=0,
+        images=names,
+        negatives=negatives,
+        easy=easy,
+    )
+    data.hardest = torch.tensor([[3, 4, 5, 6, 7, 0]])[:, : max(3, data.negatives)]
+    for data.epoch in range(9):
+        target, *wrong = (names[i] for i in rows_of(data[[0]]))
+        assert target in "bc" and not {"b", "c"} & set(wrong)
+        assert len(wrong) == min(negatives, 6) + min(easy, 6)
+        assert len(set(wrong[: data.negatives])) == data.negatives
+        assert set(wrong[: data.negatives]) <= {names[i] for i in data.hardest[0].tolist()}
+
+
+def rows_of(batch):
+    """The rows of a triplet's candidates among all images, whose pictures are their numbers."""
+    return [int(batch.images[place].item()) for place in batch.candidates[0].tolist()]

@@ -47,7 +47,7 @@ class Reranker(Protocol):
 
 @dataclass
 class MatchReranker:
-    """The model's own matcher, whose logit is added to the search's.
+    """The model's own matcher, whose logit is added to twice the search's.
 
     The tokens of every image that it has seen stay in memory, in half precision.
     """
@@ -57,8 +57,9 @@ class MatchReranker:
     read: Callable[[Sequence[str]], Visual]
     """Names of images -> a batch of them."""
     runs_on: Device = CPU
-    search: float = 1.0
-    """Weight of the search's similarity, divided by the temperature, next to the logit."""
+    search: float = 2.0
+    """Weight of the search's similarity, divided by the temperature, next to the logit. Measured:
+    with 1 to 3 the recall of scenes hardly differs, and that of garments is best with 2."""
     _seen: dict[str, Tensor] = field(default_factory=dict)
 
     @torch.inference_mode()

@@ -5,7 +5,7 @@ from gatedcir.options.config import Config
 from gatedcir.options.recipe_config import RecipeConfig
 
 _UNTRAINED = ("tiny", "pretrain", "coco", "pretrain_vitL")
-_OF_STAGES = ("bank_temperature", "bank_hardest", "rerank_negatives")
+_OF_STAGES = ("bank_temperature", "bank_hardest", "rerank_negatives", "rerank_easy")
 
 
 def check_recipe(config: Config) -> None:
@@ -19,7 +19,8 @@ def check_recipe(config: Config) -> None:
     if recipe.from_run is not None and config.backbone.backbone != str(recipe.from_run):
         raise UserError(
             f"--from {recipe.from_run} takes that run's weights, and --backbone "
-            f"{config.backbone.backbone} names others; leave one of them out."
+            f"{config.backbone.backbone}, as a flag or in --config, names others; leave one of "
+            "them out."
         )
     if not recipe.extra_captions and recipe.extra_weight != default.extra_weight:
         raise UserError(

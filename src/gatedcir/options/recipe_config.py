@@ -57,6 +57,9 @@ class RecipeConfig:
     rerank: Rerank = 50
     rerank_negatives: Seldom[Annotated[int, Range(1)]] = 7
     """How many wrong images of its first --rerank a triplet sees in a step of the rerank stage."""
+    rerank_easy: Seldom[Annotated[int, Range(0)]] = 0
+    """How many wrong images of all training images it sees too. They help a matcher to begin whose
+    loss stays that of a guess, because the first images are nearly alike."""
     extra_captions: tuple[Path, ...] = ()
     """JSON files with further triplets of the training images, in the published form of extensions
     of CIRR (reference, target_hard, caption) or FashionIQ (candidate, target, captions)."""

@@ -5,7 +5,7 @@ search, which already fits the training triplets and would leave it little to le
 
 Source: Candidate Set Re-ranking (Liu et al., TMLR 2024).
 Shapes: B triplets of a batch, b of a part of it, U distinct images, G training images, N hardest
-images of a triplet, C = 1 + negatives, Q query tokens, D Q-Former width, E embedding width.
+images of a triplet, C = 1 + negatives + easy, Q query tokens, D Q-Former width, E embedding width.
 """
 
 import random
@@ -36,11 +36,16 @@ class Judged(NamedTuple):
 
 
 class JudgedTriplets(LaterTriplets):
-    """Training triplets by the batch, with some of their hardest images drawn in every epoch."""
+    """Training triplets by the batch, with some of their hardest images drawn in every epoch.
 
-    def __init__(self, *args: Any, negatives: int, **options: Any) -> None:
+    `easy` more wrong images are drawn from all. Among nearly equal images alone, the matcher gets
+    too little to begin with: on synthetic garments its loss stayed that of a guess for an epoch.
+    """
+
+    def __init__(self, *args: Any, negatives: int, easy: int, **options: Any) -> None:
         super().__init__(*args, **options)
         self.negatives = min(negatives, len(self.images) - self.most_right)
+        self.easy = min(easy, len(self.images) - self.most_right)
         self.hardest = torch.empty(0, dtype=torch.long)  # [triplets, N], rows of `images`
 
     def __getitem__(self, indices: list[int]) -> Judged:  # type: ignore[override]
@@ -54,6 +59,7 @@ class JudgedTriplets(LaterTriplets):
             rng = random.Random(f"rerank/{self.seed}/{self.epoch}/{index}")
             drawn = rng.sample(range(self.hardest.shape[1]), self.negatives)
             names = [self.images[row] for row in self.hardest[index, drawn].tolist()]
+            names += self._easy(index, rng)
             references.append(place(self.triplets[index].reference))
             candidates.append([place(name) for name in (self.target_of(index), *names)])
         return Judged(
@@ -62,6 +68,12 @@ class JudgedTriplets(LaterTriplets):
             torch.tensor(candidates),
             [self.text_of(index) for index in indices],
         )
+
+    def _easy(self, index: int, rng: random.Random) -> list[str]:
+        """Wrong images of a triplet, drawn from all."""
+        right = {self.target_of(index), *self.triplets[index].targets}
+        drawn = rng.sample(self.images, min(self.easy + len(right), len(self.images)))
+        return [name for name in drawn if name not in right][: self.easy]
 
 
 class Matches(nn.Module):
@@ -82,7 +94,7 @@ class RerankStep(LaterStep):
 
     def chance(self, compared: int) -> float:
         """The loss of a guess among the candidates of a triplet."""
-        return super().chance(1 + self.dataset.negatives)
+        return super().chance(1 + self.dataset.negatives + self.dataset.easy)
 
     def encode(self, encoded: Mapping[str, Tensor]) -> None:
         """Search once, for the hardest images of every triplet. No right one is among them."""

@@ -68,9 +68,10 @@ def _bank(parts: Parts, given: dict[str, Any]) -> _Stage:
 
 
 def _rerank(parts: Parts, given: dict[str, Any]) -> _Stage:
+    recipe = parts.config.recipe
     rerank_stage.freeze(parts.model)
     dataset = rerank_stage.JudgedTriplets(
-        **given, images=parts.images, negatives=parts.config.recipe.rerank_negatives
+        **given, images=parts.images, negatives=recipe.rerank_negatives, easy=recipe.rerank_easy
     )
     return _Stage(dataset, rerank_stage.Matches(parts.model), rerank_stage.RerankStep)
 
