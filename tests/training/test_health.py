@@ -15,6 +15,7 @@ from gatedcir.training.health import (
     check_progress,
     check_weights,
     remark_on_lesson,
+    remark_on_matcher,
 )
 
 
@@ -84,3 +85,9 @@ def test_a_run_says_after_its_first_epoch_that_its_lesson_is_full(home, tmp_path
     flags += ["--loss-gate", 1, "--gate-target-cut", cut, "--num-epochs", 2]
     blip_fine_tune_2.main([*map(str, flags), "--output", str(tmp_path / "run")])
     assert capsys.readouterr().out.count("compare earlier layers") == (cut != "0.3")
+
+
+@pytest.mark.parametrize(("easy", "way"), [(0, "--rerank-easy 4"), (4, "--learning-rate")])
+def test_a_matcher_that_guesses_is_remarked_on(easy, way):
+    assert remark_on_matcher(1.89, chance=2.0, easy=easy) is None
+    assert way in remark_on_matcher(1.91, chance=2.0, easy=easy)

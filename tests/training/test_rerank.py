@@ -130,6 +130,12 @@ def test_a_stage_that_was_stopped_within_an_epoch_goes_on_as_if_it_had_not(
     assert_goes_on(tmp_path / "run", epoch=0, steps=1, whole=rerank_run)
 
 
+def test_a_stage_whose_matcher_guesses_says_so_once(cirr_run, tmp_path, capsys):
+    flags = flags_of(cirr_run, tmp_path / "run", "--num-epochs", "2", "--rerank-easy", "1")
+    blip_fine_tune_2.main([*flags, "--learning-rate", "1e-9"])
+    assert capsys.readouterr().out.count("train longer, or with a higher --learning-rate") == 1
+
+
 def test_evaluation_reranks_and_names_the_ceiling(cirr_run, rerank_run, home, tmp_path, capsys):
     files = [tmp_path / f"{name}.json" for name in ("first", "same", "rerank")]
     data = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), "--num-workers", "0"]

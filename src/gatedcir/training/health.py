@@ -13,6 +13,7 @@ from gatedcir.errors import UserError
 
 MOST_FULL = 1 / 3  # of the places. More of them leave a gate little to tell apart.
 _NEAR = 0.98  # share of chance's loss. Equal images of a batch are left out, which lowers it.
+_GUESS = 0.95  # share of chance's loss. Matchers that began had 0.86 of it or less after one epoch.
 WAY_OUT = "lower --learning-rate or pass --mixed-precision fp32"
 
 
@@ -87,3 +88,25 @@ def remark_on_lesson(figures: Mapping[str, float]) -> str | None:
         "leaves little to tell apart; compare earlier layers (--gate-target-layers 0 1 2), or "
         "raise --gate-target-cut."
     )
+
+
+def remark_on_matcher(loss: float, *, chance: float, easy: int) -> str | None:
+    """What to change if a matcher's loss of an epoch is that of a guess.
+
+    Args:
+        loss: its mean.
+        chance: that of a guess.
+        easy: how many wrong images of a triplet are drawn from all.
+
+    >>> remark_on_matcher(1.5, chance=2.08, easy=0) is None
+    True
+    """
+    if loss < _GUESS * chance:
+        return None
+    way = (
+        "train longer, or with a higher --learning-rate"
+        if easy
+        else "its wrong images may be too much alike to begin with; "
+        "try --rerank-negatives 3 --rerank-easy 4"
+    )
+    return f"the matcher's loss is {loss:.2f}, where a guess has {chance:.2f}: {way}."

@@ -21,6 +21,7 @@ from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokens
 from gatedcir.progress import bar
 from gatedcir.training.bank import bank_similarity
+from gatedcir.training.health import remark_on_matcher
 from gatedcir.training.later_step import AT_ONCE, LaterStep, LaterTriplets
 from gatedcir.training.losses import CONTRASTS
 from gatedcir.visual import Visual, move, take
@@ -95,6 +96,11 @@ class RerankStep(LaterStep):
     def chance(self, compared: int) -> float:
         """The loss of a guess among the candidates of a triplet."""
         return super().chance(1 + self.dataset.negatives + self.dataset.easy)
+
+    def remark(self, figures: Mapping[str, float], compared: int) -> str | None:
+        """Whether the matcher has begun to tell the candidates apart."""
+        easy = self.dataset.easy
+        return remark_on_matcher(figures["loss"], chance=self.chance(compared), easy=easy)
 
     def encode(self, encoded: Mapping[str, Tensor]) -> None:
         """Search once, for the hardest images of every triplet. No right one is among them."""

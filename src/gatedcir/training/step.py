@@ -23,7 +23,7 @@ from gatedcir.resources import keep_freed_memory
 from gatedcir.start import Aux
 from gatedcir.training.accumulate import Forward, Part, backward_in_chunks, split
 from gatedcir.training.averaging import AveragedWeights
-from gatedcir.training.health import finite_everywhere
+from gatedcir.training.health import finite_everywhere, remark_on_lesson
 from gatedcir.training.losses import CHANCES, losses_of, total_loss
 from gatedcir.training.optim import check_state, make_optimizer
 from gatedcir.training.sharding import (
@@ -78,6 +78,10 @@ class TrainingStep:
     def chance(self, compared: int) -> float:
         """The contrastive term of a model that guesses among so many targets of a step."""
         return CHANCES[self.config.recipe.loss](compared)
+
+    def remark(self, figures: Mapping[str, float], compared: int) -> str | None:
+        """What its user should know of the first epoch's means, if anything."""
+        return remark_on_lesson(figures)
 
     def choose_scales(self, epoch: int) -> None:
         """Read one scale or all of them, as the epoch has it."""

@@ -35,7 +35,7 @@ from gatedcir.progress import bar
 from gatedcir.resources import GIB, count_parameters, peak_memory
 from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.provenance import RECIPES, provenance, recipes_before
-from gatedcir.training.health import StepLosses, check_progress, check_weights, remark_on_lesson
+from gatedcir.training.health import StepLosses, check_progress, check_weights
 from gatedcir.training.loss_watch import LossWatch
 from gatedcir.training.resume import check_same_data, remarks, told_of
 from gatedcir.training.saving import Saving
@@ -134,8 +134,8 @@ class Trainer:
         }
         if config.run.on_nan == "skip":
             row["skipped_steps"] = found.skipped
-        remark = remark_on_lesson(row) if epoch == 0 and self.accelerator.is_main_process else None
-        if remark is not None:
+        told = epoch == 0 and self.accelerator.is_main_process
+        if told and (remark := self.step.remark(row, compared)):
             tqdm.write(remark)
         return row, rows.read(self.accelerator)
 
