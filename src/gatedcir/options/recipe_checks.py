@@ -19,8 +19,8 @@ def check_recipe(config: Config) -> None:
     if recipe.from_run is not None and config.backbone.backbone != str(recipe.from_run):
         raise UserError(
             f"--from {recipe.from_run} takes that run's weights, and --backbone "
-            f"{config.backbone.backbone}, as a flag or in --config, names others; leave one of "
-            "them out."
+            f"{config.backbone.backbone} names others; leave one of them out (--config may hold "
+            "the latter)."
         )
     if not recipe.extra_captions and recipe.extra_weight != default.extra_weight:
         raise UserError(
