@@ -13,11 +13,14 @@ from gatedcir.ablation import runs as runs_module
 from gatedcir.ablation.again import kept_runs, sources_of
 from gatedcir.ablation.cells import some_cells
 from gatedcir.ablation.report import Compared, format_page
-from gatedcir.ablation.runs import FAILURE, check_folders, execute, runs_of
+from gatedcir.ablation.runs import FAILURE, check_folders, command_of, execute, runs_of
 from gatedcir.ablation.same_data import _check_starts
 from gatedcir.ablation.tables import table_of_cells, table_of_runs
 from gatedcir.commands import ablate, train
 from gatedcir.errors import UserError
+from gatedcir.options.config import Config
+from gatedcir.options.later_stage import below_flags
+from gatedcir.options.parsing import parse, to_dict
 
 LATER = {"num-epochs": 1, "learning-rate": 1e-3}
 CELLS = {
@@ -97,6 +100,25 @@ def test_a_command_names_a_default_that_wins_over_the_run(tmp_path, monkeypatch)
     assert words[words.index("--model.query-branch") + 1] == "none"
     assert words[words.index("--from-run") + 1] == str(run.source.path)
     assert "--model.gated-fusion.strategy" not in words and "--backbone" not in words
+
+
+def test_a_stage_adds_no_part_that_a_cell_turns_off(tmp_path):
+    """The bank stage would add a query branch, also to a source that has none."""
+    cells = {"plain": {}, "bare": {"from": "plain", "stage": "bank"}}
+    cells["bare"] |= {"model": {"query-branch": "none"}}
+    _, run = runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path)
+    command = command_of(run.config, run.source.config)
+    assert command[command.index("--model.query-branch") + 1] == "none"
+    run.source.path.mkdir(parents=True)
+    (run.source.path / "config.yaml").write_text(yaml.safe_dump(to_dict(run.source.config)))
+    words = command[len(runs_module.TRAINER) :]
+    assert parse(Config, words, description="", below=below_flags(words)) == run.config
+
+
+def test_seeds_that_nobody_asked_for_do_not_count(tmp_path):
+    cells = {"plain": {}, "more": {"from": "plain", "seeds": 5, **LATER}}
+    asked = grid_of(tmp_path, cells, baseline="plain", seeds=2)
+    assert [cell.seeds for cell in asked.cells] == [2, 2]
 
 
 def test_runs_wait_for_their_start_and_fail_with_it(tmp_path, monkeypatch):
