@@ -121,6 +121,13 @@ def test_seeds_that_nobody_asked_for_do_not_count(tmp_path):
     assert [cell.seeds for cell in asked.cells] == [2, 2]
 
 
+def test_the_help_says_which_cells_are_run(capsys):
+    with pytest.raises(SystemExit):
+        ablate.main(["--help-all"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Run only these cells of the grid, the baseline, and the cells that these start" in said
+
+
 def test_runs_wait_for_their_start_and_fail_with_it(tmp_path, monkeypatch):
     trainer = tmp_path / "trainer.py"
     trainer.write_text(STAND_IN)

@@ -31,7 +31,8 @@ class Options:
     training: Annotated[Config, tyro.conf.arg(name="")] = SHARED
     """Options that all cells share. --output is the folder for all runs and the report."""
     cells: tuple[str, ...] = ()
-    """Run only these cells of the grid, and the baseline. Without it: all."""
+    """Run only these cells of the grid, the baseline, and the cells that these start from. Without
+    it: all."""
     seeds: int = 5
     """Seeds of every cell. A cell may ask for fewer."""
     jobs: int = 1
