@@ -41,7 +41,10 @@ CELLS = {
         ({"a": {"from": "a"}}, "cell a .* starts from itself; leave out from"),
         ({"a": {"from": "b"}, "b": {"from": "a"}}, "cell a .* starts from itself by way of b"),
         ({"a": {"stage": "bank"}}, "cell a .* has --stage bank, .* with from:"),
-        ({"a": {}, "b": {"from": "a", "stage": ["bank"], "backbone": "x"}}, "--backbone x names"),
+        (
+            {"a": {}, "b": {"from": "a", "stage": ["bank"], "backbone": "x"}},
+            "cell b .*: backbone: x names other weights than from: a, which takes that cell's; ",
+        ),
         (
             {"a": {"seeds": 1}, "b": {"from": "a", "seeds": 2}},
             "has seeds: 2, but a, .* has 1; give",
