@@ -1,5 +1,6 @@
 """Cells that start from other cells: how they are read, run in order, and what they amount to."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -15,12 +16,13 @@ from gatedcir.ablation.cells import some_cells
 from gatedcir.ablation.report import Compared, format_page
 from gatedcir.ablation.runs import FAILURE, check_folders, command_of, execute, runs_of
 from gatedcir.ablation.same_data import _check_starts
-from gatedcir.ablation.tables import table_of_cells, table_of_runs
+from gatedcir.ablation.tables import recipes_in, table_of_cells, table_of_runs
 from gatedcir.commands import ablate, train
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config
 from gatedcir.options.later_stage import below_flags
 from gatedcir.options.parsing import parse, to_dict
+from gatedcir.run_folder.provenance import recipes_before
 
 LATER = {"num-epochs": 1, "learning-rate": 1e-3}
 CELLS = {
@@ -188,6 +190,34 @@ def test_the_report_names_the_start(tmp_path):
     assert "| starts from |" in page and "| plain | | longer" not in page
     assert "longer: from: plain" in page and "goes on with that cell's best weights" in page
     assert sources_of(kept_runs(tmp_path, "plain")) == {"longer": "plain"}
+
+
+@pytest.mark.parametrize("before", ["out", "a: b (of 2)/c"])
+def test_the_recipes_of_a_chain_are_named_by_cell_and_once(tmp_path, before):
+    """Also where the ablation was moved since."""
+    cells = {"rcl": {"loss": "rcl"}, "bank": {"from": "rcl", "stage": "bank"}}
+    cells |= {"rerank": {"from": "bank", "stage": "rerank"}, "longer": {"from": "rerank"}}
+
+    def lines_of(run):
+        if run.source is None:
+            return [f"--loss {run.config.recipe.loss}"]
+        stage, folder = run.config.recipe.stage, f"{before}/runs/{run.source.cell}/seed{run.seed}"
+        own = [f"--stage {stage}, from {folder}"] * (stage != "whole")
+        return [*own, *recipes_before(folder, lines_of(run.source))]
+
+    runs = runs_of(grid_of(tmp_path, cells, baseline="rcl", seeds=2), tmp_path / "new")
+    for run in runs:
+        pretend(run, 1.0)
+        file = run.path / "provenance.json"
+        made_by = json.loads(file.read_text()) | {"recipes": lines_of(run)}
+        file.write_text(json.dumps(made_by))
+    bank, rerank = "--stage bank, from rcl", "--stage rerank, from bank"
+    assert recipes_in(runs) == {
+        "rcl": ["--loss rcl"],
+        "bank": [bank, "of rcl: --loss rcl"],
+        "rerank": [rerank, f"of bank: {bank}", "of rcl: --loss rcl"],
+        "longer": [f"of rerank: {rerank}", f"of bank: {bank}", "of rcl: --loss rcl"],
+    }
 
 
 def test_cells_equal_the_commands_that_one_types(home, tmp_path):
