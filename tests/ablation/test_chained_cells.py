@@ -163,10 +163,10 @@ def test_a_finished_start_needs_its_weights_and_may_be_moved(tmp_path):
     plain, longer = runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path / "a")
     pretend(plain, 1.0)
     with pytest.raises(UserError, match=f"cell longer starts from {plain.path}, which kept no wei"):
-        _check_starts([longer], 64)
+        _check_starts([longer])
     (plain.path / "checkpoints").mkdir()
     (plain.path / "checkpoints" / "best.pt").touch()
-    _check_starts([longer], 64)
+    _check_starts([longer])
     pretend(longer, 2.0)
     (tmp_path / "a").rename(tmp_path / "b")
     check_folders(runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path / "b"))

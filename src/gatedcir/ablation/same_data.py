@@ -1,11 +1,13 @@
 """Check the data of runs before they start, and that runs saw the same before they are compared."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from gatedcir.ablation.runs import Run
 from gatedcir.ablation.tables import provenance_of
 from gatedcir.assemble.data import features_folder, load_training
+from gatedcir.assemble.recipes import prepare
 from gatedcir.data.fingerprint import KEY, changed_split, fingerprints
 from gatedcir.errors import UserError
 from gatedcir.models.weights.locations import locate
@@ -32,10 +34,9 @@ def check_data(runs: Sequence[Run], waiting: Sequence[Run] = ()) -> None:
     }
     first, expected = next(iter(seen.items()), ("", {}))
     if waiting:
-        now = waiting[0].config
-        train, val = load_training(now, "train", "val", folder=features_folder(now))
-        _check_starts(waiting, sum(len(part.triplets) for part in train))
-        first, expected = f"what {now.data.folder} holds now", fingerprints([*train, *val])
+        folder = waiting[0].config.data.folder
+        first, expected = f"what {folder} holds now", _read(waiting)
+        _check_starts(waiting)
     for run, found in seen.items():
         if name := changed_split(found, expected):
             raise UserError(
@@ -44,13 +45,44 @@ def check_data(runs: Sequence[Run], waiting: Sequence[Run] = ()) -> None:
             )
 
 
-def _check_starts(runs: Sequence[Run], triplets: int) -> None:
-    """UserError if the triplets are too few for a run, or its weights are not there."""
+def _read(runs: Sequence[Run]) -> dict[str, str]:
+    """The fingerprints of the splits that runs are about to see.
+
+    They are read once for each list of further captions, whose triplets count too.
+
+    Raises:
+        UserError: they cannot be read, or are too few for a batch of a run.
+    """
+    found: dict[str, str] = {}
+    by_files: dict[tuple[Path, ...], list[Run]] = {}
     for run in runs:
-        try:
-            check_batch(run.config, triplets, 1)
-        except UserError as error:
-            raise UserError(f"cell {run.cell}: {error}") from None
+        by_files.setdefault(run.config.recipe.extra_captions, []).append(run)
+    for files, some in by_files.items():
+        config = some[0].config
+        with _told_of(some[0].cell if files else None):
+            train, val = load_training(config, "train", "val", folder=features_folder(config))
+            triplets = prepare(config, train).triplets
+        for run in some:
+            with _told_of(run.cell):
+                check_batch(run.config, len(triplets), 1)
+        found = fingerprints([*train, *val])
+    return found
+
+
+@contextmanager
+def _told_of(cell: str | None) -> Iterator[None]:
+    """A UserError also names the cell, if one is given."""
+    try:
+        yield
+    except UserError as error:
+        if cell is None:
+            raise
+        raise UserError(f"cell {cell}: {error}") from None
+
+
+def _check_starts(runs: Sequence[Run]) -> None:
+    """UserError if the weights that a run starts from are not there."""
+    for run in runs:
         if run.source is not None and run.source.is_finished():
             _check_kept(run.source.path, run.cell)
     for name in dict.fromkeys(run.config.backbone.backbone for run in runs if run.source is None):
