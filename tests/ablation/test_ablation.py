@@ -15,7 +15,8 @@ from PIL import Image
 from gatedcir.ablation import runs as runs_module
 from gatedcir.ablation import same_data
 from gatedcir.ablation.cells import chosen, read_grid, some_cells
-from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
+from gatedcir.ablation.folders import check_folders
+from gatedcir.ablation.runs import ERRORS, FAILURE, command_of, execute, runs_of
 from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
 from gatedcir.ablation.write import check_place, write_all

@@ -13,8 +13,9 @@ from test_ablation import STAND_IN, grid_of, pretend
 from gatedcir.ablation import runs as runs_module
 from gatedcir.ablation.again import kept_runs, sources_of
 from gatedcir.ablation.cells import some_cells
+from gatedcir.ablation.folders import check_folders
 from gatedcir.ablation.report import Compared, format_page
-from gatedcir.ablation.runs import FAILURE, check_folders, command_of, execute, runs_of
+from gatedcir.ablation.runs import FAILURE, command_of, execute, runs_of
 from gatedcir.ablation.same_data import _check_starts
 from gatedcir.ablation.tables import recipes_in, table_of_cells, table_of_runs
 from gatedcir.commands import ablate, train
@@ -163,10 +164,10 @@ def test_a_finished_start_needs_its_weights_and_may_be_moved(tmp_path):
     plain, longer = runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path / "a")
     pretend(plain, 1.0)
     with pytest.raises(UserError, match=f"cell longer starts from {plain.path}, which kept no wei"):
-        _check_starts([longer])
+        _check_starts([longer], [plain, longer])
     (plain.path / "checkpoints").mkdir()
     (plain.path / "checkpoints" / "best.pt").touch()
-    _check_starts([longer])
+    _check_starts([longer], [plain, longer])
     pretend(longer, 2.0)
     (tmp_path / "a").rename(tmp_path / "b")
     check_folders(runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path / "b"))

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from gatedcir.ablation.folders import that_folder
 from gatedcir.ablation.runs import Run
 from gatedcir.ablation.tables import provenance_of
 from gatedcir.assemble.data import features_folder, load_training
@@ -36,7 +37,7 @@ def check_data(runs: Sequence[Run], waiting: Sequence[Run] = ()) -> None:
     if waiting:
         folder = waiting[0].config.data.folder
         first, expected = f"what {folder} holds now", _read(waiting)
-        _check_starts(waiting)
+        _check_starts(waiting, runs)
     for run, found in seen.items():
         if name := changed_split(found, expected):
             raise UserError(
@@ -80,21 +81,17 @@ def _told_of(cell: str | None) -> Iterator[None]:
         raise UserError(f"cell {cell}: {error}") from None
 
 
-def _check_starts(runs: Sequence[Run]) -> None:
-    """UserError if the weights that a run starts from are not there."""
-    for run in runs:
+def _check_starts(waiting: Sequence[Run], runs: Sequence[Run]) -> None:
+    """UserError if the weights that a waiting run starts from are not there."""
+    for run in waiting:
         if run.source is not None and run.source.is_finished():
-            _check_kept(run.source.path, run.cell)
-    for name in dict.fromkeys(run.config.backbone.backbone for run in runs if run.source is None):
+            try:
+                find(run.source.path)
+            except UserError:
+                raise UserError(
+                    f"cell {run.cell} starts from {run.source.path}, which kept no weights; to "
+                    f"train it again, remove {that_folder(run.source, runs)}."
+                ) from None
+    own = (run.config.backbone.backbone for run in waiting if run.source is None)
+    for name in dict.fromkeys(own):
         locate(name)
-
-
-def _check_kept(run: Path, cell: str) -> None:
-    """UserError if a finished run, from which a cell starts, kept no weights."""
-    try:
-        find(run)
-    except UserError:
-        raise UserError(
-            f"cell {cell} starts from {run}, which kept no weights; remove that folder to train "
-            "it again."
-        ) from None
