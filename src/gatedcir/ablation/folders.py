@@ -1,9 +1,8 @@
 """What the folders of an ablation's runs hold already, and whether that still belongs together."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
+from gatedcir.ablation.moved import start_named
 from gatedcir.ablation.runs import Run, check_are_runs
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
@@ -27,7 +26,7 @@ def check_folders(runs: Sequence[Run], others: Sequence[Run] = ()) -> None:
     for run in runs:
         if not _has_begun(run):
             continue
-        before, now = map(_start_named, (read_yaml(run.path / CONFIG_FILE), to_dict(run.config)))
+        before, now = map(start_named, (read_yaml(run.path / CONFIG_FILE), to_dict(run.config)))
         # A resumed run may change these options, but runs that are compared may not.
         also = [
             name
@@ -83,11 +82,3 @@ def _starts(run: Run) -> Iterator[Run]:
 
 def _listed(runs: Sequence[Run]) -> str:
     return ", ".join(dict.fromkeys(str(run.path) for run in runs))
-
-
-def _start_named(options: dict[str, Any]) -> dict[str, Any]:
-    """Options with the name of the run that it starts from. The ablation's folder may be moved."""
-    if options.get("from-run") is None:
-        return options
-    name = "/".join(Path(options["from-run"]).parts[-3:])
-    return {**options, "from-run": name, "backbone": name}

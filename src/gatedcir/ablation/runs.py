@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from gatedcir.ablation.cells import Cell, Grid, chosen
+from gatedcir.ablation.moved import find_start
 from gatedcir.children import start
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE, write_text
@@ -174,9 +175,13 @@ def execute(runs: Sequence[Run], *, jobs: int, engine: Engine | None = None) -> 
     processes of this machine.
 
     Raises:
-        UserError: a folder is in use by another process, before anything is removed.
+        UserError: a folder is in use by another process, before anything is removed, or there is
+            no room to write down where a stopped run's start was moved to.
     """
     check_free(runs)
+    for one in runs:
+        if one.source is not None and goes_on(one.path):
+            find_start(one.path, one.source.path)
     starts: Engine = Processes(Path(), jobs=jobs) if engine is None else engine
     waiting, active = list(runs), dict[Run, Started]()
     # No smoothing: the drawings between two ends would count as waiting for a run.
