@@ -5,7 +5,13 @@ from gatedcir.options.config import Config
 from gatedcir.options.recipe_config import RecipeConfig
 
 _UNTRAINED = ("tiny", "pretrain", "coco", "pretrain_vitL")
-_OF_STAGES = ("bank_temperature", "bank_hardest", "rerank_negatives", "rerank_easy")
+_STAGE_OF = {
+    "bank_temperature": "bank",
+    "bank_hardest": "bank",
+    "rerank_negatives": "rerank",
+    "rerank_easy": "rerank",
+}
+"""Options that have an effect in one stage only."""
 
 
 def check_recipe(config: Config) -> None:
@@ -27,13 +33,12 @@ def check_recipe(config: Config) -> None:
             f"--extra-weight {recipe.extra_weight} has no triplets to weigh; name a file with "
             "--extra-captions."
         )
+    for name, stage in _STAGE_OF.items():
+        if recipe.stage != stage and getattr(recipe, name) != getattr(default, name):
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} belongs to --stage {stage}; pass that, or leave it out.")
     if recipe.stage != "whole":
         _check_stage(config)
-        return
-    for name in _OF_STAGES:
-        if getattr(recipe, name) != getattr(default, name):
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} belongs to a later stage; pass --stage, or leave it out.")
 
 
 def _check_stage(config: Config) -> None:
