@@ -34,6 +34,14 @@ def test_the_run_and_the_stage_may_be_named_by_flags_and_by_a_file(run, tmp_path
     assert found == {"dataset": "CIRR", "backbone": str(run)}
 
 
+@pytest.mark.parametrize("stage", ["whole", "bank", "rerank"])
+def test_a_matcher_stays_only_where_its_search_does(tmp_path, stage):
+    run = tmp_path / "run"
+    written(run / "config.yaml", {**RUN, "model": {"matcher": "itm"}})
+    found = below_flags(["--from", str(run), "--stage", stage])["model"]["matcher"]
+    assert found == ("itm" if stage == "rerank" else "none")
+
+
 def test_a_flag_wins_over_the_stage_of_a_file(run, tmp_path):
     file = written(tmp_path / "file.yaml", {"stage": "bank", "from-run": str(run)})
     found = below_flags(["--config", str(file), "--stage", "whole"])

@@ -58,12 +58,15 @@ def taken(options: Mapping[str, Any], run: Path, *, stage: str) -> dict[str, Any
     Args:
         options: those of the run, nested as in its file.
         run: its folder, which has the weights.
-        stage: of the training. The parts of the model that it trains are added.
+        stage: of the training. The parts of the model that it trains are added. A matcher is left
+            out where the search that it was trained for is trained again.
     """
     found = {n: value for n, value in options.items() if n in _TAKEN and value is not None}
     model = found.get("model", {})
     for name, value in _NEEDS.get(stage, {}).items():
         if model.get(name, "none") == "none":
             model = {**model, name: value}
+    if stage != "rerank" and "matcher" in model:
+        model = {**model, "matcher": "none"}
     model = {name: value for name, value in model.items() if value is not None}
     return {**found, "model": model, "backbone": str(run)}

@@ -2,16 +2,9 @@
 
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config
-from gatedcir.options.recipe_config import RecipeConfig
+from gatedcir.options.recipe_config import STAGE_OF, RecipeConfig
 
 _UNTRAINED = ("tiny", "pretrain", "coco", "pretrain_vitL")
-_STAGE_OF = {
-    "bank_temperature": "bank",
-    "bank_hardest": "bank",
-    "rerank_negatives": "rerank",
-    "rerank_easy": "rerank",
-}
-"""Options that have an effect in one stage only."""
 
 
 def check_recipe(config: Config) -> None:
@@ -33,7 +26,7 @@ def check_recipe(config: Config) -> None:
             f"--extra-weight {recipe.extra_weight} has no triplets to weigh; name a file with "
             "--extra-captions."
         )
-    for name, stage in _STAGE_OF.items():
+    for name, stage in STAGE_OF.items():
         if recipe.stage != stage and getattr(recipe, name) != getattr(default, name):
             flag = name.replace("_", "-")
             raise UserError(f"--{flag} belongs to --stage {stage}; pass that, or leave it out.")
@@ -64,6 +57,11 @@ def _check_stage(config: Config) -> None:
         raise UserError(
             "--stage rerank has no matcher to train; name the run with --from RUN, or pass "
             "--model.matcher itm."
+        )
+    if recipe.rerank == 0:
+        raise UserError(
+            "--stage rerank draws wrong images from the first ones of a search, and --rerank 0 "
+            "leaves none; leave it out."
         )
     if recipe.rerank < recipe.rerank_negatives:
         raise UserError(
