@@ -241,7 +241,7 @@ ARGUMENTS = {
     "make_accelerator": {"device": "auto"},
     "show": {"size": 9},
     "open_checkpoint": {"device": "auto"},
-    "open_evaluator": {"device": "auto"},
+    "open_evaluator": {"device": "auto", "rerank": 50},
     "parse_cirr": {"gallery": "split"},
     "read_yaml": {"examples": "configs/"},
     "ABSI": {"scales": SCALES, "num_heads": 8, "start": "seed"},

@@ -79,5 +79,6 @@ def _run(folder: Path, *words: str) -> str:
     command = [sys.executable, "-m", "gatedcir", *words]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise UserError(f"`gatedcir {words[0]}` failed: {done.stderr.strip().splitlines()[-1]}")
+        said = done.stderr.strip().splitlines() or [f"it ended with the status {done.returncode}"]
+        raise UserError(f"`gatedcir {words[0]}` failed: {said[-1]}")
     return done.stdout

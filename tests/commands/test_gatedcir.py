@@ -164,7 +164,7 @@ def test_a_limit_takes_the_first_triplets_and_says_so(home, cirr_run, tmp_path, 
     [whole], [few] = (load_data(replace(data, limit=n), "val")[0] for n in (None, 2))
     assert few.triplets == whole.triplets[:2] and few.gallery == whole.gallery
     assert few.protocol == whole.protocol.replace(
-        ", synthetic data", f", only the first 2 of {len(whole.triplets)}, synthetic data"
+        ", synthetic data", ", only the first 2 of them, synthetic data"
     )
     [[train_few]] = load_data(replace(data, limit=2), "train")
     used = {name for t in train_few.triplets for name in (t.reference, t.target)}
@@ -176,7 +176,7 @@ def test_a_limit_takes_the_first_triplets_and_says_so(home, cirr_run, tmp_path, 
     made_by = json.loads((run / "provenance.json").read_text())
     assert "only the first 4 of 8" in made_by["data"]["CIRR train"]
     evaluate.main(["--model-path", str(cirr_run), "--limit", "1"])
-    assert "only the first 1 of 6" in capsys.readouterr().out
+    assert "6 queries, only the first 1 of them" in capsys.readouterr().out
     bad(evaluate, ["--model-path", cirr_run, "--limit", 0], "--limit 0", "1 or more")
 
 
@@ -197,7 +197,7 @@ def test_a_submission_takes_the_data_and_categories_of_the_run(home, cirr_run, t
     both = sorted((tmp_path / "both").iterdir())
     assert [path.name for path in both] == ["dress.test.pred.json", "shirt.test.pred.json"]
     assert all(len(json.loads(path.read_text())) == 2 for path in both)
-    assert "only the first 2 of" in capsys.readouterr().out
+    assert "only the first 2 of them" in capsys.readouterr().out
     submit.main([*flags, str(tmp_path / "one"), "--fashioniq-categories", "toptee"])
     assert [path.name for path in (tmp_path / "one").iterdir()] == ["toptee.test.pred.json"]
 

@@ -66,6 +66,17 @@ def test_a_file_that_is_gone_comes_last_of_the_judged_ones(searched):
     assert np.isfinite(found).tolist() == [True, False, False]
 
 
+def test_a_lost_file_keeps_its_similarity_behind_the_judged_ones(searched, monkeypatch):
+    """Of six files, the judge likes the third best and reads neither the first nor the second."""
+    folder, retriever, gallery = searched
+    plain = gallery.search(folder / "p0.png", "make it red", k=6, rerank=0)
+    known = np.array([-np.inf, -np.inf, 9, 7], np.float32)
+    monkeypatch.setattr(retriever, "judge", lambda query, paths, scores: known)
+    hits = gallery.search(folder / "p0.png", "make it red", k=6, rerank=4)
+    assert [h.path for h in hits] == [plain[i].path for i in (2, 3, 0, 1, 4, 5)]
+    assert [h.score for h in hits] == [9, 7, *(plain[i].score for i in (0, 1, 4, 5))]
+
+
 def test_an_image_or_a_text_alone_is_not_judged(searched):
     folder, _, gallery = searched
     for query in ((folder / "p0.png", None), (None, "a dog")):

@@ -127,6 +127,15 @@ def test_the_report_of_tables_alone_opens_no_model(cirr_run, tmp_path, monkeypat
     bad(report, [run, "--output", file], "provenance.json is damaged")
 
 
+def test_runs_of_different_data_sets_are_refused_before_they_are_read(cirr_run, tmp_path):
+    run, file = tmp_path / "run", tmp_path / "report.html"
+    shutil.copytree(cirr_run, run)
+    text = (run / "config.yaml").read_text().replace("dataset: CIRR", "dataset: FashionIQ")
+    (run / "config.yaml").write_text(text)
+    bad(report, [cirr_run, run, "--output", file], "on CIRR and run on FashionIQ", "--dataset")
+    assert not file.exists()
+
+
 def test_a_run_with_markup_in_its_names_is_shown_as_text(cirr_run, tmp_path):
     nasty = "'\"><img src=x onerror=alert(1)>\n..\\<script>"
     run = shutil.copytree(cirr_run, tmp_path / nasty)

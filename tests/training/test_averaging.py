@@ -71,9 +71,12 @@ def test_the_mean_of_runs_is_that_of_their_weights(cirr_run, tmp_path, capsys):
     other = tmp_path / "other.pt"
     doubled = {n: 3 * w if w.is_floating_point() else w for n, w in first.weights.items()}
     said = {**first.provenance, "recipes": ["--loss rcl"]}
-    checkpoint.save(other, replace(first, weights=doubled, provenance=said))
+    elsewhere = {**first.config, "dataset": "FashionIQ"}
+    checkpoint.save(other, replace(first, weights=doubled, provenance=said, config=elsewhere))
     average.main([str(cirr_run), str(other), "--output", str(tmp_path / "mean")])
-    assert f"run: {tmp_path / 'mean'}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"run: {tmp_path / 'mean'}" in printed
+    assert "trained on CIRR and FashionIQ; the mean counts as of CIRR" in printed
     found = checkpoint.load(tmp_path / "mean")
     for name, weight in first.weights.items():
         expected = 2 * weight if weight.is_floating_point() else weight

@@ -235,7 +235,9 @@ def test_no_right_image_is_a_wrong_one():
     ("flags", "words"),
     [
         (["--stage", "bank"], "name its run with --from RUN"),
-        (["--bank-hardest", "5"], "--bank-hardest belongs to a later stage"),
+        (["--bank-hardest", "5"], "--bank-hardest belongs to --stage bank; pass that"),
+        (["--stage", "bank", "--rerank-easy", "4"], "--rerank-easy belongs to --stage rerank"),
+        (["--stage", "rerank", "--bank-hardest", "5"], "--bank-hardest belongs to --stage bank"),
         (["--stage", "bank", "--from", "nowhere"], "there is no run at nowhere"),
     ],
 )

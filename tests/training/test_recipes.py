@@ -96,9 +96,9 @@ def test_further_captions_are_read_in_both_published_forms(tmp_path):
     ("content", "words"),
     [
         ([{**CIRR_FORM, "caption": " "}], "needs a caption"),
-        ([1, 2], r"entry 0 of .* must be an object with the key 'candidate'"),
+        ([1, 2], r"entry 0 of .* must be an object, with reference, target_hard"),
         ([{"candidate": "a", "captions": ["is red"]}], "lacks the key 'target'"),
-        ([{**CIRR_FORM, "reference": "far"}], "no triplet of images that training shows"),
+        ([{**CIRR_FORM, "reference": "far"}], "no triplet of images of the training split"),
         ({}, "must hold a list"),
     ],
 )
@@ -128,7 +128,7 @@ def test_further_captions_are_trained_on_and_counted(home, tmp_path, capsys):
     flags = ["--dataset", "CIRR", "--data-path", str(home / "cirr_dataset"), *SHORT]
     flags += ["--num-epochs", "1", "--extra-captions", str(file), "--extra-weight", "0.5"]
     blip_fine_tune_2.main([*flags, "--validation-frequency", "0", "--output", str(run)])
-    said = "4 further triplets with the weight 0.5 from more.json (--extra-captions)"
+    said = "4 further triplets of 4 entries with the weight 0.5 from more.json (--extra-captions)"
     assert said in capsys.readouterr().out
     provenance = json.loads((run / "provenance.json").read_text())
     assert provenance["recipes"] == [said] and "extra captions more.json" in str(provenance)
@@ -149,7 +149,7 @@ def test_further_captions_may_show_images_that_no_triplet_shows(
     flags += ["--limit", "4", "--batch-size", "4", "--num-epochs", "1", "--extra-captions"]
     blip_fine_tune_2.main([*flags, str(file), "--output", str(tmp_path / "run")])
     out = capsys.readouterr().out
-    assert "4 further triplets with the weight 1.0 from more.json, 1 with other images" in out
+    assert "4 further triplets of 4 entries" in out and "from more.json, 1 with other images" in out
     shown = {one[key] for one in captions[:4] for key in ("reference", "target_hard")}
     assert f"CIRR train: 4 triplets of {len(shown)} images" in out  # as without the file
 

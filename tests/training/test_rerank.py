@@ -1,6 +1,7 @@
 """Reranking: the order that a judge gives, and the stage that trains the model's own."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -160,9 +161,11 @@ def test_evaluation_reranks_and_names_the_ceiling(cirr_run, rerank_run, home, tm
 
 def test_a_page_shows_the_halves_of_a_query_next_to_the_search(rerank_run, tmp_path):
     report.main([str(rerank_run), "--output", str(tmp_path / "report.html"), "--num", "1"])
-    assert f"{rerank_run.name}, its search alone, recall_at1" in (
-        tmp_path / "report.html"
-    ).read_text(encoding="utf-8")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"{rerank_run.name}, its search alone, recall_at1" in page
+    assert "judges the first 50 images" not in page  # there are fewer
+    assert re.search(r"judges the first \d+ images of each query again, in \d+\.\d ms", page)
+    assert "search alone</th>" in page and "which no reranking exceeds" in page
 
 
 def test_the_matcher_judges_each_pair_by_itself(rerank_run, home):
@@ -210,8 +213,8 @@ def test_a_stage_without_a_matcher_is_refused(home, cirr_run):
 
 @pytest.mark.parametrize(("negatives", "easy"), [(2, 0), (2, 3), (9, 9)])
 def test_wrong_images_are_of_the_first_ones_and_of_all(negatives, easy):
-    """Of eight images, two are right and three are the hardest. None of the drawn ones is right."""
-    names = list("abcdefgh")
+    """Of twelve images, two are right and four are the hardest. No drawn one is right, or twice."""
+    names = list("abcdefghijkl")
     data = rerank_stage.JudgedTriplets(
         [Triplet("0", "a", ("b", "c"), ("is red",))],
         {name: torch.tensor(row) for row, name in enumerate(names)},
@@ -220,13 +223,17 @@ def test_wrong_images_are_of_the_first_ones_and_of_all(negatives, easy):
         negatives=negatives,
         easy=easy,
     )
-    data.hardest = torch.tensor([[3, 4, 5, 6, 7, 0]])[:, : max(3, data.negatives)]
+    data.hardest = torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10, 11, 0]])[:, : max(4, data.negatives)]
+    among = {names[i] for i in data.hardest[0].tolist()}
+    seen = []
     for data.epoch in range(9):
         target, *wrong = (names[i] for i in rows_of(data[[0]]))
         assert target in "bc" and not {"b", "c"} & set(wrong)
-        assert len(wrong) == min(negatives, 6) + min(easy, 6)
-        assert len(set(wrong[: data.negatives])) == data.negatives
-        assert set(wrong[: data.negatives]) <= {names[i] for i in data.hardest[0].tolist()}
+        assert len(wrong) == min(negatives, 10) + min(easy, 10)
+        hard, others = wrong[: data.negatives], wrong[data.negatives :]
+        assert set(hard) <= among and all(len(set(s)) == len(s) for s in (hard, others))
+        seen.append(others)
+    assert not easy or (len({tuple(s) for s in seen}) > 1 and {n for s in seen for n in s} - among)
 
 
 def rows_of(batch):

@@ -26,6 +26,7 @@ from gatedcir.models.retriever import ComposedRetriever
 from gatedcir.models.text import Tokenizer
 from gatedcir.models.weights.sources import Pretrained, load
 from gatedcir.options.config import Config, DataConfig
+from gatedcir.options.recipe_config import RecipeConfig
 from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.provenance import recipes_of
 
@@ -85,7 +86,7 @@ def open_evaluator(
     *,
     device: str = "auto",
     found: Pretrained | None = None,
-    rerank: int | None = None,
+    rerank: int = RecipeConfig.rerank,
     reranker: str | None = None,
 ) -> tuple[Evaluator, list[Split]]:
     """A model and a dataset's split, ready to be evaluated together.
@@ -98,7 +99,7 @@ def open_evaluator(
         split: its split.
         device: as `--device` has it.
         found: the earlier result of `load` for this path.
-        rerank: how many images are reranked. None: as many as in training.
+        rerank: how many of the first images are reranked.
         reranker: the cross-encoder that reranks in place of the model's matcher.
 
     Raises:
@@ -120,12 +121,11 @@ def open_evaluator(
     # The folder belongs to training. An evaluation elsewhere or on other images must not fill it.
     source = make_source(config, model, splits, may_write=False)
     evaluator = make_evaluator(config, model, tokenizer, source)
-    most = evaluator.rerank if rerank is None else rerank
     judge = None
     if encoder is not None:
         paths = {name: path for one in splits for name, path in one.paths.items()}
         judge = CrossEncoderReranker(encoder, lambda name: open_image(paths[name]))
-    return replace(evaluator, trained_on=trained_on, rerank=most, judge=judge), splits
+    return replace(evaluator, trained_on=trained_on, rerank=rerank, judge=judge), splits
 
 
 def _dataset_of(run: Checkpoint | None) -> str | None:

@@ -53,7 +53,8 @@ def build(config: Config) -> tuple[ComposedRetriever, Tokenizer]:
     taken = _own_that_fits(_of_same_towers(found, config), model)
     if found.own:
         names = found.own.keys() - taken.keys()
-        left = ", ".join(sorted({re.sub(r"^(scale_towers)\..*", r"\1", name) for name in names}))
+        whole = r"^(scale_towers|query_branch|matcher)\..*"
+        left = ", ".join(sorted({re.sub(whole, r"\1", name) for name in names}))
         say("prompts, temperature and fusion are taken along" + (f", but not {left}" * bool(left)))
     model.load_state_dict(taken, strict=False)
     return model, Tokenizer(found.wordpieces)

@@ -9,6 +9,7 @@ from gatedcir.data.noise import shuffled, shuffled_count
 from gatedcir.data.triplets import Split, Triplet
 from gatedcir.files import digest
 from gatedcir.options.config import Config
+from gatedcir.options.recipe_config import STAGE_OF, RecipeConfig
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,26 @@ def prepare(config: Config, splits: Sequence[Split]) -> Prepared:
         files = ", ".join(file.name for file in recipe.extra_captions)
         left = f", {extra.left_out} with other images are left out" * bool(extra.left_out)
         lines.append(
-            f"{extra.entries} further triplets with the weight {recipe.extra_weight} from {files}"
-            f"{left} (--extra-captions)"
+            f"{len(extra.triplets)} further triplets of {extra.entries} entries with the weight "
+            f"{recipe.extra_weight} from {files}{left} (--extra-captions)"
         )
     if recipe.ema > 0:
-        lines.append(f"--ema {recipe.ema}, where the averages validate better")
+        lines.append(f"--ema {recipe.ema}: the averages count where they validate better")
     if recipe.stage != "whole":
-        lines.append(f"--stage {recipe.stage}, from {config.backbone.backbone}")
+        lines.append(", ".join([*_stage(config), f"from {config.backbone.backbone}"]))
     seen = {f"extra captions {file.name}": digest(file) for file in recipe.extra_captions}
     return Prepared(triplets, weights, lines, seen)
+
+
+def _stage(config: Config) -> list[str]:
+    """The stage of a run, and its options that are not the default."""
+    recipe, default = config.recipe, RecipeConfig()
+    found = [f"--stage {recipe.stage}"]
+    branch = config.model.query_branch
+    if recipe.stage == "bank" and branch != "second":
+        found.append(f"--model.query-branch {branch}")
+    for name, stage in STAGE_OF.items():
+        value = getattr(recipe, name)
+        if stage == recipe.stage and value != getattr(default, name):
+            found.append(f"--{name.replace('_', '-')} {value}")
+    return found

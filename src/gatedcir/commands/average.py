@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         loaded = list(map(with_towers, loaded, options.runs))
     alike = ("model", *to_dict(TransformConfig()))
+    data = list(dict.fromkeys(str(run.config.get("dataset")) for run in loaded))
+    if len(data) > 1:
+        print(f"the runs were trained on {' and '.join(data)}; the mean counts as of {data[0]}")
     mean = mixture.mean_of(loaded, options.runs, alike=alike)
     if options.data.dataset is not None:
         from gatedcir.assemble.evaluator import open_evaluator

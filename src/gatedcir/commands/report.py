@@ -72,6 +72,7 @@ def write(
     from gatedcir.report.sections import report_sections
 
     runs = read_runs(options.runs)
+    _check_data(options, runs)
     found: dict[str, Findings] = {}
     measured: Benchmark | None = None
     for run in runs:
@@ -85,6 +86,17 @@ def write(
     sections = report_sections(runs, found, measured, defaults)
     name = title or f"Report of {', '.join(run.name for run in runs)}"
     write_page(options.output, name, sections, intro=f"{measured.name}, split {options.split}.")
+
+
+def _check_data(options: Options, runs: "Sequence[RunFiles]") -> None:
+    """UserError if the runs have metrics of different data sets."""
+    names = {str(run.config.get("dataset")): run.name for run in reversed(runs)}
+    if options.data.dataset is None and len(names) > 1:
+        (first, run), (other, another) = list(names.items())[-1:-3:-1]
+        raise UserError(
+            f"{run} was trained on {first} and {another} on {other}, which have different metrics; "
+            "give --dataset to evaluate all of them on one, or write a report for each."
+        )
 
 
 def _evaluate(

@@ -12,6 +12,8 @@ from gatedcir.data.annotations import CORRECT, field, read_json
 from gatedcir.data.triplets import Triplet
 from gatedcir.errors import UserError
 
+_FORMS = "with reference, target_hard and caption, or with candidate, target and captions"
+
 
 class Extra(NamedTuple):
     """Further triplets."""
@@ -43,7 +45,9 @@ def read_extra(files: Sequence[Path], images: Collection[str]) -> Extra:
         before = len(found)
         for number, entry in enumerate(content):
             where = f"entry {number} of {file}"
-            is_cirr = isinstance(entry, dict) and "reference" in entry
+            if not isinstance(entry, dict):
+                raise UserError(f"The {where} must be an object, {_FORMS}; {CORRECT}.")
+            is_cirr = "reference" in entry
             keys = ("reference", "target_hard") if is_cirr else ("candidate", "target")
             reference, target = (field(entry, key, str, where=where) for key in keys)
             captions = _captions(entry, where=where)
@@ -57,7 +61,7 @@ def read_extra(files: Sequence[Path], images: Collection[str]) -> Extra:
                 shares.append(1 / len(captions))
         if len(found) == before:
             raise UserError(
-                f"{file} has no triplet of images that training shows; name a file for this data "
+                f"{file} has no triplet of images of the training split; name a file for this data "
                 "set with --extra-captions."
             )
     return Extra(found, shares, entries, left_out)

@@ -115,9 +115,9 @@ def first(split: Split, limit: int, *, train: bool, also: Collection[str] = ()) 
     """
     if limit >= len(split.triplets):
         return split
-    note = f", only the first {limit} of {len(split.triplets)}"
     found = replace(split, triplets=split.triplets[:limit])
     found = only_used(found, also) if train else found
+    note = f", only the first {limit} of {len(split.triplets) if train else 'them'}"
     return replace(found, protocol=found.protocol + note)
 
 

@@ -168,6 +168,7 @@ class Gain:
     ) -> "Gain":
         """That of the parts of a split."""
         ranks = np.concatenate([part.first.target_ranks for part in parts])
+        top = min(top, max(len(part.first.split.gallery) for part in parts))
         return cls(
             top=top,
             before=metrics([part.first for part in parts]),

@@ -43,6 +43,11 @@ def composition_gap(
 ) -> dict[str, Any]:
     """By cutoff: recall of the model and of each half, and what the model adds.
 
+    Args:
+        model: what the model finds. Of one that reranks: what its search finds.
+        image: what the reference alone finds.
+        text: what the text alone finds.
+
     Returns:
         `recall_at1`, ...: a dict with `model`, `image-only` and `text-only` (recalls in percent),
         `gap` (the model minus the better half), `solved_alone` (the percentage of queries that one

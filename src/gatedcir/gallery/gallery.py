@@ -28,7 +28,7 @@ class Hit:
     """A found image."""
 
     score: float
-    """The similarity, from -1 to 1."""
+    """The similarity, from -1 to 1. Of an image that was reranked: the judge's score."""
     path: Path
     rank: int
     """1 for the best image."""
@@ -178,15 +178,16 @@ class Gallery:
     def _judge(self, query: Any, scores: Any, numbers: Any, where: Where | None) -> None:
         """Put images [N] into the order of the matcher or cross-encoder, in place.
 
-        Images whose files are gone or cannot be read come last.
+        Images whose files are gone or cannot be read come last, with their similarity.
         """
         if query.image is None or query.text is None:
             return
         shown = [None if n < 0 else self._folder.catalogue.show(n, where) for n in numbers.tolist()]
         paths = [None if one is None else one.path for one in shown]
         found = self.retriever.judge(query, paths, scores)
-        order = np.lexsort((numbers, -found))
-        scores[:], numbers[:] = found[order], numbers[order]
+        judged = np.isfinite(found)
+        order = np.lexsort((numbers, np.where(judged, 0, -scores), -found))
+        scores[:], numbers[:] = np.where(judged, found, scores)[order], numbers[order]
 
     def add(
         self, *places: str | Path, metadata: str | Path | None = None, skip_broken: bool = False

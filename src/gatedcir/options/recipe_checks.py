@@ -2,10 +2,9 @@
 
 from gatedcir.errors import UserError
 from gatedcir.options.config import Config
-from gatedcir.options.recipe_config import RecipeConfig
+from gatedcir.options.recipe_config import STAGE_OF, RecipeConfig
 
 _UNTRAINED = ("tiny", "pretrain", "coco", "pretrain_vitL")
-_OF_STAGES = ("bank_temperature", "bank_hardest", "rerank_negatives", "rerank_easy")
 
 
 def check_recipe(config: Config) -> None:
@@ -27,13 +26,12 @@ def check_recipe(config: Config) -> None:
             f"--extra-weight {recipe.extra_weight} has no triplets to weigh; name a file with "
             "--extra-captions."
         )
+    for name, stage in STAGE_OF.items():
+        if recipe.stage != stage and getattr(recipe, name) != getattr(default, name):
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} belongs to --stage {stage}; pass that, or leave it out.")
     if recipe.stage != "whole":
         _check_stage(config)
-        return
-    for name in _OF_STAGES:
-        if getattr(recipe, name) != getattr(default, name):
-            flag = name.replace("_", "-")
-            raise UserError(f"--{flag} belongs to a later stage; pass --stage, or leave it out.")
 
 
 def _check_stage(config: Config) -> None:
@@ -59,6 +57,11 @@ def _check_stage(config: Config) -> None:
         raise UserError(
             "--stage rerank has no matcher to train; name the run with --from RUN, or pass "
             "--model.matcher itm."
+        )
+    if recipe.rerank == 0:
+        raise UserError(
+            "--stage rerank draws wrong images from the first ones of a search, and --rerank 0 "
+            "leaves none; leave it out."
         )
     if recipe.rerank < recipe.rerank_negatives:
         raise UserError(

@@ -65,3 +65,12 @@ class RecipeConfig:
     of CIRR (reference, target_hard, caption) or FashionIQ (candidate, target, captions)."""
     extra_weight: Annotated[float, Range(0)] = 1.0
     """Weight of each of those triplets in the loss. One of the data set has the weight 1."""
+
+
+STAGE_OF = {
+    "bank_temperature": "bank",
+    "bank_hardest": "bank",
+    "rerank_negatives": "rerank",
+    "rerank_easy": "rerank",
+}
+"""Options that have an effect in one stage only -> that stage."""

@@ -6,18 +6,14 @@ from typing import Any
 import pandas as pd
 
 from gatedcir.benchmarks.base import Benchmark
-from gatedcir.evaluation.single_inputs import IMAGE, TEXT
 from gatedcir.report.blocks import Block, Card, Cards, Chart, Charts, Section, Table, Text
-from gatedcir.report.findings import KIND_CUTOFF, Findings
-from gatedcir.report.queries import gate_tile
+from gatedcir.report.measured import Found, composition, gate, kinds, recalls
 from gatedcir.report.runs import RunFiles
 from gatedcir.run_folder.provenance import recipes_of
 from gatedcir.visualize.curves import Curve, curve_chart
 
 _COSTS = ("triplets_per_second", "peak_memory_gib")
 _NOT_DRAWN = ("epoch", "step", *_COSTS)
-Found = Mapping[str, Findings]
-"""Findings by the name of a run. A run without weights has none."""
 
 
 def report_sections(
@@ -28,10 +24,10 @@ def report_sections(
         Section("Result", _result(runs, found, benchmark)),
         Section("What was run", _what_was_run(runs, defaults)),
         Section("Training", _training(runs, benchmark)),
-        Section("Recalls", _recalls(found)),
-        Section("What the model adds to one half of the query", _composition(found)),
-        Section("By kind of change", _kinds(found)),
-        Section("The gate", _gate(found)),
+        Section("Recalls", recalls(found)),
+        Section("What the model adds to one half of the query", composition(found)),
+        Section("By kind of change", kinds(found)),
+        Section("The gate", gate(found)),
         *(
             Section(f"Queries of {name}", _sheets(each.sheets, each.confused))
             for name, each in found.items()
@@ -145,100 +141,6 @@ def _panels(
 
 def _is_kept(name: str, keep: Mapping[str, str]) -> bool:
     return name in keep or "gate" in name or "change" in name
-
-
-def _recalls(found: Found) -> list[Block]:
-    if not found:
-        return []
-    rows: dict[str, list[str]] = {}
-    for each in found.values():
-        for name, one in each.examined.intervals.items():
-            rows.setdefault(name, [name]).append(f"{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]")
-    closed = [each.examined.without_gate for each in found.values()]
-    blocks: list[Block] = [
-        Table(
-            ["metric", *found],
-            [row for row in rows.values() if len(row) == len(found) + 1],
-            "In percent, with 95% intervals over queries: Wilson for shares, else bootstrap.",
-        )
-    ]
-    for name, each, without in zip(found, found.values(), closed, strict=True):
-        if without is not None:
-            headline = each.examined.measured.benchmark.headline
-            value = each.examined.measured.metrics[headline]
-            blocks.append(
-                Text(
-                    f"{name}: {headline} is {value:.2f}, and {without[headline]:.2f} when the "
-                    "text changes no visual token."
-                )
-            )
-    return blocks
-
-
-def _composition(found: Found) -> list[Block]:
-    rows = []
-    for name, each in found.items():
-        assert each.examined.composition is not None
-        shown = name if each.examined.gain is None else f"{name}, its search alone"
-        for metric, one in each.examined.composition.items():
-            low, high = one["solved_alone_interval"]
-            rest = "" if one["remainder"] is None else f"{one['remainder']:.2f}"
-            rows.append(
-                [
-                    f"{shown}, {metric}",
-                    *(f"{one[key]:.2f}" for key in ("model", IMAGE, TEXT)),
-                    f"{one['gap']:+.2f}",
-                    f"{one['solved_alone']:.1f}% [{low:.1f}, {high:.1f}]",
-                    f"{rest} (of {one['remainder_count']})",
-                ]
-            )
-    if not rows:
-        return []
-    headings = ["", "model", IMAGE, TEXT, "gap", "one half solves", "model on the rest"]
-    return [
-        Table(headings, rows),
-        Text(
-            "The gap is the model's recall minus that of the better half. Near zero, the model "
-            "does not need both halves of the query."
-        ),
-    ]
-
-
-def _kinds(found: Found) -> list[Block]:
-    kinds = list(dict.fromkeys(row["kind"] for each in found.values() for row in each.kinds[1]))
-    rows = []
-    for kind in kinds:
-        cells, count = [], ""
-        for each in found.values():
-            row = next((one for one in each.kinds[1] if one["kind"] == kind), None)
-            if row is None:
-                cells.append("")
-                continue
-            count = str(row["count"])
-            low, high = row["interval"]
-            cells.append(f"{row['recall']:.1f} [{low:.1f}, {high:.1f}]")
-        rows.append([kind, count, *cells])
-    if not rows:
-        return []
-    sources = " and ".join(dict.fromkeys(each.kinds[0] for each in found.values()))
-    caption = f"recall_at{KIND_CUTOFF} by kind, from {sources}. A query is in each of its kinds."
-    return [Table(["kind", "queries", *found], rows, caption)]
-
-
-def _gate(found: Found) -> list[Block]:
-    blocks: list[Block] = []
-    cards, rows = [], []
-    for name, each in found.items():
-        if each.gate is not None:
-            note = f"mean over channels and {each.gate_queries} queries; colours from 0 to 1"
-            cards.append(Card(name, note, [[gate_tile(each.gate)]]))
-        rows += [[f"{name}, {key}", f"{value:.3f}"] for key, value in each.gate_figures.items()]
-    if cards:
-        blocks.append(Cards(cards))
-    if rows:
-        caption = "How well the map finds what truly changes: 0.5 is chance, 1 is perfect."
-        blocks.append(Table(["figure", "value"], rows, caption))
-    return blocks
 
 
 def _sheets(sheets: Mapping[str, Sequence[Card]], confused: Sequence[Card]) -> list[Block]:

@@ -71,7 +71,7 @@ class JudgedTriplets(LaterTriplets):
         )
 
     def _easy(self, index: int, rng: random.Random) -> list[str]:
-        """Wrong images of a triplet, drawn from all."""
+        """Wrong images of a triplet, drawn from all. One of the hardest may be among them too."""
         right = {self.target_of(index), *self.triplets[index].targets}
         drawn = rng.sample(self.images, min(self.easy + len(right), len(self.images)))
         return [name for name in drawn if name not in right][: self.easy]

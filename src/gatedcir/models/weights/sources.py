@@ -189,7 +189,7 @@ def from_run(run: Checkpoint, file: Path | str) -> Pretrained:
     return Pretrained(
         backbone,
         wordpieces_from_json(run.tokenizer),
-        f"{file} after {run.epoch} epochs",
+        f"{file} after {run.epoch} epoch{'s' * (run.epoch != 1)}",
         own={name: w.float() for name, w in run.weights.items() if not name.startswith(BACKBONE)},
         run=run,
     )
