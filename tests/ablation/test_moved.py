@@ -1,19 +1,13 @@
 """An ablation that was stopped and moved."""
 
 import shutil
-from pathlib import Path
 
 import pandas as pd
-import pytest
-import torch
 import yaml
 from conftest import SHORT
 
 from gatedcir.ablation import runs as runs_module
-from gatedcir.ablation.moved import find_start
 from gatedcir.commands import ablate
-from gatedcir.run_folder import checkpoint
-from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.folder import TRAIN, VALIDATION
 
 
@@ -40,47 +34,9 @@ def test_a_stopped_run_goes_on_where_its_start_lies_now(home, tmp_path, monkeypa
 
     monkeypatch.setattr(runs_module, "start", noted)
     ablate.main([*flags, "--output", str(moved)])
-    assert started == [[*runs_module.TRAINER, "--resume", str(run)]]
+    assert [words[: len(runs_module.TRAINER) + 2] for words in started] == [
+        [*runs_module.TRAINER, "--resume", str(run)]
+    ]
     for table, same in ((TRAIN, ["epoch", "loss"]), (VALIDATION, slice(None))):
         one, two = (pd.read_csv(folder / table).loc[:, same] for folder in (run, other))
         pd.testing.assert_frame_equal(one, two, check_exact=True)
-
-
-@pytest.fixture
-def stopped(tmp_path):
-    """A run with two saved states, and its options."""
-    options = {"from-run": "old/a", "backbone": "old/a", "loss": "rcl"}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(options))
-    (tmp_path / "checkpoints").mkdir()
-    for name, epoch in (("last", 2), ("before_last", 1)):
-        state = Checkpoint({"w": torch.tensor([1.5])}, {}, "", options, {}, epoch, {}, {"best": 3})
-        checkpoint.save(tmp_path / "checkpoints" / f"{name}.pt", state)
-    return tmp_path, options
-
-
-def files_of(run):
-    return {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-
-
-def test_only_the_place_of_the_start_is_written_again(stopped, tmp_path):
-    run, options = stopped
-    before = files_of(run)
-    find_start(run, Path("old/a"))
-    assert files_of(run) == before
-    find_start(run, tmp_path / "new" / "a")
-    place = str(tmp_path / "new" / "a")
-    now = {**options, "from-run": place, "backbone": place}
-    assert yaml.safe_load((run / "config.yaml").read_text()) == now
-    for name, epoch in (("last", 2), ("before_last", 1)):
-        found = checkpoint.load(run / "checkpoints" / f"{name}.pt")
-        assert found.config == now and found.weights["w"].item() == 1.5
-        assert (found.epoch, found.trainer) == (epoch, {"best": 3})
-
-
-def test_a_damaged_state_is_left_to_the_run_that_goes_on(stopped, tmp_path):
-    run, _ = stopped
-    last, before = (run / "checkpoints" / f"{name}.pt" for name in ("last", "before_last"))
-    last.write_bytes(b"torn")
-    find_start(run, tmp_path / "new")
-    assert last.read_bytes() == b"torn"
-    assert checkpoint.load(before).config["from-run"] == str(tmp_path / "new")

@@ -1,8 +1,9 @@
 """What the folders of an ablation's runs hold already, and whether that still belongs together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from gatedcir.ablation.moved import start_named
 from gatedcir.ablation.runs import Run, check_are_runs
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
@@ -26,11 +27,11 @@ def check_folders(runs: Sequence[Run], others: Sequence[Run] = ()) -> None:
     for run in runs:
         if not _has_begun(run):
             continue
-        before, now = map(start_named, (read_yaml(run.path / CONFIG_FILE), to_dict(run.config)))
+        before, now = map(_start_named, (read_yaml(run.path / CONFIG_FILE), to_dict(run.config)))
         # A resumed run may change these options, but runs that are compared may not.
         also = [
             name
-            for name in ("data-path", "validation-frequency", "backbone")
+            for name in ("data-path", "validation-frequency", "from-run", "backbone")
             if before.get(name) != now[name]
         ]
         for flag in (*changed_flags(before, now), *also):
@@ -67,6 +68,14 @@ def _check_starts_stay(runs: Sequence[Run], every: Sequence[Run]) -> None:
             f"{_listed(new)} would be trained again, but other runs went on from the weights "
             f"before; remove {_listed(stale)} too, or name another --output."
         )
+
+
+def _start_named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the name of the run that it starts from, which stays if the folder is moved."""
+    if options.get("from-run") is None:
+        return dict(options)
+    name = "/".join(Path(options["from-run"]).parts[-3:])
+    return {**options, "from-run": name, "backbone": name}
 
 
 def _has_begun(run: Run) -> bool:

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import torch
 
 from gatedcir.ablation.cells import Cell, Grid, chosen
-from gatedcir.ablation.moved import find_start
 from gatedcir.children import start
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE, write_text
@@ -175,13 +174,9 @@ def execute(runs: Sequence[Run], *, jobs: int, engine: Engine | None = None) -> 
     processes of this machine.
 
     Raises:
-        UserError: a folder is in use by another process, before anything is removed, or there is
-            no room to write down where a stopped run's start was moved to.
+        UserError: a folder is in use by another process, before anything is removed.
     """
     check_free(runs)
-    for one in runs:
-        if one.source is not None and goes_on(one.path):
-            find_start(one.path, one.source.path)
     starts: Engine = Processes(Path(), jobs=jobs) if engine is None else engine
     waiting, active = list(runs), dict[Run, Started]()
     # No smoothing: the drawings between two ends would count as waiting for a run.
@@ -230,6 +225,8 @@ def start_run(run: Run, environment: dict[str, str]) -> subprocess.Popen:
     """Start the process of a run, which goes on where it has saved its state."""
     if goes_on(run.path):
         command = [*TRAINER, "--resume", str(run.path)]
+        if run.source is not None:  # which lies elsewhere now if the ablation's folder was moved
+            command += ["--from", str(run.source.path), "--backbone", str(run.source.path)]
         (run.path / FAILURE).unlink(missing_ok=True)
     else:
         shutil.rmtree(run.path, ignore_errors=True)
