@@ -87,6 +87,20 @@ def test_data_batches_and_weights_are_checked_before_the_first_run(home, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_file_that_not_all_cells_saw_is_compared_between_those_that_did(tmp_path):
+    cells = {"a": {}, "b": {"ema": 0.5}, "c": {"ema": 0.6}}
+    runs = runs_of(grid_of(tmp_path, cells, baseline="a", seeds=1), tmp_path)
+    for run in runs:
+        pretend(run, 1.0)
+    with_data(runs[0], train="a")
+    for run, seen in zip(runs[1:], ({"x/more": "1"}, {"y/more": "2"}), strict=True):
+        with_data(run, train="a", **seen)
+    check_data(runs)
+    with_data(runs[2], train="a", **{"x/more": "2"})
+    with pytest.raises(UserError, match=rf"{runs[2].path} saw other .* {runs[1].path} \(x/more"):
+        check_data(runs)
+
+
 def test_cells_of_other_data_are_not_compared(tmp_path, monkeypatch):
     none, gated = runs_of(
         grid_of(tmp_path, {"none": {}, "gated": CELLS["none"]}, seeds=1), tmp_path

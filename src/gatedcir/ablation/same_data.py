@@ -9,7 +9,7 @@ from gatedcir.ablation.runs import Run
 from gatedcir.ablation.tables import provenance_of
 from gatedcir.assemble.data import features_folder, load_training
 from gatedcir.assemble.recipes import prepare
-from gatedcir.data.fingerprint import KEY, changed_split, fingerprints
+from gatedcir.data.fingerprint import KEY, fingerprints
 from gatedcir.errors import UserError
 from gatedcir.models.weights.locations import locate
 from gatedcir.options.checks import check_batch
@@ -33,21 +33,23 @@ def check_data(runs: Sequence[Run], waiting: Sequence[Run] = ()) -> None:
         for run in runs
         if run.is_finished() and (found := provenance_of(run).get(KEY))
     }
-    first, expected = next(iter(seen.items()), ("", {}))
+    first: dict[str, tuple[str, str]] = {}  # split or file -> who saw it first, its fingerprint
     if waiting:
-        folder = waiting[0].config.data.folder
-        first, expected = f"what {folder} holds now", _read(waiting)
+        now = f"what {waiting[0].config.data.folder} holds now"
+        first = {name: (now, value) for name, value in _read(waiting).items()}
         _check_starts(waiting, runs)
     for run, found in seen.items():
-        if name := changed_split(found, expected):
-            raise UserError(
-                f"{run} saw other data than {first} ({name} differs), and cannot be compared; put "
-                "the old data back, name another --output, or remove that run."
-            )
+        for name, value in found.items():
+            other, expected = first.setdefault(name, (run, value))
+            if value != expected:
+                raise UserError(
+                    f"{run} saw other data than {other} ({name} differs), and cannot be compared; "
+                    "put the old data back, name another --output, or remove that run."
+                )
 
 
 def _read(runs: Sequence[Run]) -> dict[str, str]:
-    """The fingerprints of the splits that runs are about to see.
+    """The fingerprints of the splits and the further captions that runs are about to see.
 
     They are read once for each list of further captions, whose triplets count too.
 
@@ -62,11 +64,11 @@ def _read(runs: Sequence[Run]) -> dict[str, str]:
         config = some[0].config
         with _told_of(some[0].cell if files else None):
             train, val = load_training(config, "train", "val", folder=features_folder(config))
-            triplets = prepare(config, train).triplets
+            prepared = prepare(config, train)
         for run in some:
             with _told_of(run.cell):
-                check_batch(run.config, len(triplets), 1)
-        found = fingerprints([*train, *val])
+                check_batch(run.config, len(prepared.triplets), 1)
+        found |= fingerprints([*train, *val]) | prepared.fingerprints
     return found
 
 
