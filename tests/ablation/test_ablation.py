@@ -15,7 +15,8 @@ from PIL import Image
 from gatedcir.ablation import runs as runs_module
 from gatedcir.ablation import same_data
 from gatedcir.ablation.cells import chosen, read_grid, some_cells
-from gatedcir.ablation.runs import ERRORS, FAILURE, check_folders, command_of, execute, runs_of
+from gatedcir.ablation.folders import check_folders
+from gatedcir.ablation.runs import ERRORS, FAILURE, command_of, execute, runs_of
 from gatedcir.ablation.same_data import check_data
 from gatedcir.ablation.tables import metrics_of, table_of_cells, table_of_runs
 from gatedcir.ablation.write import check_place, write_all
@@ -84,6 +85,20 @@ def test_data_batches_and_weights_are_checked_before_the_first_run(home, tmp_pat
     bad(ablate, flags, "cell a: the training split has 8 triplets, fewer than one batch of 64")
     bad(ablate, [*flags, "--batch-size", "8", "--backbone", "no.pt"], "no weights 'no.pt'")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_not_all_cells_saw_is_compared_between_those_that_did(tmp_path):
+    cells = {"a": {}, "b": {"ema": 0.5}, "c": {"ema": 0.6}}
+    runs = runs_of(grid_of(tmp_path, cells, baseline="a", seeds=1), tmp_path)
+    for run in runs:
+        pretend(run, 1.0)
+    with_data(runs[0], train="a")
+    for run, seen in zip(runs[1:], ({"x/more": "1"}, {"y/more": "2"}), strict=True):
+        with_data(run, train="a", **seen)
+    check_data(runs)
+    with_data(runs[2], train="a", **{"x/more": "2"})
+    with pytest.raises(UserError, match=rf"{runs[2].path} saw other .* {runs[1].path} \(x/more"):
+        check_data(runs)
 
 
 def test_cells_of_other_data_are_not_compared(tmp_path, monkeypatch):

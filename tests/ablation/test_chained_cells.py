@@ -1,5 +1,6 @@
 """Cells that start from other cells: how they are read, run in order, and what they amount to."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -12,12 +13,17 @@ from test_ablation import STAND_IN, grid_of, pretend
 from gatedcir.ablation import runs as runs_module
 from gatedcir.ablation.again import kept_runs, sources_of
 from gatedcir.ablation.cells import some_cells
+from gatedcir.ablation.folders import check_folders
 from gatedcir.ablation.report import Compared, format_page
-from gatedcir.ablation.runs import FAILURE, check_folders, execute, runs_of
+from gatedcir.ablation.runs import FAILURE, command_of, execute, runs_of
 from gatedcir.ablation.same_data import _check_starts
-from gatedcir.ablation.tables import table_of_cells, table_of_runs
+from gatedcir.ablation.tables import recipes_in, table_of_cells, table_of_runs
 from gatedcir.commands import ablate, train
 from gatedcir.errors import UserError
+from gatedcir.options.config import Config
+from gatedcir.options.later_stage import below_flags
+from gatedcir.options.parsing import parse, to_dict
+from gatedcir.run_folder.provenance import recipes_before
 
 LATER = {"num-epochs": 1, "learning-rate": 1e-3}
 CELLS = {
@@ -38,7 +44,10 @@ CELLS = {
         ({"a": {"from": "a"}}, "cell a .* starts from itself; leave out from"),
         ({"a": {"from": "b"}, "b": {"from": "a"}}, "cell a .* starts from itself by way of b"),
         ({"a": {"stage": "bank"}}, "cell a .* has --stage bank, .* with from:"),
-        ({"a": {}, "b": {"from": "a", "stage": ["bank"], "backbone": "x"}}, "--backbone x names"),
+        (
+            {"a": {}, "b": {"from": "a", "stage": ["bank"], "backbone": "x"}},
+            "cell b .*: backbone: x names other weights than from: a, which takes that cell's; ",
+        ),
         (
             {"a": {"seeds": 1}, "b": {"from": "a", "seeds": 2}},
             "has seeds: 2, but a, .* has 1; give",
@@ -99,6 +108,32 @@ def test_a_command_names_a_default_that_wins_over_the_run(tmp_path, monkeypatch)
     assert "--model.gated-fusion.strategy" not in words and "--backbone" not in words
 
 
+def test_a_stage_adds_no_part_that_a_cell_turns_off(tmp_path):
+    """The bank stage would add a query branch, also to a source that has none."""
+    cells = {"plain": {}, "bare": {"from": "plain", "stage": "bank"}}
+    cells["bare"] |= {"model": {"query-branch": "none"}}
+    _, run = runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path)
+    command = command_of(run.config, run.source.config)
+    assert command[command.index("--model.query-branch") + 1] == "none"
+    run.source.path.mkdir(parents=True)
+    (run.source.path / "config.yaml").write_text(yaml.safe_dump(to_dict(run.source.config)))
+    words = command[len(runs_module.TRAINER) :]
+    assert parse(Config, words, description="", below=below_flags(words)) == run.config
+
+
+def test_seeds_that_nobody_asked_for_do_not_count(tmp_path):
+    cells = {"plain": {}, "more": {"from": "plain", "seeds": 5, **LATER}}
+    asked = grid_of(tmp_path, cells, baseline="plain", seeds=2)
+    assert [cell.seeds for cell in asked.cells] == [2, 2]
+
+
+def test_the_help_says_which_cells_are_run(capsys):
+    with pytest.raises(SystemExit):
+        ablate.main(["--help-all"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Run only these cells of the grid, the baseline, and the cells that these start" in said
+
+
 def test_runs_wait_for_their_start_and_fail_with_it(tmp_path, monkeypatch):
     trainer = tmp_path / "trainer.py"
     trainer.write_text(STAND_IN)
@@ -129,10 +164,10 @@ def test_a_finished_start_needs_its_weights_and_may_be_moved(tmp_path):
     plain, longer = runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path / "a")
     pretend(plain, 1.0)
     with pytest.raises(UserError, match=f"cell longer starts from {plain.path}, which kept no wei"):
-        _check_starts([longer], 64)
+        _check_starts([longer], [plain, longer])
     (plain.path / "checkpoints").mkdir()
     (plain.path / "checkpoints" / "best.pt").touch()
-    _check_starts([longer], 64)
+    _check_starts([longer], [plain, longer])
     pretend(longer, 2.0)
     (tmp_path / "a").rename(tmp_path / "b")
     check_folders(runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path / "b"))
@@ -156,6 +191,34 @@ def test_the_report_names_the_start(tmp_path):
     assert "| starts from |" in page and "| plain | | longer" not in page
     assert "longer: from: plain" in page and "goes on with that cell's best weights" in page
     assert sources_of(kept_runs(tmp_path, "plain")) == {"longer": "plain"}
+
+
+@pytest.mark.parametrize("before", ["out", "a: b (of 2)/c"])
+def test_the_recipes_of_a_chain_are_named_by_cell_and_once(tmp_path, before):
+    """Also where the ablation was moved since."""
+    cells = {"rcl": {"loss": "rcl"}, "bank": {"from": "rcl", "stage": "bank"}}
+    cells |= {"rerank": {"from": "bank", "stage": "rerank"}, "longer": {"from": "rerank"}}
+
+    def lines_of(run):
+        if run.source is None:
+            return [f"--loss {run.config.recipe.loss}"]
+        stage, folder = run.config.recipe.stage, f"{before}/runs/{run.source.cell}/seed{run.seed}"
+        own = [f"--stage {stage}, from {folder}"] * (stage != "whole")
+        return [*own, *recipes_before(folder, lines_of(run.source))]
+
+    runs = runs_of(grid_of(tmp_path, cells, baseline="rcl", seeds=2), tmp_path / "new")
+    for run in runs:
+        pretend(run, 1.0)
+        file = run.path / "provenance.json"
+        made_by = json.loads(file.read_text()) | {"recipes": lines_of(run)}
+        file.write_text(json.dumps(made_by))
+    bank, rerank = "--stage bank, from rcl", "--stage rerank, from bank"
+    assert recipes_in(runs) == {
+        "rcl": ["--loss rcl"],
+        "bank": [bank, "of rcl: --loss rcl"],
+        "rerank": [rerank, f"of bank: {bank}", "of rcl: --loss rcl"],
+        "longer": [f"of rerank: {rerank}", f"of bank: {bank}", "of rcl: --loss rcl"],
+    }
 
 
 def test_cells_equal_the_commands_that_one_types(home, tmp_path):

@@ -131,7 +131,7 @@ def test_further_captions_are_trained_on_and_counted(home, tmp_path, capsys):
     said = "4 further triplets of 4 entries with the weight 0.5 from more.json (--extra-captions)"
     assert said in capsys.readouterr().out
     provenance = json.loads((run / "provenance.json").read_text())
-    assert provenance["recipes"] == [said] and "extra captions more.json" in str(provenance)
+    assert provenance["recipes"] == [said] and f"extra captions {file}" in str(provenance)
     steps = (run / "train_steps.csv").read_text().splitlines()
     assert len(steps) == 1 + 3  # 12 triplets in batches of 4
 

@@ -220,6 +220,11 @@ def _over(shared: Config, overrides: dict[str, Any], source: Cell | None) -> Con
             raise UserError(f"--{flag} is the same for all cells; leave it out of the grid.")
         if flag == "from-run":
             raise UserError("--from-run is one run for all seeds; name a cell with from:.")
+        if flag == "backbone" and source is not None:
+            raise UserError(
+                f"backbone: {value} names other weights than from: {source.name}, which takes that "
+                "cell's; leave one of them out."
+            )
         merged = _with(merged, keys, value)
     return expand_all(from_dict(Config, merged))
 

@@ -21,9 +21,8 @@ from gatedcir.ablation.cells import Cell, Grid, chosen
 from gatedcir.children import start
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE, write_text
-from gatedcir.options.checks import changed_flags
 from gatedcir.options.config import Config
-from gatedcir.options.parsing import flags_of, read_yaml, to_dict
+from gatedcir.options.parsing import flags_of
 from gatedcir.progress import bar
 from gatedcir.run_folder.checkpoint import goes_on
 from gatedcir.run_folder.claim import LOCK, in_use
@@ -105,34 +104,6 @@ def runs_of(grid: Grid, output: Path) -> list[Run]:
 
     numbers = range(max(cell.seeds for cell in grid.cells))
     return [run_of(cell, n) for n in numbers for cell in grid.cells if n < cell.seeds]
-
-
-def check_folders(runs: Sequence[Run]) -> None:
-    """UserError if a run's folder holds a run with other options, or something that is no run."""
-    check_are_runs(runs)
-    for run in runs:
-        if not (run.path / CONFIG_FILE).is_file():
-            continue
-        before, now = map(_start_named, (read_yaml(run.path / CONFIG_FILE), to_dict(run.config)))
-        # A resumed run may change these options, but runs that are compared may not.
-        also = [
-            name
-            for name in ("data-path", "validation-frequency", "backbone")
-            if before.get(name) != now[name]
-        ]
-        for flag in (*changed_flags(before, now), *also):
-            raise UserError(
-                f"{run.path} was run with another {flag} than this grid asks for; name another "
-                "--output, or remove that folder."
-            )
-
-
-def _start_named(options: dict[str, Any]) -> dict[str, Any]:
-    """Options with the name of the run that it starts from. The ablation's folder may be moved."""
-    if options.get("from-run") is None:
-        return options
-    name = "/".join(Path(options["from-run"]).parts[-3:])
-    return {**options, "from-run": name, "backbone": name}
 
 
 def check_are_runs(runs: Sequence[Run]) -> None:
@@ -254,6 +225,8 @@ def start_run(run: Run, environment: dict[str, str]) -> subprocess.Popen:
     """Start the process of a run, which goes on where it has saved its state."""
     if goes_on(run.path):
         command = [*TRAINER, "--resume", str(run.path)]
+        if run.source is not None:  # which lies elsewhere now if the ablation's folder was moved
+            command += ["--from", str(run.source.path), "--backbone", str(run.source.path)]
         (run.path / FAILURE).unlink(missing_ok=True)
     else:
         shutil.rmtree(run.path, ignore_errors=True)

@@ -6,6 +6,7 @@ share a seed). A column is empty if there is no value.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,13 +139,32 @@ def queries_of(run: Run) -> int | None:
 
 
 def recipes_in(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Cell -> each line on a recipe of its finished runs, once. Cells without one are left out."""
+    """Cell -> each line on a recipe of its finished runs, once. Cells without one are left out.
+
+    A line names cells in the place of the folders of their runs.
+    """
     found: dict[str, list[str]] = {}
     for run in runs:
         for line in recipes_of(provenance_of(run)) if run.is_finished() else ():
-            if line not in (said := found.setdefault(run.cell, [])):
+            if (line := _with_cells(line, run)) not in (said := found.setdefault(run.cell, [])):
                 said.append(line)
     return found
+
+
+def _with_cells(line: str, run: Run) -> str:
+    """A line on a recipe with a cell's name in the place of folders.
+
+    A run repeats each line of its source as "of FOLDER: LINE". Along a chain the folders add up, of
+    which only the last one says whose line it is.
+    """
+    about, source = "", run.source
+    while source is not None:
+        # The ablation's folder may have been moved since.
+        folder = ".*?" + re.escape(str(Path(*source.path.parts[-3:])))
+        if (later := re.fullmatch(f"of {folder}: (.*)", line, re.DOTALL)) is None:
+            return about + re.sub(f"(, from ){folder}$", rf"\1{source.cell}", line)
+        line, about, source = later[1], f"of {source.cell}: ", source.source
+    return about + line
 
 
 def _interval(name: str, found: Estimate) -> dict[str, float]:

@@ -61,7 +61,7 @@ def prepare(config: Config, splits: Sequence[Split]) -> Prepared:
         lines.append(f"--ema {recipe.ema}: the averages count where they validate better")
     if recipe.stage != "whole":
         lines.append(", ".join([*_stage(config), f"from {config.backbone.backbone}"]))
-    seen = {f"extra captions {file.name}": digest(file) for file in recipe.extra_captions}
+    seen = {f"extra captions {file}": digest(file) for file in recipe.extra_captions}
     return Prepared(triplets, weights, lines, seen)
 
 

@@ -31,7 +31,8 @@ class Options:
     training: Annotated[Config, tyro.conf.arg(name="")] = SHARED
     """Options that all cells share. --output is the folder for all runs and the report."""
     cells: tuple[str, ...] = ()
-    """Run only these cells of the grid, and the baseline. Without it: all."""
+    """Run only these cells of the grid, the baseline, and the cells that these start from. Without
+    it: all."""
     seeds: int = 5
     """Seeds of every cell. A cell may ask for fewer."""
     jobs: int = 1
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _check(options)
     from gatedcir.ablation.cells import read_grid, some_cells
     from gatedcir.ablation.engines import ENGINES
-    from gatedcir.ablation.runs import check_folders, check_free, execute, runs_of
+    from gatedcir.ablation.folders import check_folders
+    from gatedcir.ablation.runs import check_free, execute, runs_of
     from gatedcir.ablation.same_data import check_data
     from gatedcir.ablation.write import check_place, write_all
     from gatedcir.run_folder.claim import Claim
@@ -56,14 +58,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     given = options.training.run
     shared = replace(options.training, run=replace(given, output=None))
-    grid = some_cells(read_grid(options.grid, shared, seeds=options.seeds), options.cells)
+    whole = read_grid(options.grid, shared, seeds=options.seeds)
+    grid = some_cells(whole, options.cells)
     dataset = shared.data.dataset
     output = given.output or RUNS / f"ablation-{options.grid.stem}-{dataset.lower()}"
     runs = runs_of(grid, output)
     check_place(output)
     claim = Claim(output, "--output")
     try:
-        check_folders(runs)
+        check_folders(runs, runs_of(whole, output))
         waiting = [run for run in runs if not run.is_finished()]
         check_data(runs, waiting)
         before = len(runs) - len(waiting)

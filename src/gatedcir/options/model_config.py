@@ -92,7 +92,7 @@ class ModelConfig:
     """Arguments of the neck as NAME=VALUE, such as num_levels=3 or pool_sizes=1,2,4."""
     query_branch: Seldom[Literal["none", "second", "both"]] = "none"
     """A copy of the Q-Former that encodes queries, while the model's own one encodes images.
-    second: for the pass over prompts and text, as --stage bank takes it. both: for the fusion pass
+    second: for the pass over prompts and text, as the bank stage has it. both: for the fusion pass
     too."""
     matcher: Seldom[Literal["none", "itm"]] = "none"
     """What judges the first images of a search again. itm: BLIP-2's image-text matching over
