@@ -48,6 +48,13 @@ def test_a_flag_wins_over_the_stage_of_a_file(run, tmp_path):
     assert found["model"] == RUN["model"]
 
 
+def test_a_file_with_a_stage_alone_is_asked_for_the_run(tmp_path):
+    words = ["--config", str(written(tmp_path / "file.yaml", {"stage": "bank"}))]
+    with pytest.raises(UserError, match=r"--stage bank goes on with .* name its run with --from"):
+        below_flags(words)
+    assert below_flags([*words, "--dataset", "CIRR"]) == {}
+
+
 def test_help_reads_no_file(tmp_path):
     assert below_flags(["--config", str(tmp_path / "gone.yaml"), "--help"]) == {}
     with pytest.raises(UserError, match=r"no config file .*gone\.yaml"):

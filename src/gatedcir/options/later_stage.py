@@ -14,7 +14,7 @@ from gatedcir.options.paths import expand
 _TAKEN = {"model", *to_dict(DataConfig("CIRR")), *to_dict(TransformConfig())}
 _NEEDS = {"bank": {"query-branch": "second"}, "rerank": {"matcher": "itm"}}
 """The parts of the model that a stage trains."""
-_OTHER_WAYS = {"--dataset", "--config", "--resume"}
+_OTHER_WAYS = {"--dataset", "--resume"}
 """Flags that say where the options of a later stage come from."""
 _HELP = {"--help", "--help-all", "-h"}
 
