@@ -172,7 +172,7 @@ def test_a_finished_start_needs_its_weights_and_may_be_moved(tmp_path):
     (tmp_path / "a").rename(tmp_path / "b")
     check_folders(runs_of(grid_of(tmp_path, cells, baseline="plain", seeds=1), tmp_path / "b"))
     cells["longer"]["from"], cells["other"] = "other", {"ema": 0.5}
-    with pytest.raises(UserError, match="longer/seed0 was run with another from-run"):
+    with pytest.raises(UserError, match="longer/seed0 was run with another from than"):
         check_folders(runs_of(grid_of(tmp_path, cells, baseline="plain"), tmp_path / "b"))
 
 

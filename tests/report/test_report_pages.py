@@ -133,7 +133,15 @@ def test_runs_of_different_data_sets_are_refused_before_they_are_read(cirr_run, 
     text = (run / "config.yaml").read_text().replace("dataset: CIRR", "dataset: FashionIQ")
     (run / "config.yaml").write_text(text)
     bad(report, [cirr_run, run, "--output", file], "on CIRR and run on FashionIQ", "--dataset")
+    words = [cirr_run, run, "--output", file, "--no-evaluate", "--dataset", "CIRR"]
+    bad(report, words, "which have different metrics; write a report for each")
     assert not file.exists()
+    other = shutil.copytree(run, tmp_path / "other")  # triplets of one's own have equal metrics
+    for one in (run, other):
+        own = text.replace("dataset: FashionIQ", f"dataset: {one.name}.jsonl")
+        (one / "config.yaml").write_text(own)
+    report.main([str(run), str(other), "--output", str(file), "--no-evaluate"])
+    assert file.exists()
 
 
 def test_a_run_with_markup_in_its_names_is_shown_as_text(cirr_run, tmp_path):

@@ -113,11 +113,15 @@ def test_runs_of_different_models_have_no_mean(cirr_run):
     first = checkpoint.load(cirr_run / "checkpoints" / "best.pt")
     name = "backbone.text_projection.weight"
     wider = {**first.weights, name: first.weights[name].repeat(2, 1)}
-    names, alike = ["one", "two"], ["model", "target-ratio"]
+    names = ["one", "two"]
+    model = {n: value for n, value in first.config["model"].items() if n != "query-branch"}
+    older = replace(first, config={**first.config, "model": model})  # before there was this option
+    mixture.mean_of([first, older], names, changed=average.changed)
+    branch = {**first.config, "model": {**model, "query-branch": "second"}}
     for other, words in (
         (replace(first, weights=wider), "weights of other sizes"),
-        (replace(first, config={**first.config, "model": {}}), "another model"),
+        (replace(first, config=branch), "another model.query-branch"),
         (replace(first, config={**first.config, "target-ratio": 9.0}), "another target-ratio"),
     ):
         with pytest.raises(UserError, match=f"two has {words} than one"):
-            mixture.mean_of([first, other], names, alike=alike)
+            mixture.mean_of([first, other], names, changed=average.changed)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,14 +11,18 @@ from conftest import SHORT, bad
 
 import blip_fine_tune_2
 import blip_validate
+from gatedcir.assemble.recipes import CAPTIONS
 from gatedcir.commands import compare
 from gatedcir.commands import report as make_report
 from gatedcir.data.extra import read_extra
 from gatedcir.data.noise import shuffled, shuffled_count
 from gatedcir.data.triplets import Triplet
 from gatedcir.errors import UserError
+from gatedcir.options.config import Config, DataConfig, RunConfig
 from gatedcir.run_folder import checkpoint
+from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.training.losses import CONTRASTS, weighted
+from gatedcir.training.resume import check_same_data
 
 
 def triplets(count):
@@ -134,6 +139,14 @@ def test_further_captions_are_trained_on_and_counted(home, tmp_path, capsys):
     assert provenance["recipes"] == [said] and f"extra captions {file}" in str(provenance)
     steps = (run / "train_steps.csv").read_text().splitlines()
     assert len(steps) == 1 + 3  # 12 triplets in batches of 4
+
+
+def test_a_run_goes_on_with_the_same_further_captions_only():
+    config = Config(DataConfig("CIRR"), run=RunConfig(resume=Path("run")))
+    before = Checkpoint({}, {}, "", {}, {"fingerprints": {f"{CAPTIONS}x.json": "1"}}, 1, {})
+    check_same_data(config, before, {f"{CAPTIONS}x.json": "1"})
+    with pytest.raises(UserError, match=r"x\.json is not the file that run was trained on; put"):
+        check_same_data(config, before, {f"{CAPTIONS}x.json": "2"})
 
 
 @pytest.mark.parametrize("stage", ["whole", "bank"])

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -129,6 +130,17 @@ def test_a_stage_that_was_stopped_within_an_epoch_goes_on_as_if_it_had_not(
     flags = flags_of(cirr_run, tmp_path / "run", "--save-every-steps", "1")
     interrupted(monkeypatch, flags, step=2)
     assert_goes_on(tmp_path / "run", epoch=0, steps=1, whole=rerank_run)
+
+
+def test_a_stage_whose_start_was_moved_is_told_where(cirr_run, tmp_path, monkeypatch):
+    first, run = shutil.copytree(cirr_run, tmp_path / "first"), tmp_path / "run"
+    interrupted(monkeypatch, flags_of(first, run, "--save-every-steps", "1"), step=2)
+    moved = first.rename(tmp_path / "moved")
+    bad(blip_fine_tune_2, ["--resume", run], "first, where no weights are now", "with --backbone")
+    blip_fine_tune_2.main(["--resume", str(run), "--backbone", str(moved)])
+    said = checkpoint.load(run).provenance["recipes"]
+    assert said[0] == f"--stage rerank, --rerank-negatives 3, from {first}"
+    assert str(moved) not in str(said)
 
 
 def test_a_stage_whose_matcher_guesses_says_so_once(cirr_run, tmp_path, capsys):

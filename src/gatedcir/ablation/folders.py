@@ -31,12 +31,13 @@ def check_folders(runs: Sequence[Run], others: Sequence[Run] = ()) -> None:
         # A resumed run may change these options, but runs that are compared may not.
         also = [
             name
-            for name in ("data-path", "validation-frequency", "from-run", "backbone")
+            for name in ("data-path", "validation-frequency", "backbone")
             if before.get(name) != now[name]
         ]
         for flag in (*changed_flags(before, now), *also):
+            name = "from" if flag == "from-run" else flag
             raise UserError(
-                f"{run.path} was run with another {flag} than this grid asks for; name another "
+                f"{run.path} was run with another {name} than this grid asks for; name another "
                 f"--output, or remove {that_folder(run, [*runs, *others])}."
             )
     _check_starts_stay(runs, [*runs, *others])

@@ -226,7 +226,7 @@ def start_run(run: Run, environment: dict[str, str]) -> subprocess.Popen:
     if goes_on(run.path):
         command = [*TRAINER, "--resume", str(run.path)]
         if run.source is not None:  # which lies elsewhere now if the ablation's folder was moved
-            command += ["--from", str(run.source.path), "--backbone", str(run.source.path)]
+            command += ["--backbone", str(run.source.path)]
         (run.path / FAILURE).unlink(missing_ok=True)
     else:
         shutil.rmtree(run.path, ignore_errors=True)

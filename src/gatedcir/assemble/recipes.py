@@ -11,6 +11,8 @@ from gatedcir.files import digest
 from gatedcir.options.config import Config
 from gatedcir.options.recipe_config import STAGE_OF, RecipeConfig
 
+CAPTIONS = "extra captions "  # begins the name of a fingerprint, and a file's path ends it
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -61,7 +63,7 @@ def prepare(config: Config, splits: Sequence[Split]) -> Prepared:
         lines.append(f"--ema {recipe.ema}: the averages count where they validate better")
     if recipe.stage != "whole":
         lines.append(", ".join([*_stage(config), f"from {config.backbone.backbone}"]))
-    seen = {f"extra captions {file}": digest(file) for file in recipe.extra_captions}
+    seen = {f"{CAPTIONS}{file}": digest(file) for file in recipe.extra_captions}
     return Prepared(triplets, weights, lines, seen)
 
 

@@ -2,16 +2,17 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from gatedcir.commands.evaluate import DataOfRun
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_new_folder
+from gatedcir.options.checks import changed_flags
 from gatedcir.options.config import Device, NewFolder, TransformConfig
 from gatedcir.options.parsing import parse, to_dict
 
@@ -49,11 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         from gatedcir.models.weights.sources import with_towers
 
         loaded = list(map(with_towers, loaded, options.runs))
-    alike = ("model", *to_dict(TransformConfig()))
     data = list(dict.fromkeys(str(run.config.get("dataset")) for run in loaded))
     if len(data) > 1:
         print(f"the runs were trained on {' and '.join(data)}; the mean counts as of {data[0]}")
-    mean = mixture.mean_of(loaded, options.runs, alike=alike)
+    mean = mixture.mean_of(loaded, options.runs, changed=changed)
     if options.data.dataset is not None:
         from gatedcir.assemble.evaluator import open_evaluator
         from gatedcir.evaluation.evaluator import validate
@@ -75,3 +75,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
     mixture.write(mean, options.output)
     print(f"run: {options.output}")
+
+
+def changed(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    """The options of model and transform in which two runs differ.
+
+    A run of an earlier version lacks some. Their defaults count.
+    """
+    alike = ("model", *to_dict(TransformConfig()))
+    one, other = ({name: each[name] for name in alike if name in each} for each in (one, other))
+    return changed_flags(dict(one), dict(other))

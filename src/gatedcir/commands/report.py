@@ -1,6 +1,7 @@
 """Show runs as one page: what was run, how it went, what is found, and what is not."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -90,12 +91,21 @@ def write(
 
 def _check_data(options: Options, runs: "Sequence[RunFiles]") -> None:
     """UserError if the runs have metrics of different data sets."""
-    names = {str(run.config.get("dataset")): run.name for run in reversed(runs)}
-    if options.data.dataset is None and len(names) > 1:
-        (first, run), (other, another) = list(names.items())[-1:-3:-1]
+    from gatedcir.benchmarks.registry import benchmark
+
+    if options.evaluate and options.data.dataset is not None:
+        return
+    seen: dict[str, tuple[str, str]] = {}  # headline -> run, data set
+    for run in runs:
+        dataset = str(run.config.get("dataset"))
+        with suppress(UserError):  # a data set of one's own that is gone
+            seen.setdefault(benchmark(dataset).headline, (run.name, dataset))
+    if len(seen) > 1:
+        (first, data), (other, more) = list(seen.values())[:2]
+        way = "give --dataset to evaluate all of them on one, or " * options.evaluate
         raise UserError(
-            f"{run} was trained on {first} and {another} on {other}, which have different metrics; "
-            "give --dataset to evaluate all of them on one, or write a report for each."
+            f"{first} was trained on {data} and {other} on {more}, which have different metrics; "
+            f"{way}write a report for each."
         )
 
 

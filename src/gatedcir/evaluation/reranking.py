@@ -59,7 +59,7 @@ class MatchReranker:
     runs_on: Device = CPU
     search: float = 2.0
     """Weight of the search's similarity, divided by the temperature, next to the logit. Measured:
-    with 1 to 3 the recall of scenes hardly differs, and that of garments is best with 2."""
+    with 1 to 3 the mean of scenes differs by 0.4 at most, and that of garments is best with 2."""
     _seen: dict[str, Tensor] = field(default_factory=dict)
 
     @torch.inference_mode()

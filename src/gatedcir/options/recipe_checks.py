@@ -15,9 +15,11 @@ def check_recipe(config: Config) -> None:
             f"--ema {recipe.ema} needs a validation to show whether it helps; leave "
             "--validation-frequency 0 out."
         )
-    if recipe.from_run is not None and config.backbone.backbone != str(recipe.from_run):
+    # A run that goes on may find its start in another place.
+    named = None if config.run.resume is not None else recipe.from_run
+    if named is not None and config.backbone.backbone != str(named):
         raise UserError(
-            f"--from {recipe.from_run} takes that run's weights, and --backbone "
+            f"--from {named} takes that run's weights, and --backbone "
             f"{config.backbone.backbone} names others; leave one of them out (--config may hold "
             "the latter)."
         )
@@ -54,8 +56,9 @@ def _check_stage(config: Config) -> None:
     if recipe.stage != "rerank":
         return
     if config.model.matcher == "none":
+        way = "name the run with --from RUN, or" if recipe.from_run is None else "leave it out, or"
         raise UserError(
-            "--stage rerank has no matcher to train; name the run with --from RUN, or pass "
+            f"--stage rerank has no matcher to train with --model.matcher none; {way} pass "
             "--model.matcher itm."
         )
     if recipe.rerank == 0:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gatedcir.options.marks import FREE_ON_RESUME, Range, Seldom
+from gatedcir.options.marks import Range, Seldom
 
 Rerank = Annotated[
     int,
@@ -43,7 +43,7 @@ class RecipeConfig:
     """What is trained. whole: the model, against the targets of each batch. bank: only what encodes
     queries, against the features of all training images (--from RUN). rerank: what judges the first
     images of a search again (--from RUN)."""
-    from_run: Annotated[Path | None, FREE_ON_RESUME, tyro.conf.arg(aliases=("--from",))] = None
+    from_run: Annotated[Path | None, tyro.conf.arg(aliases=("--from",))] = None
     """The run whose model, data and transform a later stage goes on with. Flags win over them."""
     bank_temperature: Seldom[Annotated[float, Range(0, below=0.5)]] = 0.05
     """Temperature at which the bank stage starts, as published. 0: that of the run."""
@@ -58,7 +58,7 @@ class RecipeConfig:
     rerank_negatives: Seldom[Annotated[int, Range(1)]] = 7
     """How many wrong images of its first --rerank a triplet sees in a step of the rerank stage."""
     rerank_easy: Seldom[Annotated[int, Range(0)]] = 0
-    """How many wrong images of all training images it sees too. They help a matcher to begin whose
+    """How many wrong images of all training images it sees too. They help a matcher to start whose
     loss stays that of a guess, because the first images are nearly alike."""
     extra_captions: tuple[Path, ...] = ()
     """JSON files with further triplets of the training images, in the published form of extensions

@@ -3,9 +3,10 @@
 Source: model soups (Wortsman et al., ICML 2022).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -19,21 +20,24 @@ from gatedcir.run_folder.provenance import RECIPES, provenance, recipes_before, 
 
 
 def mean_of(
-    runs: Sequence[Checkpoint], names: Sequence[Path], *, alike: Collection[str]
+    runs: Sequence[Checkpoint],
+    names: Sequence[Path],
+    *,
+    changed: Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]],
 ) -> Checkpoint:
     """The checkpoint with the mean weights. Everything else is that of the first run.
 
     Args:
         runs: two or more.
         names: what messages call them.
-        alike: options that all runs must share.
+        changed: two configs -> the options that all runs must share, and in which these differ.
 
     Raises:
         UserError: their models differ, so that a mean makes no sense.
     """
     first = runs[0]
     for run, name in zip(runs, names, strict=True):
-        differs = [key for key in alike if run.config.get(key) != first.config.get(key)]
+        differs = list(changed(run.config, first.config))
         if differs or _sizes(run) != _sizes(first):
             what = f"another {differs[0]}" if differs else "weights of other sizes"
             raise UserError(

@@ -106,7 +106,7 @@ def remark_on_matcher(loss: float, *, chance: float, easy: int) -> str | None:
     way = (
         "train longer, or with a higher --learning-rate"
         if easy
-        else "its wrong images may be too much alike to begin with; "
+        else "its wrong images may be too much alike for it to start learning; "
         "try --rerank-negatives 3 --rerank-easy 4"
     )
     return f"the matcher's loss is {loss:.2f}, where a guess has {chance:.2f}: {way}."

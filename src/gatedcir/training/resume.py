@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from gatedcir.assemble.data import is_synthetic
+from gatedcir.assemble.recipes import CAPTIONS
 from gatedcir.benchmarks.registry import benchmark
 from gatedcir.data.fingerprint import KEY as FINGERPRINTS
 from gatedcir.data.fingerprint import changed_split
 from gatedcir.errors import UserError, is_lack_of_memory, reason_of
 from gatedcir.files import NotReadError
+from gatedcir.models.weights.locations import locate
 from gatedcir.options.checks import changed_flags
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config
@@ -95,6 +97,20 @@ def _newest(folder: Path) -> Checkpoint | None:
     return found
 
 
+def check_start(config: Config) -> None:
+    """UserError if the weights that a resumed run started from are where they were no more."""
+    name = config.backbone.backbone
+    try:
+        locate(name)
+    except UserError as error:
+        if config.recipe.from_run is None:
+            raise
+        raise UserError(
+            f"{config.run.resume} started from {name}, where no weights are now; name their new "
+            "place with --backbone."
+        ) from error
+
+
 def check_same_data(config: Config, resumed: Checkpoint, found: Mapping[str, str]) -> None:
     """UserError if the splits differ from those that a run was trained on.
 
@@ -104,6 +120,11 @@ def check_same_data(config: Config, resumed: Checkpoint, found: Mapping[str, str
         found: the fingerprints of the splits that were read.
     """
     if name := changed_split(resumed.provenance.get(FINGERPRINTS, {}), found):
+        if name.startswith(CAPTIONS):
+            raise UserError(
+                f"{name.removeprefix(CAPTIONS)} is not the file that {config.run.resume} was "
+                "trained on; put the old one back, or start a new run in another folder."
+            )
         path = resumed.config.get("data-path")
         before = replace(config.data, data_path=Path(path) if path else None).folder
         raise UserError(

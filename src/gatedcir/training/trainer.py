@@ -37,7 +37,7 @@ from gatedcir.run_folder.checkpoint import Checkpoint
 from gatedcir.run_folder.provenance import RECIPES, provenance, recipes_before
 from gatedcir.training.health import StepLosses, check_progress, check_weights
 from gatedcir.training.loss_watch import LossWatch
-from gatedcir.training.resume import check_same_data, remarks, told_of
+from gatedcir.training.resume import check_same_data, check_start, remarks, told_of
 from gatedcir.training.saving import Saving
 from gatedcir.training.sharding import gathered
 from gatedcir.training.so_far import SoFar
@@ -199,8 +199,13 @@ def prepare(
             print(line)
     triplets = prepared.triplets
     check_batch(config, len(triplets), accelerator.num_processes)
+    if resumed is not None:
+        check_start(config)
     model, tokenizer = build(config)
     before = recipes_before(config.backbone.backbone, model.backbone.recipes)
+    said = [*prepared.remarks, *before]
+    if resumed is not None:  # whatever weights are named now
+        said = resumed.provenance.get(RECIPES, said)
     if accelerator.is_main_process:
         print("\n".join(before), end="\n" * bool(before))
     weights = None if resumed is None else with_own_towers(resumed, model)
@@ -247,7 +252,7 @@ def prepare(
             "triplets": len(triplets),
             "queries": {split.name: len(split.triplets) for split in splits},
             FINGERPRINTS: found,
-            RECIPES: [*prepared.remarks, *before],
+            RECIPES: said,
         },
         resumed=resumed,
         towers=towers,
