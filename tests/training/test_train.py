@@ -21,7 +21,7 @@ from gatedcir.data.sources import FeatureSource, PixelSource
 from gatedcir.data.triplets import evaluation_text
 from gatedcir.errors import UserError
 from gatedcir.models.weights.tower import without_towers
-from gatedcir.options.checks import changed_flags
+from gatedcir.options.changes import changed_flags
 from gatedcir.options.command_line import options_of
 from gatedcir.options.config import Config, DataConfig
 from gatedcir.options.parsing import parse, to_dict

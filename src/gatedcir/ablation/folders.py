@@ -7,7 +7,7 @@ from typing import Any
 from gatedcir.ablation.runs import Run, check_are_runs
 from gatedcir.errors import UserError
 from gatedcir.files import CONFIG_FILE
-from gatedcir.options.checks import changed_flags
+from gatedcir.options.changes import changed_flags
 from gatedcir.options.parsing import read_yaml, to_dict
 from gatedcir.run_folder.checkpoint import goes_on
 

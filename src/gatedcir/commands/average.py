@@ -12,7 +12,7 @@ import tyro
 from gatedcir.commands.evaluate import DataOfRun
 from gatedcir.commands.main import COMMANDS
 from gatedcir.errors import UserError, check_new_folder
-from gatedcir.options.checks import changed_flags
+from gatedcir.options.changes import changed_flags
 from gatedcir.options.config import Device, NewFolder, TransformConfig
 from gatedcir.options.parsing import parse, to_dict
 

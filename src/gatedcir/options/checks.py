@@ -1,18 +1,15 @@
 """Options that can be parsed but make no sense, alone or together."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from gatedcir.errors import UserError
 from gatedcir.features.folder import check_parent
 from gatedcir.models.gated_fusion.strategies import gives_gate, strategy
 from gatedcir.multiscale.scale_sizes import check_scales
-from gatedcir.options.command_line import by_name
-from gatedcir.options.config import BackboneConfig, Config, DataConfig, LossConfig, RunConfig
+from gatedcir.options.config import BackboneConfig, Config, LossConfig, RunConfig
 from gatedcir.options.model_config import ModelConfig
-from gatedcir.options.parsing import check_numbers, several, to_dict
+from gatedcir.options.parsing import check_numbers, several
 from gatedcir.options.recipe_checks import check_recipe
 from gatedcir.plugins import is_path
 
@@ -203,40 +200,6 @@ def check_negatives(batch_size: int, processes: int) -> None:
             f"a batch of {batch_size} has no negatives to contrast with; pass --batch-size 2 or "
             "more."
         )
-
-
-def changed_flags(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Flags that would make it another training. Fields with the mark `FREE_ON_RESUME` may change.
-
-    If one of the two lacks an option, its default counts. An option that no longer exists is off.
-    """
-    before = {_own_name(name, prefix): value for name, value in before.items()}
-    for name in dict.fromkeys((*before, *after)):
-        default = _DEFAULTS.get(prefix + name, False)
-        old, new = before.get(name, default), after.get(name, default)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from changed_flags(old, new, f"{prefix}{name}.")
-        elif old != new and prefix + name not in _FREE:
-            yield prefix + name
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
-def _own_name(name: str, prefix: str) -> str:
-    """The name that an option has now, from any of its names."""
-    option = _OPTIONS.get(f"--{prefix}{name}")
-    return name if option is None else option.flag.removeprefix(f"--{prefix}")
-
-
-_OPTIONS = by_name(Config)
-_FREE = {option.flag.removeprefix("--") for option in _OPTIONS.values() if option.free_on_resume}
-_DEFAULTS = dict(_flat(to_dict(Config(DataConfig("CIRR")))))
 
 
 def check_batch(config: Config, triplets: int, processes: int) -> None:

@@ -14,7 +14,7 @@ from gatedcir.data.fingerprint import changed_split
 from gatedcir.errors import UserError, is_lack_of_memory, reason_of
 from gatedcir.files import NotReadError
 from gatedcir.models.weights.locations import locate
-from gatedcir.options.checks import changed_flags
+from gatedcir.options.changes import changed_flags
 from gatedcir.options.command_line import by_name
 from gatedcir.options.config import Config
 from gatedcir.options.parsing import to_dict, unknown_in_run
