@@ -34,9 +34,8 @@ def test_a_stopped_run_goes_on_where_its_start_lies_now(home, tmp_path, monkeypa
 
     monkeypatch.setattr(runs_module, "start", noted)
     ablate.main([*flags, "--output", str(moved)])
-    assert [words[: len(runs_module.TRAINER) + 2] for words in started] == [
-        [*runs_module.TRAINER, "--resume", str(run)]
-    ]
+    source = str(moved / "runs" / "plain" / "seed0")
+    assert started == [[*runs_module.TRAINER, "--resume", str(run), "--backbone", source]]
     for table, same in ((TRAIN, ["epoch", "loss"]), (VALIDATION, slice(None))):
         one, two = (pd.read_csv(folder / table).loc[:, same] for folder in (run, other))
         pd.testing.assert_frame_equal(one, two, check_exact=True)

@@ -58,8 +58,8 @@ class RecipeConfig:
     rerank_negatives: Seldom[Annotated[int, Range(1)]] = 7
     """How many wrong images of its first --rerank a triplet sees in a step of the rerank stage."""
     rerank_easy: Seldom[Annotated[int, Range(0)]] = 0
-    """How many wrong images of all training images it sees too. They help a matcher to start whose
-    loss stays that of a guess, because the first images are nearly alike."""
+    """How many wrong images of all training images it sees too. They help where the first images
+    are nearly alike, so that the matcher's loss stays that of a guess."""
     extra_captions: tuple[Path, ...] = ()
     """JSON files with further triplets of the training images, in the published form of extensions
     of CIRR (reference, target_hard, caption) or FashionIQ (candidate, target, captions)."""

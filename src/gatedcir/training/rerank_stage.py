@@ -39,8 +39,8 @@ class Judged(NamedTuple):
 class JudgedTriplets(LaterTriplets):
     """Training triplets by the batch, with some of their hardest images drawn in every epoch.
 
-    `easy` more wrong images are drawn from all. Among nearly equal images alone, the matcher gets
-    too little to begin with: on synthetic garments its loss stayed that of a guess for an epoch.
+    `easy` more wrong images are drawn from all. Among nearly equal images alone, a matcher may not
+    start to learn: on synthetic garments its loss stayed that of a guess for an epoch.
     """
 
     def __init__(self, *args: Any, negatives: int, easy: int, **options: Any) -> None:

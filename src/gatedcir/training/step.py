@@ -64,10 +64,8 @@ class TrainingStep:
     @property
     def rates(self) -> dict[str, float]:
         """The learning rates of the next step: of pretrained weights, and of the fusions."""
-        rates = list(
-            map(float, self.schedule.get_last_lr())
-        )  # the fusions' groups are the last ones
-        return {"learning_rate": rates[0], "fusion_learning_rate": rates[-1]}
+        rates = self.schedule.get_last_lr()  # the fusions' groups are the last ones
+        return {"learning_rate": float(rates[0]), "fusion_learning_rate": float(rates[-1])}
 
     @property
     def temperatures(self) -> tuple[float, float]:
